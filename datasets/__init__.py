@@ -1,0 +1,1 @@
+"""Data set builders in the layout of TensorFlow Datasets."""

@@ -1,0 +1,85 @@
+"""Reads `manifest.csv`, in which a user says which image belongs to which class and split."""
+
+from __future__ import annotations
+
+import csv
+import pathlib
+import posixpath
+from collections.abc import Iterator
+
+from datasets.image_folder.entries import SPLITS, Entry, LayoutError, check_name
+
+FILE_NAME = "manifest.csv"
+COLUMNS = ("file", "label", "split")
+
+
+def read(root: pathlib.Path) -> list[Entry]:
+    """Returns the images that a folder's manifest lists, in the order of splits, classes and files.
+
+    The manifest is UTF-8 with a header; of its columns, in any order, `file` (relative to the folder, with
+    forward slashes), `label` (text on one line) and `split` (`train`, `test`, `query` or `gallery`) count.
+    Blank lines are skipped.
+
+    Args:
+        root: the folder that holds the manifest and the images.
+
+    Raises:
+        LayoutError: naming the line, if a column or value is missing, a split is unknown, or a file is
+            outside the folder, absent, or listed twice.
+    """
+    path = root / FILE_NAME
+    entries: list[Entry] = []
+    lines: dict[str, int] = {}
+    for line, row in _rows(path):
+        where = f"{path}, line {line}"
+        entry = _entry(root, row, where)
+        if entry.file in lines:
+            raise LayoutError(f"{where}: {entry.file!r} is already on line {lines[entry.file]}")
+        lines[entry.file] = line
+        entries.append(entry)
+    if not entries:
+        raise LayoutError(f"{path} lists no images")
+    return sorted(entries, key=lambda entry: (SPLITS.index(entry.split), entry.label, entry.file))
+
+
+def _rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yields the number of the line on which a row ends, and the row's values by column."""
+    try:
+        # Spreadsheets put a byte order mark in front of UTF-8.
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            columns = [name.strip() for name in next(reader, [])]
+            for name in COLUMNS:
+                if columns.count(name) != 1:
+                    found = ", ".join(columns) or "none"
+                    raise LayoutError(
+                        f"{path} has the columns {found}; expected {', '.join(COLUMNS)} once each"
+                    )
+            for row in reader:
+                if row:
+                    yield reader.line_num, dict(zip(columns, row))
+    except UnicodeDecodeError:
+        raise LayoutError(f"{path} is not text in UTF-8") from None
+    except csv.Error as error:
+        raise LayoutError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from None
+    except OSError as error:
+        raise LayoutError(f"{path} cannot be read ({error.strerror})") from None
+
+
+def _entry(root: pathlib.Path, row: dict[str, str], where: str) -> Entry:
+    for name in COLUMNS:
+        if not row.get(name, "").strip():
+            raise LayoutError(f"{where}: the {name} is missing")
+    file, label, split = row["file"], row["label"].strip(), row["split"].strip()
+    if split not in SPLITS:
+        raise LayoutError(f"{where}: unknown split {split!r}; expected {', '.join(SPLITS)}")
+    check_name(label, where)
+    check_name(file, where)
+    file = posixpath.normpath(file)
+    if file.startswith(("/", "../")) or file == "..":
+        raise LayoutError(
+            f"{where}: {row['file']!r} is not below {root}; expected a path relative to that folder"
+        )
+    if not (root / file).is_file():
+        raise LayoutError(f"{where}: {row['file']!r} does not exist in {root}")
+    return Entry(file, label, split)

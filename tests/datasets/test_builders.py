@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from datasets.emoji.emoji_dataset_builder import DESIGNS
+from datasets.emoji.emoji_dataset_builder import Builder as EmojiBuilder
+from datasets.image_folder.image_folder_dataset_builder import Builder as ImageFolderBuilder
+from datasets.images import ImageError
+
+
+def write_images(root, num_classes=4, images_per_class=2):
+    generator = np.random.default_rng(0)
+    for label in range(num_classes):
+        folder = root / f"class {label} é"
+        folder.mkdir(parents=True)
+        for i in range(images_per_class):
+            pixels = generator.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i}.jpg", quality=95)
+    return root
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[:-40])
+
+
+def records(builder, split):
+    return list(builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()}))
+
+
+def image_folder(source_dir, prepared_dir, **options):
+    return ImageFolderBuilder(
+        source_dir=source_dir, data_dir=prepared_dir, file_format="array_record", **options
+    )
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    tfds.disable_progress_bar()
+
+
+@pytest.fixture(scope="module")
+def emoji(tmp_path_factory):
+    builder = EmojiBuilder(data_dir=tmp_path_factory.mktemp("emoji"), file_format="array_record")
+    builder.download_and_prepare()
+    return builder
+
+
+def test_emoji_has_its_classes_in_two_halves(emoji):
+    train, test = records(emoji, "train"), records(emoji, "test")
+    assert [record["label"] for record in train] == np.repeat(np.arange(322), 5).tolist()
+    assert [record["label"] for record in test] == np.repeat(np.arange(322, 645), 5).tolist()
+    assert [record["image_id"] for record in train + test] == list(range(3225))
+    files = [record["file"].decode() for record in train + test]
+    assert {file.split("/")[1] for file in files} == {f"{design}.webp" for design in DESIGNS}
+    codes = [int(file.split("/")[0][2:], 16) for file in files]
+    assert codes == sorted(codes)
+    names = emoji.info.features["label"].names
+    assert all(names[r["label"]].startswith(r["file"].decode().split("/")[0] + " ") for r in train + test)
+
+
+def test_emoji_images_are_drawings_on_white(emoji):
+    with zipfile.ZipFile(EmojiBuilder.ARCHIVE) as archive:
+        for record in records(emoji, "train")[:50] + records(emoji, "test")[-50:]:
+            image = Image.open(io.BytesIO(record["image"]))
+            assert (image.format, image.mode, image.size) == ("PNG", "RGB", (72, 72))
+            pixels = np.asarray(image)
+            assert np.mean(pixels.min(-1) < 240) > 0.01
+            original = Image.open(io.BytesIO(archive.read(record["file"].decode())))
+            np.testing.assert_array_equal(pixels, np.asarray(original.convert("RGB")))
+
+
+def test_emoji_of_different_classes_are_different_drawings(emoji):
+    """But for the two pairs of emoji that a designer drew alike."""
+    images = {record["image"] for split in ("train", "test") for record in records(emoji, split)}
+    assert len(images) == 3225 - 2
+
+
+def test_emoji_archive_is_small():
+    assert os.path.getsize(EmojiBuilder.ARCHIVE) <= 5_000_000
+
+
+def test_emoji_archive_with_other_classes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(EmojiBuilder, "NUM_CLASSES", 646)
+    with pytest.raises(ValueError, match="lists 645 classes; expected 646"):
+        EmojiBuilder(data_dir=tmp_path).download_and_prepare()
+
+
+def test_image_folder_stores_jpegs_as_they_are(tmp_path):
+    source = write_images(tmp_path / "my photos")
+    builder = image_folder(source, tmp_path / "prepared")
+    builder.download_and_prepare()
+    assert builder.data_path.parent.name.startswith("my_photos-")
+    names = builder.info.features["label"].names
+    assert names == [f"class {label} é" for label in range(4)]
+    found = [(split, record) for split in ("train", "test") for record in records(builder, split)]
+    assert [record["image_id"] for _, record in found] == list(range(8))
+    for split, record in found:
+        file = record["file"].decode()
+        assert record["image"] == (source / file).read_bytes()
+        assert names[record["label"]] == file.split("/")[0]
+        assert split == ("train" if record["label"] < 2 else "test")
+
+
+def test_image_folder_with_query_and_gallery(tmp_path):
+    source = write_images(tmp_path / "source")
+    files = sorted(str(file.relative_to(source)) for file in source.rglob("*.jpg"))
+    splits = ["train"] * 4 + ["query", "gallery", "gallery", "gallery"]
+    rows = [f"{file},{file.split('/')[0]},{split}" for file, split in zip(files, splits)]
+    (source / "manifest.csv").write_text("\n".join(["file,label,split", *rows]), encoding="utf-8")
+    builder = image_folder(source, tmp_path / "prepared")
+    builder.download_and_prepare()
+    labels = {split: [record["label"] for record in records(builder, split)] for split in builder.info.splits}
+    assert labels == {"train": [0, 0, 1, 1], "query": [2], "gallery": [2, 3, 3]}
+
+
+def test_changed_images_are_prepared_afresh(tmp_path):
+    source = write_images(tmp_path / "source")
+    first = image_folder(source, tmp_path / "prepared")
+    first.download_and_prepare()
+    changed = source / "class 0 é" / "0.jpg"
+    changed.write_bytes((source / "class 3 é" / "1.jpg").read_bytes())
+    second = image_folder(source, tmp_path / "prepared")
+    assert second.data_dir != first.data_dir
+    second.download_and_prepare()
+    assert records(second, "train")[0]["image"] == changed.read_bytes()
+    assert records(first, "train")[0]["image"] != changed.read_bytes()
+
+
+def test_unreadable_images_are_reported_together_and_leave_nothing_behind(tmp_path):
+    source = write_images(tmp_path / "source", images_per_class=8)
+    bad = sorted(source.rglob("[0-6].jpg"))[:-3]
+    for file in bad:
+        truncate(file)
+    builder = image_folder(source, tmp_path / "prepared")
+    with pytest.raises(ImageError) as error:
+        builder.download_and_prepare()
+    first, *lines, last = str(error.value).splitlines()
+    assert first == "25 images cannot be used:"
+    assert [line.split(": ")[0].strip() for line in lines] == [str(file) for file in bad[:20]]
+    assert last.strip() == "and 5 more"
+    assert [path.name for path in (tmp_path / "prepared").rglob("*") if path.is_file()] == []
+
+
+def test_one_unreadable_image_is_one_line(tmp_path):
+    source = write_images(tmp_path / "source")
+    bad = source / "class 2 é" / "1.jpg"
+    bad.write_bytes(b"")
+    with pytest.raises(ImageError) as error:
+        image_folder(source, tmp_path / "prepared").download_and_prepare()
+    assert str(error.value) == f"{bad}: the file is empty"
+
+
+def test_damaged_metadata_are_passed_over_in_silence(tmp_path, recwarn):
+    source = write_images(tmp_path / "source")
+    file = source / "class 0 é" / "0.jpg"
+    Image.open(file).save(file, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    image_folder(source, tmp_path / "prepared").download_and_prepare()
+    assert [str(warning.message) for warning in recwarn if "EXIF" in str(warning.message)] == []
+
+
+def test_interrupted_preparation_is_done_again(tmp_path, monkeypatch):
+    source = write_images(tmp_path / "source")
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageFolderBuilder, "_generate_examples", lambda *_: (1 / 0 for _ in range(1)))
+        with pytest.raises(ZeroDivisionError):
+            image_folder(source, tmp_path / "prepared").download_and_prepare()
+    builder = image_folder(source, tmp_path / "prepared")
+    assert not builder.info.splits
+    builder.download_and_prepare()
+    assert len(records(builder, "train")) == 4
+
+
+def test_builder_can_be_sent_to_another_process(tmp_path):
+    builder = image_folder(write_images(tmp_path / "source"), tmp_path / "prepared", train_fraction=0.75)
+    assert pickle.loads(pickle.dumps(builder)).data_dir == builder.data_dir

@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from datasets.image_folder.entries import Entry, LayoutError
+from datasets.image_folder.layout import read_layout
+
+
+def make_files(root, *names):
+    for name in names:
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"")
+    return root
+
+
+def make_classes(root, **sizes):
+    return make_files(root, *(f"{name}/{i}.jpg" for name, size in sizes.items() for i in range(size)))
+
+
+def write_manifest(root, *rows, header="file,label,split"):
+    (root / "manifest.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return root
+
+
+GOOD_ROWS = tuple(
+    f"{label}{i}.jpg,{label},{split}" for label, split in zip("abc", ("train", "train", "test")) for i in "01"
+)
+
+
+def make_manifest_folder(root, *rows, header="file,label,split"):
+    make_files(root, *(f"{label}{i}.jpg" for label in "abcd" for i in "012"))
+    return write_manifest(root, *rows, header=header)
+
+
+def test_first_half_of_the_sorted_classes_trains(tmp_path):
+    layout = read_layout(make_classes(tmp_path, d=2, a=3, c=2, b=2, e=2))
+    assert layout.class_names == ("a", "b", "c", "d", "e")
+    assert layout.entries[:3] == tuple(Entry(f"a/{i}.jpg", "a", "train") for i in range(3))
+    assert {e.label for e in layout.splits["train"]} == {"a", "b"}
+    assert {e.label for e in layout.splits["test"]} == {"c", "d", "e"}
+    assert [e.file for e in layout.entries] == sorted(e.file for e in layout.entries)
+
+
+@pytest.mark.parametrize("fraction, expected", [(0.5, 50), (0.29, 29), (0.999, 99), (0.02, 2), (2 / 3, 66)])
+def test_train_fraction(tmp_path, fraction, expected):
+    layout = read_layout(make_classes(tmp_path, **{f"c{i:02}": 2 for i in range(100)}), fraction)
+    assert len({entry.label for entry in layout.splits["train"]}) == expected
+
+
+def test_unicode_and_blanks_in_names(tmp_path):
+    names = [
+        "Ä b/erstes Bild.JPG",
+        "Ä b/二.jpeg",
+        "z/ x.Png",
+        "z/x.webp",
+        "été/1.bmp",
+        "été/2.GIF",
+        "日/1.jpg",
+        "日/2.jpg",
+    ]
+    layout = read_layout(make_files(tmp_path / "mes images", *names))
+    assert {entry.file for entry in layout.entries} == set(names)
+    assert layout.class_names == ("z", "Ä b", "été", "日")
+
+
+def test_other_files_are_ignored_and_counted(tmp_path):
+    make_classes(tmp_path, a=2, b=2, c=2, d=2)
+    make_files(
+        tmp_path, "a/Thumbs.db", "b/notes.txt", "c/.hidden.jpg", ".git/x.jpg", "__MACOSX/y.jpg", "README.md"
+    )
+    layout = read_layout(tmp_path)
+    assert len(layout.entries) == 8
+    assert layout.num_ignored == 2
+
+
+def test_manifest_with_train_and_test(tmp_path):
+    layout = read_layout(make_manifest_folder(tmp_path, *reversed(GOOD_ROWS)))
+    assert [(e.file, e.label, e.split) for e in layout.entries] == [
+        tuple(row.split(",")) for row in GOOD_ROWS
+    ]
+
+
+def test_manifest_of_a_spreadsheet(tmp_path):
+    """With a byte order mark, Windows line ends, columns in another order, one more column, blank lines."""
+    make_manifest_folder(tmp_path)
+    rows = [row.split(",") for row in GOOD_ROWS]
+    lines = [
+        "split,label,weight, file ",
+        *(f'{split},"{label}, x",1,./{file}' for file, label, split in rows),
+        "",
+        "",
+    ]
+    (tmp_path / "manifest.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    layout = read_layout(tmp_path)
+    assert [entry.file for entry in layout.entries] == [file for file, _, _ in rows]
+    assert layout.class_names == ("a, x", "b, x", "c, x")
+
+
+def test_manifest_with_query_and_gallery(tmp_path):
+    """Distractor classes in the gallery and single query images are as in the usual protocols."""
+    rows = ["c0.jpg,c,query", "c1.jpg,c,gallery", "d0.jpg,d,gallery"]
+    layout = read_layout(make_manifest_folder(tmp_path, *GOOD_ROWS[:4], *rows))
+    assert {split: len(entries) for split, entries in layout.splits.items()} == {
+        "train": 4,
+        "query": 1,
+        "gallery": 2,
+    }
+
+
+def test_manifest_may_train_and_test_on_the_same_classes(tmp_path):
+    rows = [f"{label}{i}.jpg,{label},{split}" for label in "ab" for i, split in ((0, "train"), (1, "train"))]
+    rows += ["a2.jpg,a,test", "c0.jpg,a,test"]
+    assert read_layout(make_manifest_folder(tmp_path, *rows)).class_names == ("a", "b")
+
+
+FOLDER_ERRORS = {
+    "no folders": (lambda root: make_files(root, "x.jpg"), r"holds no folders"),
+    "one class": (lambda root: make_classes(root, a=2), r"holds 1 class folder"),
+    "two classes": (
+        lambda root: make_classes(root, a=2, b=2),
+        r"one training class, 'a'; expected at least two",
+    ),
+    "empty class": (
+        lambda root: make_files(make_classes(root, a=2, c=2, d=2), "b/x.txt"),
+        r"/b holds no image",
+    ),
+    "class with one image": (
+        lambda root: make_classes(root, a=2, b=1, c=2, d=2),
+        r"class 'b' has one image in train",
+    ),
+    "test classes with one": (
+        lambda root: make_classes(root, a=2, b=2, c=1, d=1),
+        r"class 'c' \(and 1 more\) has one image in test",
+    ),
+    "folders in folders": (
+        lambda root: make_files(root, "train/a/1.jpg", "test/b/1.jpg"),
+        r"/test holds the folder 'b'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOLDER_ERRORS)
+def test_folder_errors(tmp_path, name):
+    make, message = FOLDER_ERRORS[name]
+    with pytest.raises(LayoutError, match=message) as error:
+        read_layout(make(tmp_path))
+    assert str(tmp_path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+MANIFEST_ERRORS = {
+    "unknown split": (
+        "a2.jpg,a,validation",
+        r"line 8: unknown split 'validation'; expected train, test, query, gallery",
+    ),
+    "absent file": ("nothing here.jpg,a,train", r"line 8: 'nothing here\.jpg' does not exist"),
+    "folder as file": (".,a,train", r"line 8: '\.' does not exist"),
+    "outside": ("../x.jpg,a,train", r"line 8: '\.\./x\.jpg' is not below"),
+    "outside by a detour": ("a/../../x.jpg,a,train", r"line 8: .* is not below"),
+    "absolute": ("/etc/passwd,a,train", r"line 8: '/etc/passwd' is not below"),
+    "duplicate": ("a0.jpg,a,train", r"line 8: 'a0\.jpg' is already on line 2"),
+    "duplicate in disguise": ("./a0.jpg,b,test", r"line 8: 'a0\.jpg' is already on line 2"),
+    "no label": ("a2.jpg,,train", r"line 8: the label is missing"),
+    "short row": ("a2.jpg", r"line 8: the label is missing"),
+    "line break": ('a2.jpg,"a\nb",train', r"line 9: the name 'a\\nb' has a line break"),
+    "open quote": ('a2.jpg,"a,train', r"line 8: not valid CSV"),
+    "class with one image": ("d0.jpg,d,test", r"class 'd' has one image in test"),
+    "query alone": ("d0.jpg,d,query", r"has the split\(s\) train, test, query; expected"),
+}
+
+
+@pytest.mark.parametrize("name", MANIFEST_ERRORS)
+def test_manifest_errors(tmp_path, name):
+    row, message = MANIFEST_ERRORS[name]
+    with pytest.raises(LayoutError, match=message) as error:
+        read_layout(make_manifest_folder(tmp_path, *GOOD_ROWS, row))
+    assert str(tmp_path / "manifest.csv") in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "rows, header, message",
+    [
+        ((), "file,label,split", "lists no images"),
+        (
+            GOOD_ROWS,
+            "file,class,split",
+            "has the columns file, class, split; expected file, label, split once each",
+        ),
+        (GOOD_ROWS, "", "has the columns none; expected"),
+        (GOOD_ROWS, "file,label,label,split", "once each"),
+        (GOOD_ROWS[:4], "file,label,split", r"has the split\(s\) train; expected"),
+        (GOOD_ROWS[4:], "file,label,split", r"has the split\(s\) test; expected"),
+        ((*GOOD_ROWS[:2], *GOOD_ROWS[4:]), "file,label,split", "one training class, 'a'"),
+        ((*GOOD_ROWS[:4], "c0.jpg,c,query"), "file,label,split", r"train, query; expected"),
+        ((*GOOD_ROWS[:4], "c0.jpg,c,gallery"), "file,label,split", r"train, gallery; expected"),
+        (
+            (*GOOD_ROWS[:4], "c0.jpg,c,query", "d0.jpg,d,gallery"),
+            "file,label,split",
+            "query class 'c' has no image in the gallery",
+        ),
+    ],
+)
+def test_errors_of_the_whole_manifest(tmp_path, rows, header, message):
+    with pytest.raises(LayoutError, match=message):
+        read_layout(make_manifest_folder(tmp_path, *rows, header=header))
+
+
+def test_manifest_in_another_encoding(tmp_path):
+    make_manifest_folder(tmp_path)
+    (tmp_path / "manifest.csv").write_bytes("file,label,split\na0.jpg,é,train\n".encode("latin-1"))
+    with pytest.raises(LayoutError, match=r"manifest\.csv is not text in UTF-8"):
+        read_layout(tmp_path)
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(LayoutError, match="none does not exist"):
+        read_layout(tmp_path / "none")
+    with pytest.raises(LayoutError, match="is not a folder"):
+        read_layout(make_files(tmp_path, "file") / "file")
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.5, 1.5, float("nan")])
+def test_train_fraction_out_of_range(tmp_path, fraction):
+    with pytest.raises(LayoutError, match="train_fraction"):
+        read_layout(tmp_path, fraction)
+
+
+def test_link_to_nothing_is_named(tmp_path):
+    make_classes(tmp_path, a=2, b=2, c=2, d=2)
+    (tmp_path / "b" / "link.jpg").symlink_to(tmp_path / "gone.jpg")
+    with pytest.raises(LayoutError, match=r"b/link\.jpg cannot be read"):
+        read_layout(tmp_path)
+
+
+def add_image(root):
+    make_files(root, "a/new.jpg")
+
+
+def remove_image(root):
+    (root / "a/2.jpg").unlink()
+
+
+def rename_image(root):
+    (root / "a/2.jpg").rename(root / "a/3.jpg")
+
+
+def grow_image(root):
+    status = (root / "a/2.jpg").stat()
+    (root / "a/2.jpg").write_bytes(b"x")
+    os.utime(root / "a/2.jpg", ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def touch_image(root):
+    os.utime(root / "a/2.jpg", ns=(0, time.time_ns() + 1))
+
+
+def rename_class(root):
+    (root / "a").rename(root / "A")
+
+
+def add_manifest(root):
+    write_manifest(
+        root, *(f"{c}/{i}.jpg,{c},{s}" for c, s in zip("abc", ("train", "train", "test")) for i in "01")
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [add_image, remove_image, rename_image, grow_image, touch_image, rename_class, add_manifest],
+    ids=lambda change: change.__name__,
+)
+def test_fingerprint_changes_with_the_source(tmp_path, change):
+    make_classes(tmp_path, a=3, b=2, c=2, d=2)
+    before = read_layout(tmp_path).fingerprint
+    assert read_layout(tmp_path).fingerprint == before
+    change(tmp_path)
+    assert read_layout(tmp_path).fingerprint != before
+
+
+def test_fingerprint_tells_folders_and_splits_apart(tmp_path):
+    one = make_classes(tmp_path / "one", a=2, b=2, c=2, d=2, e=2)
+    fingerprints = {read_layout(one).fingerprint, read_layout(one, 0.6).fingerprint}
+    one.rename(tmp_path / "two")
+    fingerprints.add(read_layout(tmp_path / "two").fingerprint)
+    assert len(fingerprints) == 3
+
+
+def test_layout_is_read_without_tensorflow(tmp_path):
+    make_classes(tmp_path, a=2, b=2, c=2, d=2)
+    program = (
+        "import sys; from datasets.image_folder.layout import read_layout; read_layout(sys.argv[1]); "
+        "sys.exit(any(name.startswith('tensorflow') for name in sys.modules))"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
