@@ -1,0 +1,54 @@
+# Every target makes the virtual environment when it is missing or when the requirements changed.
+
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+# TensorFlow 2.15 runs on Python 3.9 to 3.11, and the pinned ArrayRecord needs 3.11.
+PYTHON ?= $(shell for python in python3.11 python3 python; do \
+	$$python $(VERSION_CHECK) 2>/dev/null && echo $$python && break; done)
+VERSION_CHECK := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'
+
+RUN_TIME := $(VENV)/.installed
+DEVELOPMENT := $(VENV)/.installed-dev
+
+.PHONY: help train test test-all lint bench clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+train: $(RUN_TIME)  ## Train, evaluate and export the example on real images (ARGS="--seed=1 ...")
+	$(BIN)/python train.py --flagfile=configs/emoji.cfg $(ARGS)
+
+test: $(DEVELOPMENT)  ## Run the tests (ARGS="tests/losses -k name ...")
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
+
+test-all: $(DEVELOPMENT)  ## Run the tests and the slow ones
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+lint: $(DEVELOPMENT)  ## Check style, types and who imports whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(DEVELOPMENT)  ## Run every benchmark
+	@for script in benchmarks/[a-z]*.py; do \
+		echo "== $$script"; $(BIN)/python -m "benchmarks.$$(basename $$script .py)" $(ARGS) || exit 1; done
+
+clean:  ## Delete the virtual environment and caches, not runs
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(RUN_TIME): requirements.txt
+	@if ! "$(PYTHON)" $(VERSION_CHECK) 2>/dev/null; then \
+		found="$$("$(or $(PYTHON),python3)" --version 2>&1 | head -n 1)"; \
+		echo "ccp_dml needs Python 3.11, the newest that TensorFlow 2.15 supports; found: $$found." >&2; \
+		echo "Install it, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; fi
+	@$(BIN)/python $(VERSION_CHECK) 2>/dev/null || "$(PYTHON)" -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(DEVELOPMENT): requirements-dev.txt $(RUN_TIME)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,115 @@
+"""Tables and curves of the emoji study, from its file of measurements."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+Measurements = Mapping[str, Mapping[str, Any]]
+
+# Left, in the text of docs/results.md, of each part that is made from measurements.
+_BEGIN, _END = "<!-- {name}: made by benchmarks.emoji_study -->", "<!-- end of {name} -->"
+_METHODS = {"compare/emoji_contrastive": "contrastive", "compare/emoji": "CCP around contrastive"}
+_COLORS = {"compare/emoji_contrastive": "#4477aa", "compare/emoji": "#cc3311"}
+_COLUMNS = {"precision_at_1": "P@1", "r_precision": "P@R", "map_at_r": "MAP@R"}
+
+
+def write(measurements: Measurements, docs: Path) -> None:
+    """Replaces the generated parts of docs/results.md and draws docs/emoji_curves.png."""
+    path = docs / "results.md"
+    text = path.read_text()
+    for name, lines in {"screening": _screening(measurements), "comparison": _comparison(measurements)}.items():
+        begin, end = _BEGIN.format(name=name), _END.format(name=name)
+        head, rest = text.split(begin)
+        _, tail = rest.split(end)
+        text = "\n".join([head + begin, "", *lines, "", end + tail])
+    path.write_text(text)
+    _draw(measurements, docs / "emoji_curves.png")
+
+
+def _runs(measurements: Measurements, name: str) -> list[Mapping[str, Any]]:
+    return [value for key, value in sorted(measurements.items()) if key.rsplit("/", 1)[0] == name]
+
+
+def _test_curve(run: Mapping[str, Any]) -> list[tuple[int, float]]:
+    return [(s, value) for s, value in zip(run["steps"], run["test_map_at_r"], strict=True) if value is not None]
+
+
+def _at(run: Mapping[str, Any], step: int) -> str:
+    curve = dict(_test_curve(run))
+    return f"{curve[step]:.1f}" if step in curve else "-"
+
+
+def _screening(measurements: Measurements) -> Iterator[str]:
+    names = sorted({key.rsplit("/", 1)[0] for key in measurements if key.startswith("screen/")})
+    yield "| | MAP@R at 450 | 750 | 1050 | 1500 steps | peak (step) | instances | test MAP@R of the best validation epoch |"
+    yield "|---|---|---|---|---|---|---|---|"
+    rows = []
+    for name in names:
+        (run,) = _runs(measurements, name)
+        step, peak = max(_test_curve(run), key=lambda point: point[1])
+        cells = [_at(run, s) for s in (450, 750, 1050, 1500)]
+        cells += [f"{peak:.1f} ({step})", str(run["instance"][-1] + 1), f"{run['test']['map_at_r']:.1f}"]
+        rows.append((peak, f"| {name.removeprefix('screen/')} | " + " | ".join(cells) + " |"))
+    for _, row in sorted(rows, reverse=True):
+        yield row
+
+
+def _comparison(measurements: Measurements) -> Iterator[str]:
+    yield "| at convergence (3 seeds) | P@1 | P@R | MAP@R | steps of the best epoch |"
+    yield "|---|---|---|---|---|"
+    for name, label in _METHODS.items():
+        runs = _runs(measurements, name)
+        if not runs:
+            continue
+        cells = [_spread([run["test"][column] for run in runs]) for column in _COLUMNS]
+        cells.append(_spread([(run["best_epoch"] + 1) * run["steps_per_epoch"] for run in runs], digits=0))
+        yield f"| {label} | " + " | ".join(cells) + " |"
+    yield ""
+    common = _common_steps(measurements)
+    yield "| test MAP@R at equal steps (3 seeds) | " + " | ".join(str(step) for step in common) + " |"
+    yield "|---|" + "---|" * len(common)
+    for name, label in _METHODS.items():
+        runs = _runs(measurements, name)
+        if runs:
+            cells = [_spread([dict(_test_curve(run))[step] for run in runs]) for step in common]
+            yield f"| {label} | " + " | ".join(cells) + " |"
+
+
+def _common_steps(measurements: Measurements, most: int = 6) -> list[int]:
+    """Steps at which every run of the comparison was tested, at most so many, evenly spread."""
+    tested = [
+        {step for step, _ in _test_curve(run)} for name in _METHODS for run in _runs(measurements, name)
+    ]
+    common = sorted(set.intersection(*tested)) if tested else []
+    stride = -(-len(common) // most) or 1
+    return common[stride - 1 :: stride]
+
+
+def _spread(values: list[float], digits: int = 1) -> str:
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+
+
+def _draw(measurements: Measurements, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 3.8), sharey=False, layout="constrained")
+    for name, label in _METHODS.items():
+        for index, run in enumerate(_runs(measurements, name)):
+            style = {"color": _COLORS[name], "alpha": 0.8, "linewidth": 1.4, "label": None if index else label}
+            axes[0].plot(*zip(*_test_curve(run), strict=True), **style)
+            axes[1].plot(run["steps"], run["validation_map_at_r"], **style)
+    for axis, title in zip(axes, ("unseen test classes", "held-out training classes"), strict=True):
+        axis.set_title(title)
+        axis.set_xlabel("training steps")
+        axis.set_ylabel("MAP@R in %")
+        axis.grid(alpha=0.25)
+        axis.legend(frameon=False)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)

@@ -1,0 +1,1 @@
+"""Deep metric learning with chance constraints, for TensorFlow and Keras."""

@@ -1,0 +1,243 @@
+"""The settings of an experiment, group by group. Every field is a flag of the same name."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ccp_dml.config.fields import flag
+from ccp_dml.config.values import Choice, Integer, Integers, Number, Switch, SwitchedChoice, Text
+
+OPTIMIZERS_WITH_MOMENTUM = ("rmsprop", "sgd")
+OPTIMIZERS_WITH_MOMENTS = ("adam", "adamax", "adamw", "lamb", "lion", "nadam", "radam")
+OPTIMIZERS = tuple(
+    sorted((*OPTIMIZERS_WITH_MOMENTUM, *OPTIMIZERS_WITH_MOMENTS, "adadelta", "adafactor", "adagrad", "ftrl"))
+)
+_NORMALIZATIONS = ("lipschitz", "unit", "none")
+_FOLDER = Text("a folder")
+_EPSILON_TO_ONE = Number(above=0, high=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Images and how batches are made of them."""
+
+    dataset: str = flag(
+        "emoji", Text("the name of a data set"), "Data set; image_folder reads your own images."
+    )
+    data_dir: str | None = flag(None, _FOLDER, "Where the source images are; the built-in set needs none.")
+    prepared_dir: str | None = flag(
+        None, _FOLDER, "Where prepared data goes (default: TFDS_DATA_DIR, else a cache folder)."
+    )
+    train_fraction: float = flag(
+        0.5, Number(above=0, below=1), "Training share of the classes of an image_folder without manifest."
+    )
+    validation_fraction: float | None = flag(
+        None,
+        Number(low=0, below=1),
+        "Held-out share of the training classes (default: 0.25; 0 if --monitor_split=test).",
+    )
+    num_folds: int | None = flag(
+        None, Integer(2), "Contiguous parts of the training classes (default: 4 with --fold)."
+    )
+    fold: int | None = flag(
+        None,
+        Integer(1),
+        "Part of --num_folds to validate on, from 1; part 1 holds the last classes.",
+    )
+    classes_per_batch: int = flag(8, Integer(1), "Distinct classes in a batch.")
+    samples_per_class: int = flag(4, Integer(1), "Images of each class in a batch.")
+    image_size: int | None = flag(
+        None, Integer(8, 4096), "Side of the images that the model sees, in pixels (default: the backbone's)."
+    )
+    test_shorter_side: int | None = flag(
+        None, Integer(8, 8192), "Shorter side before the test crop (default: image_size * 256 / 227)."
+    )
+    crop_area_min: float = flag(0.16, _EPSILON_TO_ONE, "Smallest area of a training crop, as a share.")
+    crop_area_max: float = flag(1.0, _EPSILON_TO_ONE, "Largest area of a training crop, as a share.")
+    crop_aspect_min: float = flag(0.75, Number(above=0), "Smallest width / height of a training crop.")
+    crop_aspect_max: float = flag(4 / 3, Number(above=0), "Largest width / height of a training crop.")
+    horizontal_flip: bool = flag(True, Switch(), "Flip half of the training images.")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The embedding model."""
+
+    backbone: str = flag("efficientnet_lite0", Text("the name of a backbone"), "Network below the pooling.")
+    backbone_weights: str | None = flag(
+        None, Text("the name of weights"), "imagenet, random, or a file (default: the backbone's)."
+    )
+    pooling: str = flag("average", Choice(("average", "max", "both")), "Global pooling; both adds the two.")
+    embedding_size: int = flag(128, Integer(1), "Dimensions of an embedding.")
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """The loss. A flag below must be one that the losses in --loss take; else their defaults hold."""
+
+    loss: str = flag(
+        "ccp/contrastive", Text("a path of losses"), "Loss, wrappers first, such as ccp/contrastive."
+    )
+    normalization: str = flag(
+        "lipschitz",
+        Choice(_NORMALIZATIONS),
+        "Normalisation of embeddings, evaluation included.",
+    )
+    pair_normalization: str | None = flag(
+        None, Choice(_NORMALIZATIONS), "Normalisation in the pair term of CCP."
+    )
+    distance: str | None = flag(
+        None, Choice(("euclidean", "squared_euclidean", "cosine")), "Distance between embeddings."
+    )
+    average: str | None = flag(None, Choice(("active", "all")), "Pairs over which a loss is averaged.")
+    miner: str | None = flag(None, Choice(("hard_negatives",)), "Selection of negatives.")
+    mine_pairs: bool | None = flag(None, Switch(), "Mine the pair term of CCP too.")
+    proxies_per_class: int | None = flag(None, Integer(0), "Proxies per class (K); 0: none, compare samples.")
+    proxy_anchor: bool | None = flag(None, Switch(), "Proxies are the anchors, not the samples.")
+    proxy_pairs: bool | None = flag(None, Switch(), "Compare proxies with each other too.")
+    proxy_learning_rate_multiplier: float | None = flag(
+        None, Number(above=0), "Learning rate of proxies relative to --learning_rate."
+    )
+    pair_weight: float | None = flag(None, Number(low=0), "Weight of the pairs inside a batch in CCP.")
+    proxy_weight: float | None = flag(None, Number(low=0), "Weight of batch against proxies in CCP.")
+    positive_margin: float | None = flag(
+        None, Number(), "Distance up to which a positive pair costs nothing."
+    )
+    negative_margin: float | None = flag(None, Number(), "Distance from which a negative pair costs nothing.")
+    margin: float | None = flag(None, Number(), "Margin of a loss that has one.")
+    slack: float | None = flag(None, Number(), "Slack of the positive term of original_contrastive.")
+    triplets: str | None = flag(None, Choice(("all", "hardest")), "Triplets of triplet.")
+    alpha: float | None = flag(None, Number(above=0), "Steepness for positives, or half the gap of margin.")
+    beta: float | None = flag(None, Number(), "Steepness for negatives, or the boundary of margin.")
+    threshold: float | None = flag(None, Number(), "Similarity at which multi_similarity bends.")
+    per_class: bool | None = flag(None, Switch(), "Learn a boundary for each class in margin.")
+    beta_weight: float | None = flag(None, Number(low=0), "Weight of the mean boundary in margin.")
+    temperature: float | None = flag(None, Number(above=0), "Temperature of a softmax.")
+    scale: float | None = flag(None, Number(above=0), "Factor on the class similarities of soft_triple.")
+    center_weight: float | None = flag(
+        None, Number(low=0), "Weight of distances between proxies of a class in soft_triple."
+    )
+    center_normalization: str | None = flag(
+        None, Choice(_NORMALIZATIONS), "Normalisation of the proxies in these distances."
+    )
+    references_per_batch: int | None = flag(
+        None, Integer(0), "First samples of a batch that are the references of the others; 0: none."
+    )
+    weight: float | None = flag(None, Number(low=0), "Factor on the loss, inside ccp on both of its terms.")
+
+
+@dataclasses.dataclass(frozen=True)
+class ProjectionConfig:
+    """The alternating projections of CCP, with ccp/... in --loss."""
+
+    pool_size: int = flag(7, Integer(0), "Images per class among which new proxies are chosen (b).")
+    ccp_lambda: float = flag(2e-4, Number(low=0), "Weight of the proximal term, from the second instance on.")
+    ccp_lambda_decay: float = flag(1.0, Number(above=0), "Factor on --ccp_lambda at every new instance.")
+    ccp_reset_rule: str = flag(
+        "patience",
+        Choice(("patience", "fixed", "staleness")),
+        "An instance ends when its score stalls, after --ccp_min_iterations, or when proxies are stale.",
+    )
+    ccp_patience: int = flag(3, Integer(1), "Validations without improvement that end an instance.")
+    ccp_min_iterations: int = flag(1, Integer(1), "Validations that an instance has at least.")
+    ccp_max_iterations: int | None = flag(None, Integer(1), "Validations that an instance has at most.")
+    ccp_staleness_threshold: float = flag(
+        0.5,
+        Number(above=0),
+        "Distance of proxies from the present embeddings of their images, over their spread.",
+    )
+    ccp_random_init: bool = flag(False, Switch(), "Start from random proxies instead of embeddings.")
+    ccp_normalized_embeddings: bool = flag(False, Switch(), "Choose proxies by distances of unit vectors.")
+    ccp_use_representative_proxy: bool = flag(
+        True, Switch(), "Choose new proxies; without, proximal term alone."
+    )
+    ccp_perturb_noise: float = flag(
+        0.0, Number(low=0), "Noise on the solution towards which weights are pulled."
+    )
+    ccp_monitor: str | None = flag(
+        None, Text("the name of a metric, or loss"), "Score of an instance (default: --monitor)."
+    )
+    ccp_stop_at_min: bool | None = flag(None, Switch(), "A lower score is better (default: only of loss).")
+    ccp_step_at_batch: bool = flag(
+        False, Switch(), "Look after every batch, at its loss, not at validations."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """Optimisation and when it ends."""
+
+    steps_per_epoch: int = flag(50, Integer(1), "Steps between two validations.")
+    max_epochs: int = flag(100, Integer(0), "Epochs at most; 0 evaluates and exports the initial model.")
+    patience: int = flag(15, Integer(0), "Epochs without improvement that end the run; 0: never.")
+    monitor: str = flag(
+        "map_at_r",
+        Text("the name of a metric"),
+        "Metric watched: map_at_r, r_precision, precision_at_1, recall_at_K.",
+    )
+    monitor_split: str = flag(
+        "validation",
+        Choice(("validation", "test")),
+        "Classes on which it is measured; test flatters the result.",
+    )
+    restore_best: bool = flag(True, Switch(), "Evaluate and export the best epoch's weights, not the last's.")
+    optimizer: str = flag(
+        "adam", Choice(OPTIMIZERS), "Optimizer: those of Keras, lamb, and radam (rectified Adam)."
+    )
+    learning_rate: float = flag(1e-4, Number(above=0), "Learning rate.")
+    momentum: float = flag(0.9, Number(low=0, below=1), "Momentum of sgd and rmsprop.")
+    beta_1: float = flag(0.9, Number(low=0, below=1), "Decay of the first moment of adam and its kin.")
+    beta_2: float = flag(0.999, Number(low=0, below=1), "Decay of the second moment of adam and its kin.")
+    learning_rate_schedule: str = flag(
+        "constant", Choice(("constant", "exponential", "plateau")), "How the learning rate changes."
+    )
+    decay_rate: float = flag(0.96, _EPSILON_TO_ONE, "Factor of the exponential schedule.")
+    decay_epochs: float = flag(
+        1.0, Number(above=0), "Epochs in which the exponential schedule applies it once."
+    )
+    plateau_factor: float = flag(0.5, Number(above=0, below=1), "Factor of the plateau schedule.")
+    plateau_patience: int = flag(4, Integer(1), "Epochs without improvement before it applies.")
+    min_learning_rate: float = flag(1e-6, Number(low=0), "Where the plateau schedule ends.")
+    warm_up_epochs: int = flag(0, Integer(0), "Epochs at first in which the backbone is frozen.")
+    warm_up_learning_rate: float | None = flag(
+        None, Number(above=0), "Learning rate of these epochs (default: --learning_rate)."
+    )
+    weight_decay: float = flag(1e-4, Number(low=0), "Weight decay; spares batch normalisation.")
+    clip_norm: float = flag(10.0, Number(low=0), "Clip gradients by their global norm; 0: do not.")
+    clip_value: float = flag(10.0, Number(low=0), "Then clip each component; 0: do not.")
+    mixed_precision: str = flag(
+        "float32",
+        SwitchedChoice(("float32", "mixed_float16", "mixed_bfloat16"), on="mixed_bfloat16", off="float32"),
+        "Precision of the layers; alone it means mixed_bfloat16.",
+    )
+    jit_compile: bool = flag(False, Switch(), "Compile the training step with XLA.")
+    chunk_size: int | None = flag(
+        None, Integer(1), "Steps that run inside one call of TensorFlow (default: the trainer's choice)."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """Retrieval metrics."""
+
+    recall_at: tuple[int, ...] = flag((1, 2, 4, 8), Integers(), "k of the reported R@k.")
+    precision_at: tuple[int, ...] = flag((), Integers(), "k of the reported P@k.")
+    map_at: tuple[int, ...] = flag((), Integers(), "k of the reported MAP@k.")
+    track_test: int = flag(
+        0, Integer(0), "Score the test classes every so many epochs, for curves; decides nothing. 0: never."
+    )
+    evaluation_batch_size: int = flag(128, Integer(1), "Images embedded at once in evaluation.")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """The run and what it leaves behind."""
+
+    run_dir: str | None = flag(None, _FOLDER, "Folder of the run (default: runs/<config>-<UTC time>).")
+    overwrite: bool = flag(False, Switch(), "Replace the run that --run_dir holds.")
+    seed: int = flag(0, Integer(0, 2**31 - 1), "Seed of everything random.")
+    checkpoint_keep: int = flag(1, Integer(1), "Checkpoints kept beside the best one.")
+    tensorboard: bool = flag(True, Switch(), "Write TensorBoard events.")
+    tensorboard_panels: int = flag(8, Integer(0), "Validation queries shown with their neighbours; 0: none.")
+    tensorboard_histograms: bool = flag(True, Switch(), "Histograms of distances, once per epoch.")
+    tensorboard_projector: bool = flag(True, Switch(), "Embedding projector with sprites, at the end.")

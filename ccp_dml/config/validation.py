@@ -1,0 +1,165 @@
+"""What makes a configuration valid, beyond the range of each flag; imports neither TensorFlow nor data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ccp_dml.config.fields import Flag, flags_of
+from ccp_dml.config.sections import OPTIMIZERS_WITH_MOMENTS, OPTIMIZERS_WITH_MOMENTUM
+from ccp_dml.data import catalog
+from ccp_dml.errors import ConfigError, as_user_errors
+from ccp_dml.losses import registry as losses
+from ccp_dml.models.backbones import registry as backbones
+
+if TYPE_CHECKING:
+    from ccp_dml.config.experiment_config import ExperimentConfig
+
+METRICS = ("map_at_r", "r_precision", "precision_at_1")
+_METRIC_AT_K = re.compile(r"(recall|precision|map)_at_([1-9][0-9]*)")
+
+# A flag on the left does nothing unless the flag on the right has one of these values.
+_ONLY_WITH: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "momentum": ("optimizer", OPTIMIZERS_WITH_MOMENTUM),
+    "beta_1": ("optimizer", OPTIMIZERS_WITH_MOMENTS),
+    "beta_2": ("optimizer", OPTIMIZERS_WITH_MOMENTS),
+    "decay_rate": ("learning_rate_schedule", ("exponential",)),
+    "decay_epochs": ("learning_rate_schedule", ("exponential",)),
+    "plateau_factor": ("learning_rate_schedule", ("plateau",)),
+    "plateau_patience": ("learning_rate_schedule", ("plateau",)),
+    "min_learning_rate": ("learning_rate_schedule", ("plateau",)),
+    "ccp_patience": ("ccp_reset_rule", ("patience",)),
+    "ccp_staleness_threshold": ("ccp_reset_rule", ("staleness",)),
+    "tensorboard_panels": ("tensorboard", (True,)),
+    "tensorboard_histograms": ("tensorboard", (True,)),
+    "tensorboard_projector": ("tensorboard", (True,)),
+}
+
+
+def check_values(items: Iterable[tuple[Flag, Any]]) -> None:
+    """Every value by itself: its type and range."""
+    for flag, value in items:
+        try:
+            flag.check(value)
+        except ValueError as error:
+            raise ConfigError(f"{_written(flag, value)}: {error}") from None
+
+
+def check_combinations(config: ExperimentConfig) -> None:
+    """Values against each other."""
+    for problem in _contradictions(config):
+        raise ConfigError(problem)
+    _check_metric("monitor", config.training.monitor, config)
+    if config.projection.ccp_monitor not in (None, "loss"):
+        _check_metric("ccp_monitor", config.projection.ccp_monitor, config)
+    _check_flags_that_do_nothing(config)
+
+
+def check_loss(config: ExperimentConfig) -> None:
+    """The loss exists and takes the loss flags that are given."""
+    path = config.loss.loss
+    try:
+        losses.parse(path)
+    except ValueError as error:
+        raise ConfigError(f"--loss={path}: " + str(error).removeprefix(f"loss {path!r}: ")) from None
+    taken = losses.parameters(path)
+    for flag in flags_of(config.loss):
+        value = getattr(config.loss, flag.name)
+        if flag.optional and value is not None and flag.name not in taken:
+            raise ConfigError(
+                f"{_written(flag, value)}: expected it to be left out, as no loss in --loss={path} takes it"
+            )
+    if not config.uses_projections:
+        for flag in flags_of(config.projection):
+            value = getattr(config.projection, flag.name)
+            if value != flag.default:
+                raise ConfigError(
+                    f"{_written(flag, value)}: expected it with ccp/... as --loss; found --loss={path}"
+                )
+
+
+def check_backbone(config: ExperimentConfig) -> None:
+    """The backbone can be built with these weights."""
+    name, weights = config.model.backbone, config.model.backbone_weights
+    try:
+        backbones.check(name, weights)
+    except ValueError as error:
+        flag = (
+            f"--backbone_weights={weights}"
+            if weights and name in backbones.BACKBONES
+            else f"--backbone={name}"
+        )
+        raise ConfigError(f"{flag}: {error}") from None
+
+
+def check_data(config: ExperimentConfig) -> None:
+    """The data set exists, and its source images are where the flags say."""
+    with as_user_errors():
+        data = config.data
+        catalog.check(data.dataset, data.data_dir, train_fraction=data.train_fraction)
+
+
+def _contradictions(config: ExperimentConfig) -> Iterator[str]:
+    data, projection, training = config.data, config.projection, config.training
+    if data.fold is None and data.num_folds is not None:
+        yield f"--num_folds={data.num_folds} needs --fold: expected 1 to {data.num_folds}"
+    if data.fold is not None:
+        if data.validation_fraction is not None:
+            yield (
+                f"--validation_fraction={data.validation_fraction} contradicts --fold={data.fold}, "
+                "which is itself the validation part: expected one of the two"
+            )
+        if data.num_folds is not None and data.fold > data.num_folds:
+            yield f"--fold={data.fold}: expected at most --num_folds={data.num_folds}"
+    if data.validation_fraction == 0 and training.monitor_split == "validation" and training.max_epochs > 0:
+        yield "--validation_fraction=0 leaves no classes for --monitor_split=validation: expected more than 0"
+    for low, high in (("crop_area_min", "crop_area_max"), ("crop_aspect_min", "crop_aspect_max")):
+        if getattr(data, low) > getattr(data, high):
+            yield f"--{low}={getattr(data, low)}: expected at most --{high}={getattr(data, high)}"
+    if data.image_size and data.test_shorter_side and data.test_shorter_side < data.image_size:
+        shorter_side = f"--test_shorter_side={data.test_shorter_side}"
+        yield f"{shorter_side}: expected at least --image_size={data.image_size}"
+    least, most = projection.ccp_min_iterations, projection.ccp_max_iterations
+    if most is not None and most < least:
+        yield f"--ccp_max_iterations={most}: expected at least --ccp_min_iterations={least}"
+    if projection.ccp_step_at_batch and projection.ccp_monitor not in (None, "loss"):
+        yield f"--ccp_monitor={projection.ccp_monitor}: expected loss with --ccp_step_at_batch"
+    if training.warm_up_learning_rate is not None and training.warm_up_epochs == 0:
+        yield f"--warm_up_learning_rate={training.warm_up_learning_rate} needs --warm_up_epochs above 0"
+    if config.uses_projections and config.loss.proxies_per_class == 0:
+        yield f"--proxies_per_class=0 contradicts --loss={config.loss.loss}: ccp expects at least 1"
+
+
+def _check_metric(name: str, metric: str | None, config: ExperimentConfig) -> None:
+    """The flag `name` has the name of a metric that is measured."""
+    if metric in METRICS:
+        return
+    match = _METRIC_AT_K.fullmatch(str(metric))
+    if match is None:
+        expected = ", ".join((*METRICS, "recall_at_K, precision_at_K or map_at_K"))
+        raise ConfigError(f"--{name}={metric}: expected one of {expected}")
+    cutoffs, k = f"{match[1]}_at", int(match[2])
+    if k not in getattr(config.evaluation, cutoffs):
+        raise ConfigError(f"--{name}={metric}: expected {k} to be listed in --{cutoffs}")
+
+
+def _check_flags_that_do_nothing(config: ExperimentConfig) -> None:
+    values = {flag.name: (flag, value) for flag, value in config.items()}
+    for name, (master, useful) in _ONLY_WITH.items():
+        flag, value = values[name]
+        master_flag, master_value = values[master]
+        if value != flag.default and master_value not in useful:
+            wanted = " or ".join(master_flag.format(item) for item in useful)
+            raise ConfigError(
+                f"{_written(flag, value)}: it does nothing with {_written(master_flag, master_value)}; "
+                f"expected --{master}={wanted}"
+            )
+
+
+def _written(flag: Flag, value: Any) -> str:
+    """The flag as a user would write it; a value of the wrong type as Python shows it."""
+    try:
+        return f"--{flag.name}={flag.format(value)}"
+    except (TypeError, ValueError):
+        return f"--{flag.name}={value!r}"

@@ -1,0 +1,1 @@
+"""Image collections, class splits, samplers, preprocessing and input pipelines."""

@@ -1,0 +1,94 @@
+"""The data sets by name. Listing and checking them imports neither TensorFlow nor TFDS."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import Any
+
+from ccp_dml.data.image_collection import ImageDataset
+from ccp_dml.errors import UserError, as_user_errors
+
+_BUILDERS = {
+    "emoji": "datasets.emoji.emoji_dataset_builder:Builder",
+    "image_folder": "datasets.image_folder.image_folder_dataset_builder:Builder",
+}
+# Without a builder so far, with the official files that it will read.
+_PLANNED = {
+    "cub": "CUB_200_2011.tgz",
+    "cars196": "cars_annos.mat and the folder car_ims/",
+    "sop": "Stanford_Online_Products/ (with Ebay_train.txt and Ebay_test.txt)",
+    "inshop": "list_eval_partition.txt and the folder img/",
+}
+
+
+def names() -> tuple[str, ...]:
+    """Names that `--dataset` accepts, those of planned data sets included."""
+    return (*_BUILDERS, *_PLANNED)
+
+
+def check(name: str, data_dir: str | None = None, *, train_fraction: float = 0.5) -> None:
+    """Finds out, without TensorFlow, whether `load` has what it needs.
+
+    Args:
+        name: one of `names()`.
+        data_dir: folder with the source images; `image_folder` needs it, `emoji` does not.
+        train_fraction: share of the classes of an `image_folder` without manifest that is trained on.
+
+    Raises:
+        UserError: if the name is unknown, the data set's builder is not built yet, or the folder is missing
+            or has not the layout expected; the message says what to get and where to put it.
+    """
+    if name in _PLANNED:
+        raise UserError(
+            f"--dataset={name}: the builder of this data set is not built yet; it will read {_PLANNED[name]} "
+            f"in the folder --data_dir (found --data_dir={data_dir or ''}). Its images can be used today "
+            "with --dataset=image_folder and a manifest.csv (columns file,label,split) in --data_dir"
+        )
+    if name not in _BUILDERS:
+        raise UserError(f"--dataset={name} is unknown, expected one of: {', '.join(names())}")
+    if name != "image_folder":
+        return
+    if not data_dir:
+        raise UserError("--dataset=image_folder needs --data_dir, the folder with the images; none was given")
+    if not os.path.isdir(os.path.expanduser(data_dir)):
+        raise UserError(f"--data_dir={data_dir} is not a folder; expected the folder with the images")
+    with as_user_errors():
+        layout = importlib.import_module("datasets.image_folder.layout")
+        layout.read_layout(data_dir, train_fraction)
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | None = None,
+    prepared_dir: str | None = None,
+    train_fraction: float = 0.5,
+) -> ImageDataset:
+    """Opens a data set, preparing it (once) if need be.
+
+    Args:
+        name: one of `names()`.
+        data_dir: folder with the source images, see `check`.
+        prepared_dir: where prepared data is kept; default `TFDS_DATA_DIR`, else a folder in the user's cache.
+        train_fraction: see `check`.
+
+    Returns:
+        Collections of the training and the test images. Their classes are disjoint, unless a manifest says
+        otherwise.
+
+    Raises:
+        UserError: see `check`; also if an image cannot be read or prepared data cannot be written.
+    """
+    check(name, data_dir, train_fraction=train_fraction)
+    from ccp_dml.data import prepared
+
+    module, builder_class = _BUILDERS[name].split(":")
+    options: dict[str, Any] = {"data_dir": prepared_dir or prepared.default_prepared_dir()}
+    if name == "image_folder":
+        options |= {"source_dir": data_dir, "train_fraction": train_fraction}
+    with as_user_errors():
+        builder = getattr(importlib.import_module(module), builder_class)(
+            file_format="array_record", **options
+        )
+        return prepared.load_prepared(name, builder)

@@ -1,0 +1,120 @@
+"""What a data set is to the rest of the library: labelled images that are read by index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from ccp_dml.data.permutations import IntArray
+
+
+class RecordSource(Protocol):
+    """Random access to encoded images."""
+
+    def __len__(self) -> int:
+        """Number of records."""
+
+    def encoded(self, rows: Sequence[int]) -> list[bytes]:
+        """Returns the images of the given records, JPEG or PNG, upright RGB."""
+
+
+class InMemoryRecords:
+    """Encoded images held in memory."""
+
+    def __init__(self, images: Sequence[bytes]):
+        self._images = list(images)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def encoded(self, rows: Sequence[int]) -> list[bytes]:
+        """Returns the images of the given records."""
+        return [self._images[row] for row in rows]
+
+
+@dataclass(frozen=True)
+class ImageCollection:
+    """Labelled images that are read when asked for.
+
+    Attributes:
+        labels: int64 [N], index into `class_names`. Every class of a training collection has an image;
+            queries and their gallery share one numbering, in which one of them may miss a class.
+        class_names: names of the C classes.
+        image_ids: int64 [N], unique over the whole data set.
+        source: where the encoded images are.
+        rows: int64 [N], the record of each image in `source`.
+    """
+
+    labels: IntArray
+    class_names: tuple[str, ...]
+    image_ids: IntArray
+    source: RecordSource
+    rows: IntArray
+
+    def __post_init__(self) -> None:
+        for name in ("labels", "image_ids", "rows"):
+            found = np.asarray(getattr(self, name))
+            if found.shape != (len(self.labels),):
+                raise ValueError(f"{name} must have shape ({len(self.labels)},), found {found.shape}")
+            object.__setattr__(self, name, found.astype(np.int64))
+        if len(self) and (self.labels.min() < 0 or self.labels.max() >= self.num_classes):
+            raise ValueError(
+                f"labels must be between 0 and {self.num_classes - 1}, "
+                f"found {self.labels.min()} to {self.labels.max()}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes C."""
+        return len(self.class_names)
+
+    def encoded(self, indices: Sequence[int] | np.ndarray[Any, Any]) -> list[bytes]:
+        """Returns the encoded images at `indices`, read in one go."""
+        return self.source.encoded(self.rows[np.asarray(indices, np.int64)].tolist())
+
+    def subset(self, indices: Sequence[int] | np.ndarray[Any, Any]) -> ImageCollection:
+        """Returns the images at `indices`, in that order, with labels and classes as they are."""
+        chosen = np.asarray(indices, np.int64)
+        return replace(
+            self, labels=self.labels[chosen], image_ids=self.image_ids[chosen], rows=self.rows[chosen]
+        )
+
+    def by_classes(self, classes: Sequence[int] | np.ndarray[Any, Any]) -> ImageCollection:
+        """Returns all images of the given classes; the i-th of these becomes class i.
+
+        Raises:
+            ValueError: if a class is named twice or is out of range.
+        """
+        chosen = np.asarray(classes, np.int64)
+        if len(np.unique(chosen)) != len(chosen):
+            raise ValueError("classes must be distinct")
+        if len(chosen) and (chosen.min() < 0 or chosen.max() >= self.num_classes):
+            raise ValueError(f"classes must be between 0 and {self.num_classes - 1}, found {chosen.tolist()}")
+        new_label = np.full(self.num_classes, -1, np.int64)
+        new_label[chosen] = np.arange(len(chosen))
+        part = self.subset(np.flatnonzero(new_label[self.labels] >= 0))
+        names = tuple(self.class_names[label] for label in chosen)
+        return replace(part, labels=new_label[part.labels], class_names=names)
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """The collections of a zero-shot retrieval task.
+
+    Attributes:
+        name: name of the data set.
+        train: images to train (and, on held-out classes, to validate) on.
+        test: images of classes that training never sees; the queries if there is a gallery.
+        gallery: images to be found; None: the test images are searched for one another.
+    """
+
+    name: str
+    train: ImageCollection
+    test: ImageCollection
+    gallery: ImageCollection | None = None

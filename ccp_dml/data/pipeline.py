@@ -1,0 +1,124 @@
+"""Input pipelines: `tf.data` datasets whose elements are functions of (seed, step).
+
+Every element begins with one sequential call that chooses and reads the records of a whole batch. Decoding
+and augmentation run in parallel, image by image, in a fixed order and with seeds of their own, so that the
+stream does not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ccp_dml.data.exit_guard import guarded
+from ccp_dml.data.image_collection import ImageCollection
+from ccp_dml.data.permutations import random_keys
+from ccp_dml.data.preprocessing import TestPreprocessing, TrainPreprocessing, test_image, train_image
+from ccp_dml.data.sampling import Sampler
+
+# Word that keeps augmentation apart from the random streams of the samplers.
+_AUGMENTATION = 4
+
+
+def training_batches(
+    images: ImageCollection,
+    sampler: Sampler,
+    preprocessing: TrainPreprocessing | TestPreprocessing,
+    *,
+    seed: int,
+    first_step: int = 0,
+) -> tf.data.Dataset:
+    """Endless training batches, beginning with that of `first_step`.
+
+    Args:
+        images: what the sampler's indices refer to.
+        sampler: chooses the images of a step.
+        preprocessing: augmentation; or that of test images, for training without any.
+        seed: of the augmentation: step, place in the batch and it decide how an image is augmented.
+        first_step: the step of the first element, at least 0.
+
+    Returns:
+        Dataset of (float32 RGB [B, S, S, 3] in 0..255, int32 [B, 2] = class and image id).
+    """
+    batch_size = sampler.batch_size
+
+    def read(step: np.int64) -> tuple[Any, Any, Any]:
+        indices = sampler.batch(int(step))
+        labels = np.stack([images.labels[indices], images.image_ids[indices]], 1).astype(np.int32)
+        keys = random_keys(seed, _AUGMENTATION, int(step), np.arange(batch_size))
+        return np.array(images.encoded(indices), object), labels, keys.view(np.int32).reshape(-1, 2)
+
+    read_now = guarded(read)
+
+    def read_batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        encoded, labels, seeds = tf.numpy_function(read_now, [step], (tf.string, tf.int32, tf.int32))
+        return (
+            tf.ensure_shape(encoded, [batch_size]),
+            tf.ensure_shape(labels, [batch_size, 2]),
+            tf.ensure_shape(seeds, [batch_size, 2]),
+        )
+
+    def augment(encoded: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        if isinstance(preprocessing, TrainPreprocessing):
+            return train_image(encoded, preprocessing, seed), labels
+        return test_image(encoded, preprocessing), labels
+
+    steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
+    return _per_image(steps.map(read_batch), augment, batch_size, drop_remainder=True)
+
+
+def inference_batches(
+    images: ImageCollection,
+    preprocessing: TestPreprocessing,
+    batch_size: int,
+    indices: Sequence[int] | np.ndarray[Any, Any] | None = None,
+) -> tf.data.Dataset:
+    """Images in order, prepared for evaluation.
+
+    Args:
+        images: the collection.
+        preprocessing: resize and crop.
+        batch_size: images per batch; the last batch may be shorter.
+        indices: which images, in which order; None: all.
+
+    Returns:
+        Finite dataset of float32 RGB [b, S, S, 3] in 0..255.
+
+    Raises:
+        ValueError: if `batch_size` is less than 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, found {batch_size}")
+    chosen = np.arange(len(images)) if indices is None else np.asarray(indices, np.int64)
+
+    def read(batch: np.int64) -> Any:
+        part = chosen[int(batch) * batch_size : (int(batch) + 1) * batch_size]
+        return np.array(images.encoded(part), object)
+
+    read_now = guarded(read)
+
+    def read_batch(batch: tf.Tensor) -> tf.Tensor:
+        encoded = tf.numpy_function(read_now, [batch], tf.string)
+        return tf.ensure_shape(encoded, [None])
+
+    def prepare(encoded: tf.Tensor) -> tf.Tensor:
+        return test_image(encoded, preprocessing)
+
+    batches = tf.data.Dataset.range(-(-len(chosen) // batch_size))
+    return _per_image(batches.map(read_batch), prepare, batch_size, drop_remainder=False)
+
+
+def _per_image(
+    batches: tf.data.Dataset, function: Callable[..., Any], batch_size: int, *, drop_remainder: bool
+) -> tf.data.Dataset:
+    """Applies a function to every image of batches, in parallel, and makes batches of the results."""
+    return (
+        batches.prefetch(2)
+        .unbatch()
+        .map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .batch(batch_size, drop_remainder=drop_remainder)
+        .prefetch(2)
+    )

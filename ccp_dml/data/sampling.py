@@ -1,0 +1,144 @@
+"""Which images make up a batch: samplers that are pure functions of (seed, step)."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from ccp_dml.data.permutations import IntArray, PermutationWindows, RaggedPermutationWindows
+
+# Words that keep the random streams of one seed apart.
+_CLASS_ORDER, _IMAGES_OF_BATCHES, _IMAGES_OF_DRAWS = 1, 2, 3
+
+
+class Sampler(Protocol):
+    """Chooses the images of a training batch."""
+
+    @property
+    def batch_size(self) -> int:
+        """Number of images of every batch."""
+
+    def batch(self, step: int) -> IntArray:
+        """Returns the indices int64 [batch_size] of the images of batch `step`."""
+
+
+class _ImagesByClass:
+    """Indices of the images of each class, in one array."""
+
+    def __init__(self, labels: np.ndarray[Any, Any]):
+        labels = np.asarray(labels)
+        if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
+            raise ValueError(
+                f"labels must be a non-empty list of integers, found {labels.dtype} {labels.shape}"
+            )
+        if labels.min() < 0:
+            raise ValueError(f"labels must be 0 or more, found {labels.min()}")
+        self.sizes = np.bincount(labels).astype(np.int64)
+        if not self.sizes.all():
+            raise ValueError(f"class {int(np.argmin(self.sizes))} of {len(self.sizes)} has no image")
+        self._indices = np.argsort(labels, kind="stable").astype(np.int64)
+        self._begin = np.cumsum(self.sizes) - self.sizes
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def indices(self, classes: IntArray, places: IntArray) -> IntArray:
+        """Index of the `places[i, k]`-th image of `classes[i]`."""
+        return self._indices[self._begin[classes][:, None] + places]
+
+
+class MPerClassSampler:
+    """Batches of M images of each of N classes.
+
+    A pass visits every class once: of the class slots of the stream of batches (N per batch), slots
+    `p * C … p * C + C - 1` hold each of the C classes exactly once. The classes of one batch are distinct;
+    where a pass does not fill its last batch, classes of the next pass that are in it already move behind it.
+    Each visit takes the next M images of the class: no image a second time before all images of the class
+    were used, and none twice in a batch unless the class has fewer than M (then it repeats images). Order of
+    classes and of images is new in each pass over them.
+    """
+
+    def __init__(
+        self, labels: np.ndarray[Any, Any], classes_per_batch: int, samples_per_class: int, seed: int = 0
+    ):
+        """Creates the sampler.
+
+        Args:
+            labels: integers [N] in 0..C-1, the class of each image; every class has an image.
+            classes_per_batch: distinct classes per batch, 1..C.
+            samples_per_class: images per class and batch, at least 1.
+            seed: any integer; batches are a function of it and of the step alone.
+
+        Raises:
+            ValueError: if an argument is out of range.
+        """
+        self._images = _ImagesByClass(labels)
+        if not 1 <= classes_per_batch <= len(self._images):
+            raise ValueError(
+                f"classes_per_batch must be between 1 and the number of training classes, "
+                f"{len(self._images)}, found {classes_per_batch}"
+            )
+        if samples_per_class < 1:
+            raise ValueError(f"samples_per_class must be at least 1, found {samples_per_class}")
+        self.classes_per_batch, self.samples_per_class, self.seed = classes_per_batch, samples_per_class, seed
+        self._classes = PermutationWindows(len(self._images), classes_per_batch, seed, _CLASS_ORDER)
+        self._places = RaggedPermutationWindows(
+            self._images.sizes, samples_per_class, seed, _IMAGES_OF_BATCHES
+        )
+
+    @property
+    def batch_size(self) -> int:
+        """Images per batch."""
+        return self.classes_per_batch * self.samples_per_class
+
+    @property
+    def steps_per_pass(self) -> int:
+        """Smallest number of consecutive batches that is sure to visit every class, from step 0 on."""
+        return -(-len(self._images) // self.classes_per_batch)
+
+    def batch(self, step: int) -> IntArray:
+        """Returns indices into `labels`, int64 [classes_per_batch * samples_per_class], of batch `step`.
+
+        Sample-major: the first image of every class, then the second of every class, and so on.
+        """
+        classes = self._classes(step)
+        visits = (step * self.classes_per_batch + np.arange(self.classes_per_batch)) // len(self._images)
+        return self._images.indices(classes, self._places(classes, visits)).T.reshape(-1)
+
+
+class OnePerClassSampler:
+    """Draws of one image of each class, from which proxies are chosen.
+
+    No image of a class is drawn twice before all of them were.
+    """
+
+    def __init__(self, labels: np.ndarray[Any, Any], seed: int = 0, window: int = 1):
+        """Creates the sampler.
+
+        Args:
+            labels: integers [N] in 0..C-1, the class of each image; every class has an image.
+            seed: any integer; draws are a function of it and of their number alone.
+            window: draws `i * window … i * window + window - 1` take distinct images of each class that has
+                at least `window`: the number of draws that are used together.
+
+        Raises:
+            ValueError: if `labels` or `window` is out of range.
+        """
+        self._images = _ImagesByClass(labels)
+        self._places = RaggedPermutationWindows(self._images.sizes, window, seed, _IMAGES_OF_DRAWS)
+        self._window = window
+
+    def draw(self, number: int) -> IntArray:
+        """Returns draw `number`: indices into `labels`, int64 [C], one image of each class 0..C-1."""
+        return self.draws(number, 1)[0]
+
+    def draws(self, first: int, count: int) -> IntArray:
+        """Returns draws `first … first + count - 1`: int64 [count, C]."""
+        classes = np.arange(len(self._images))
+        rows = []
+        for window in range(first // self._window, -(-(first + count) // self._window)):
+            places = self._places(classes, np.full(len(classes), window))
+            rows.append(self._images.indices(classes, places).T)
+        begin = first % self._window
+        return np.concatenate(rows)[begin : begin + count] if count else np.empty((0, len(classes)), np.int64)

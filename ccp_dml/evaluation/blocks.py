@@ -1,0 +1,129 @@
+"""Sizes of the blocks of a search, chosen from a bound on its working memory.
+
+The arithmetic lives here, apart from the tensor code, so that it can be tested and stated on its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DEFAULT_MEMORY_BYTES = 256 * 2**20
+
+# Candidates kept beyond the requested depth. They are found by the expanded square, whose rounding can swap
+# neighbours of nearly equal distance; the spare ones let the ranking by differences repair it at the border.
+SPARE_CANDIDATES = 8
+
+# Larger blocks gain nothing (the product is compute bound) and fall out of the processor's cache.
+_MAX_QUERIES = 512
+# Below this the product is bound by reading the gallery, so the gallery is cut into tiles instead.
+_MIN_QUERIES = 32
+_CHUNK_SIZES = (16, 32, 64, 128, 256)
+# Score, three comparisons, two combinations of them and the summand, per query and gallery row.
+_COUNT_BYTES = 4 + 5 * 1 + 4
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """How a search is cut into pieces.
+
+    Attributes:
+        queries: rows of a query block.
+        gallery: rows of a gallery tile, padding included; a multiple of `chunk`.
+        chunk: length of the runs whose maxima are looked at first; 0: plain top-k over the row.
+        candidates: neighbours kept for the exact re-ranking.
+    """
+
+    queries: int
+    gallery: int
+    chunk: int
+    candidates: int
+
+
+def plan_search(
+    num_queries: int, num_gallery: int, dimension: int, depth: int, memory_bytes: int = DEFAULT_MEMORY_BYTES
+) -> BlockPlan:
+    """Chooses the blocks of a nearest-neighbour search.
+
+    Args:
+        num_queries: number of queries, at least 1.
+        num_gallery: number of gallery rows, at least 1.
+        dimension: embedding size.
+        depth: neighbours wanted per query, the query's own copy not counted.
+        memory_bytes: bound on the sum of all intermediate tensors of a block. The embeddings themselves (the
+            gallery twice, as rows and as columns) and the results come on top.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ValueError: if not even one query fits into the bound.
+    """
+    candidates = min(depth + 1 + SPARE_CANDIDATES, num_gallery)
+    # Cutting the gallery does not shrink what ranking the candidates takes, so it must leave room for that.
+    fewest = min(
+        _MIN_QUERIES, num_queries, max(1, memory_bytes // (2 * _ranking_bytes(dimension, candidates)))
+    )
+    gallery, chunk = _largest_tile(num_gallery, dimension, candidates, memory_bytes // fewest)
+    per_query = query_bytes(gallery, dimension, chunk, candidates)
+    if per_query > memory_bytes:
+        raise ValueError(
+            f"memory_bytes is {memory_bytes}; a search for {depth} neighbours of one query needs {per_query}"
+        )
+    most = min(memory_bytes // per_query, _MAX_QUERIES, num_queries)
+    return BlockPlan(_even_share(num_queries, most), gallery, chunk, candidates)
+
+
+def plan_count(
+    num_queries: int, num_gallery: int, dimension: int, members: int, memory_bytes: int = DEFAULT_MEMORY_BYTES
+) -> BlockPlan:
+    """Chooses the blocks of a counting pass; `members` is the largest number of listed rows per query.
+
+    See `plan_search` for the other arguments and for what is raised.
+    """
+    half = memory_bytes // 2
+    most = min(half // (4 * members * (3 * dimension + 16)), _MAX_QUERIES, num_queries)
+    # The gallery's row numbers are made once per block, as if by one more query.
+    gallery = min(half // (_COUNT_BYTES * (min(most, _MIN_QUERIES) + 1)), num_gallery)
+    if most < 1 or gallery < 1:
+        raise ValueError(f"memory_bytes is {memory_bytes}, too few to rank {members} positives of one query")
+    most = min(most, half // (_COUNT_BYTES * gallery) - 1)
+    return BlockPlan(_even_share(num_queries, most), gallery, 0, 0)
+
+
+def query_bytes(gallery: int, dimension: int, chunk: int, candidates: int) -> int:
+    """Upper bound of the bytes of all intermediate tensors that one query adds to a block."""
+    scores = gallery + dimension
+    stage_one = gallery // chunk + candidates * (chunk + 8) if chunk else 0
+    return 4 * (scores + stage_one) + _ranking_bytes(dimension, candidates)
+
+
+def _ranking_bytes(dimension: int, candidates: int) -> int:
+    """Two sorted selections of candidates and their merge, then gathered rows and their differences."""
+    return 4 * (candidates * (3 * dimension + 48) + 64)
+
+
+def _chunk_size(gallery: int, candidates: int) -> int:
+    """The chunk that makes both top-k stages equally short; 0 if two stages do not pay."""
+    ideal = (gallery / candidates) ** 0.5
+    chunk = min(_CHUNK_SIZES, key=lambda size: abs(size - ideal))
+    return chunk if 2 * chunk * candidates <= gallery else 0
+
+
+def _largest_tile(gallery: int, dimension: int, candidates: int, bytes_per_query: int) -> tuple[int, int]:
+    """The most gallery rows whose search stays within the bytes given to a query; at least `candidates`."""
+    while gallery > candidates:
+        chunk = _chunk_size(gallery, candidates)
+        if query_bytes(_round_up(gallery, chunk), dimension, chunk, candidates) <= bytes_per_query:
+            return _round_up(gallery, chunk), chunk
+        gallery = max(candidates, gallery * 7 // 8)
+    return candidates, 0
+
+
+def _round_up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple if multiple else size
+
+
+def _even_share(total: int, most: int) -> int:
+    """Size of equal blocks of at most `most`, so that the last one is not mostly padding."""
+    blocks = -(-total // most)
+    return -(-total // blocks)

@@ -1,0 +1,272 @@
+"""Retrieval metrics from one exact search: P@1, P@R, MAP@R, and R@k, P@k, MAP@k.
+
+Formulas, sources and what like-named quantities mean elsewhere are in `docs/metrics.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ccp_dml.evaluation.blocks import DEFAULT_MEMORY_BYTES
+from ccp_dml.evaluation.search import (
+    Floats,
+    Ints,
+    as_embeddings,
+    iterate_neighbors,
+    nearest_member_ranks,
+    own_rows,
+)
+
+RECALL_AT = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True)
+class RetrievalResult:
+    """Metrics of every query.
+
+    All values lie in [0, 1], float64 [Q]; NaN for a query without a positive in the gallery; means skip it.
+
+    Attributes:
+        num_positives: R, gallery rows of the query's class without the query itself, int64 [Q].
+        precision_at_1: whether the nearest neighbour is a positive (P@1 = R@1).
+        r_precision: share of positives among the first R (P@R).
+        map_at_r: mean over the first R places of the precision there where a positive stands, else 0 (MAP@R).
+        recall_at_r: whether a positive is among the first R.
+        recall_at_k: by k, whether a positive is among the first k (R@k).
+        precision_at_k: by k, share of positives among the first k (P@k).
+        map_at_k: by k, as MAP@R over the first k, divided by min(R, k) (MAP@k).
+    """
+
+    num_positives: Ints
+    precision_at_1: Floats
+    r_precision: Floats
+    map_at_r: Floats
+    recall_at_r: Floats
+    recall_at_k: Mapping[int, Floats] = field(default_factory=dict)
+    precision_at_k: Mapping[int, Floats] = field(default_factory=dict)
+    map_at_k: Mapping[int, Floats] = field(default_factory=dict)
+
+    @property
+    def num_queries(self) -> int:
+        """All queries, with or without positives."""
+        return len(self.num_positives)
+
+    @property
+    def num_without_positives(self) -> int:
+        """Queries that no mean counts."""
+        return int(np.sum(self.num_positives == 0))
+
+    def means(self) -> dict[str, Any]:
+        """Means over the queries that have positives, and counts, as a dictionary ready for JSON.
+
+        The keys of `recall_at_k`, `precision_at_k` and `map_at_k` are strings; the last two may be empty.
+        """
+        counted = self.num_positives > 0
+
+        def mean(values: Floats) -> float:
+            return float(values[counted].mean())
+
+        def means(by_k: Mapping[int, Floats]) -> dict[str, float]:
+            return {str(k): mean(values) for k, values in by_k.items()}
+
+        return {
+            "precision_at_1": mean(self.precision_at_1),
+            "r_precision": mean(self.r_precision),
+            "map_at_r": mean(self.map_at_r),
+            "recall_at_r": mean(self.recall_at_r),
+            "recall_at_k": means(self.recall_at_k),
+            "precision_at_k": means(self.precision_at_k),
+            "map_at_k": means(self.map_at_k),
+            "num_queries": self.num_queries,
+            "num_queries_without_positives": self.num_without_positives,
+        }
+
+    def scalars(self) -> dict[str, float]:
+        """The means without counts as a flat dictionary, `recall_at_k` of 4 as `recall_at_4`: for logs."""
+        flat: dict[str, float] = {}
+        for name, value in self.means().items():
+            if isinstance(value, dict):
+                flat.update({f"{name[:-1]}{k}": mean for k, mean in value.items()})
+            elif isinstance(value, float):
+                flat[name] = value
+        return flat
+
+
+def evaluate_retrieval(
+    queries: Floats,
+    query_labels: Ints,
+    query_ids: Ints | None = None,
+    gallery: Floats | None = None,
+    gallery_labels: Ints | None = None,
+    gallery_ids: Ints | None = None,
+    *,
+    recall_at: Iterable[int] = RECALL_AT,
+    precision_at: Iterable[int] = (),
+    map_at: Iterable[int] = (),
+    memory_bytes: int = DEFAULT_MEMORY_BYTES,
+) -> RetrievalResult:
+    """Ranks the gallery for every query by Euclidean distance and measures the rankings.
+
+    Embeddings are taken as they are: a run's normalisation is applied before, once.
+    Equal distances rank by gallery index.
+
+    Args:
+        queries: float [Q, D].
+        query_labels: int [Q] (or [Q, 1]).
+        query_ids: int [Q]; needed with `gallery_ids`, and without meaning without a gallery.
+        gallery: float [G, D]; None: self-retrieval, each query ranks all other queries.
+        gallery_labels: int [G], with `gallery`.
+        gallery_ids: int [G], unique; the gallery row with the query's id is left out of its ranking.
+            None (and no `query_ids`): queries and gallery have no image in common.
+        recall_at: the k of R@k; a k beyond the largest R costs one more pass for the queries that need it.
+        precision_at: the k of P@k.
+        map_at: the k of MAP@k.
+        memory_bytes: bound on the working memory of the search.
+
+    Returns:
+        The metrics of every query.
+
+    Raises:
+        ValueError: on ill-shaped or non-finite input, a k below 1, or if no query has a positive.
+    """
+    queries = as_embeddings(queries, "queries")
+    query_labels = _labels(query_labels, len(queries), "query_labels")
+    own = own_rows(
+        len(queries), len(queries if gallery is None else gallery), gallery is None, query_ids, gallery_ids
+    )
+    if gallery is None:
+        if gallery_labels is not None:
+            raise ValueError("gallery_labels were given without a gallery")
+        rows, labels = queries, query_labels
+    else:
+        rows = as_embeddings(gallery, "gallery")
+        if rows.shape[1] != queries.shape[1]:
+            raise ValueError(f"queries have {queries.shape[1]} dimensions, the gallery {rows.shape[1]}")
+        if gallery_labels is None:
+            raise ValueError("a gallery needs gallery_labels")
+        labels = _labels(gallery_labels, len(rows), "gallery_labels")
+    cutoffs = _Cutoffs(_ks(recall_at, "recall_at"), _ks(precision_at, "precision_at"), _ks(map_at, "map_at"))
+    members = _ClassMembers(labels)
+    own_counts = (own >= 0) & (labels[own] == query_labels)
+    num_positives = members.count(query_labels) - own_counts
+    if not num_positives.any():
+        raise ValueError(f"none of the {len(queries)} queries has another image of its class in the gallery")
+
+    depth = max(int(num_positives.max()), *cutoffs.precision, *cutoffs.map, 1)
+    columns = _Columns(len(queries), cutoffs)
+    for part, found, _ in iterate_neighbors(queries, rows, own, depth, memory_bytes):
+        relevant = (labels[found] == query_labels[part, np.newaxis]) & (found >= 0)
+        columns.write(part, relevant, num_positives[part])
+    beyond = np.flatnonzero((columns.first_hit == 0) & (num_positives > 0))
+    if beyond.size and max(cutoffs.recall, default=0) > depth:
+        columns.first_hit[beyond] = nearest_member_ranks(
+            queries[beyond], rows, own[beyond], members.lists(query_labels[beyond], own[beyond]), memory_bytes
+        )
+    return columns.result(num_positives)
+
+
+@dataclass(frozen=True)
+class _Cutoffs:
+    """The k of each metric, ascending."""
+
+    recall: tuple[int, ...]
+    precision: tuple[int, ...]
+    map: tuple[int, ...]
+
+
+class _ClassMembers:
+    """Gallery rows by class."""
+
+    def __init__(self, labels: Ints):
+        self._rows = np.argsort(labels, kind="stable").astype(np.int32)
+        self._classes, self._starts, self._counts = np.unique(
+            labels[self._rows], return_index=True, return_counts=True
+        )
+
+    def count(self, labels: Ints) -> Ints:
+        """Gallery rows of each label, int64 [Q]."""
+        place, known = self._places(labels)
+        return np.where(known, self._counts[place], 0)
+
+    def lists(self, labels: Ints, own: Ints) -> Ints:
+        """Gallery rows of each label without `own`, ascending, int32 [Q, M], padded with -1."""
+        place, known = self._places(labels)
+        counts = np.where(known, self._counts[place], 0)
+        offsets = np.arange(counts.max())
+        inside = offsets < counts[:, np.newaxis]
+        rows = self._rows[np.where(inside, self._starts[place, np.newaxis] + offsets, 0)]
+        return np.where(inside & (rows != own[:, np.newaxis]), rows, -1).astype(np.int32)
+
+    def _places(self, labels: Ints) -> tuple[Ints, npt.NDArray[np.bool_]]:
+        place = np.minimum(np.searchsorted(self._classes, labels), len(self._classes) - 1)
+        return place, self._classes[place] == labels
+
+
+class _Columns:
+    """Per-query values, filled block by block."""
+
+    def __init__(self, num_queries: int, cutoffs: _Cutoffs):
+        self._cutoffs = cutoffs
+        # Rank of the nearest positive, from 1; 0: not among the neighbours searched.
+        self.first_hit = np.zeros(num_queries, np.int64)
+        self._precision = {k: np.empty(num_queries) for k in cutoffs.precision}
+        self._map = {k: np.empty(num_queries) for k in cutoffs.map}
+        self._r_precision = np.empty(num_queries)
+        self._map_at_r = np.empty(num_queries)
+
+    def write(self, part: slice, relevant: npt.NDArray[np.bool_], num_positives: Ints) -> None:
+        """Fills the rows of a block from its relevance in order of rank, bool [b, depth]."""
+        depth = relevant.shape[1]
+        hits = np.cumsum(relevant, axis=1)
+        # Sum over the first i places of the precision at the positives there.
+        gains = np.cumsum(relevant * hits / np.arange(1, depth + 1), axis=1)
+        positives = np.maximum(num_positives, 1)
+        last = positives[:, np.newaxis] - 1
+        self._r_precision[part] = np.take_along_axis(hits, last, 1)[:, 0] / positives
+        self._map_at_r[part] = np.take_along_axis(gains, last, 1)[:, 0] / positives
+        for k, values in self._precision.items():
+            values[part] = hits[:, min(k, depth) - 1] / k
+        for k, values in self._map.items():
+            values[part] = gains[:, min(k, depth) - 1] / np.minimum(positives, k)
+        self.first_hit[part] = np.where(hits[:, -1] > 0, np.argmax(relevant, axis=1) + 1, 0)
+
+    def result(self, num_positives: Ints) -> RetrievalResult:
+        """The finished columns, NaN where a query has no positive."""
+
+        def counted(values: npt.NDArray[Any]) -> Floats:
+            return np.where(num_positives > 0, values, np.nan)
+
+        def within(k: int | Ints) -> Floats:
+            return counted((self.first_hit > 0) & (self.first_hit <= k))
+
+        return RetrievalResult(
+            num_positives=num_positives,
+            precision_at_1=within(1),
+            r_precision=counted(self._r_precision),
+            map_at_r=counted(self._map_at_r),
+            recall_at_r=within(num_positives),
+            recall_at_k={k: within(k) for k in self._cutoffs.recall},
+            precision_at_k={k: counted(values) for k, values in self._precision.items()},
+            map_at_k={k: counted(values) for k, values in self._map.items()},
+        )
+
+
+def _ks(values: Iterable[int], name: str) -> tuple[int, ...]:
+    ks = tuple(sorted({int(k) for k in values}))
+    if ks and ks[0] < 1:
+        raise ValueError(f"{name} must hold numbers of at least 1, got {ks[0]}")
+    return ks
+
+
+def _labels(labels: Ints, size: int, name: str) -> Ints:
+    labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.shape != (size,):
+        raise ValueError(f"{name} must have shape ({size},), one per embedding, got {labels.shape}")
+    return labels

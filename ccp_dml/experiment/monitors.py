@@ -1,0 +1,157 @@
+"""What a run shows while it trains and when it is done: terminal, `metrics.csv`, TensorBoard."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tensorflow as tf
+
+from ccp_dml.data.image_collection import ImageCollection
+from ccp_dml.data.pipeline import inference_batches
+from ccp_dml.data.preprocessing import TestPreprocessing
+from ccp_dml.evaluation.embedding import Evaluation
+from ccp_dml.experiment import parts
+from ccp_dml.geometry.normalization import normalize
+from ccp_dml.run_directory import RunDirectory
+from ccp_dml.training.metrics_csv import MetricsCsv
+from ccp_dml.training.monitoring.coverage import CoverageMonitor
+from ccp_dml.training.monitoring.distances import DistanceMonitor
+from ccp_dml.training.monitoring.events import EventLog
+from ccp_dml.training.monitoring.hparams import HParamsLogger
+from ccp_dml.training.monitoring.panels import RetrievalPanels
+from ccp_dml.training.monitoring.projector import write_projector
+from ccp_dml.training.monitoring.scalars import ScalarLogger, write_results
+from ccp_dml.training.progress import Progress
+
+if TYPE_CHECKING:
+    from ccp_dml.experiment.run import Experiment
+    from ccp_dml.training.trainer import Trainer
+
+# Training images that the covering radius is measured on, after every epoch: about a second on two cores.
+_COVERAGE_IMAGES = 512
+_PROJECTOR_POINTS = 2000
+_THUMBNAIL = 48
+_TERMINAL = ("loss", "images_per_second", "problem_instance", "val_precision_at_1", "val_map_at_r")
+# Where a run is, and how it is shown, are no settings to compare runs by.
+_NOT_COMPARED = ("run_dir", "overwrite", "data_dir", "prepared_dir", "tensorboard", "checkpoint_keep")
+
+
+class TestTracker(tf.keras.callbacks.Callback):
+    """Adds the scores on the test classes to the logs of every n-th epoch, as `test_…`, for curves."""
+
+    __test__ = False  # The name is not that of a test class.
+
+    def __init__(self, experiment: Experiment, every: int) -> None:
+        super().__init__()
+        self._experiment, self._every = experiment, every
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Scores, if this epoch is due."""
+        if logs is not None and (epoch + 1) % self._every == 0:
+            scores = self._experiment.evaluate_test().result.scalars()
+            logs.update({f"test_{name}": value for name, value in scores.items()})
+
+
+class Monitors:
+    """The callbacks of a run, and what is written once it is over.
+
+    Attributes:
+        callbacks: in the order in which they have to be called.
+    """
+
+    def __init__(self, experiment: Experiment, directory: RunDirectory) -> None:
+        """Makes the callbacks; `attach` gives them the trainer that they look at."""
+        self._experiment = experiment
+        self._trainer: Trainer | None = None
+        self._events = EventLog(str(directory.tensorboard), lambda: int(self._attached.step))
+        config = experiment.config
+        self.callbacks: list[tf.keras.callbacks.Callback] = []
+        if config.evaluation.track_test:
+            self.callbacks.append(TestTracker(experiment, config.evaluation.track_test))
+        if config.run.tensorboard:
+            self.callbacks += self._tensorboard_callbacks()
+        self.callbacks += [MetricsCsv(directory.metrics), Progress(_TERMINAL)]
+
+    def attach(self, trainer: Trainer) -> None:
+        """Says which trainer the callbacks belong to."""
+        self._trainer = trainer
+
+    def finish(self, test: Evaluation) -> None:
+        """Writes the test scores and the projector's view of the test embeddings."""
+        run = self._experiment.config.run
+        if not run.tensorboard:
+            return
+        write_results(self._events, test.result.means())
+        if run.tensorboard_projector:
+            self._write_projector(test)
+        self._events.flush()
+
+    @property
+    def _attached(self) -> Trainer:
+        assert self._trainer is not None, "attach() has not been called"
+        return self._trainer
+
+    def _tensorboard_callbacks(self) -> list[tf.keras.callbacks.Callback]:
+        experiment, run = self._experiment, self._experiment.config.run
+        callbacks: list[tf.keras.callbacks.Callback] = []
+        if run.tensorboard_histograms:
+            callbacks.append(DistanceMonitor(self._events, lambda: self._attached.diagnostics))
+        if experiment.loss.proxies is not None:
+            callbacks.append(self._coverage_monitor())
+        callbacks.append(ScalarLogger(self._events))
+        if run.tensorboard_panels and experiment.task.validation is not None:
+            callbacks.append(self._panels(experiment.task.validation, run.tensorboard_panels))
+        settings = {k: v for k, v in experiment.config.to_dict().items() if k not in _NOT_COMPARED}
+        callbacks.append(HParamsLogger(self._events, settings))
+        return callbacks
+
+    def _coverage_monitor(self) -> CoverageMonitor:
+        experiment = self._experiment
+        proxies, images = experiment.loss.proxies, experiment.task.train
+        assert proxies is not None
+        kind = experiment.config.loss.normalization
+        indices = _whole_classes(images.labels, _COVERAGE_IMAGES)
+        embed = parts.image_embedder(experiment.config, experiment.inference, images, kind)
+        return CoverageMonitor(
+            self._events,
+            sample=lambda: (embed(indices), images.labels[indices]),
+            proxies=lambda: normalize(proxies.by_class, kind),
+        )
+
+    def _panels(self, images: ImageCollection, count: int) -> RetrievalPanels:
+        experiment = self._experiment
+        preprocessing = parts.test_preprocessing(experiment.config.data)
+        queries = np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(np.int64))
+        return RetrievalPanels(
+            self._events,
+            lambda: experiment.validation_embeddings,
+            images.labels,
+            lambda indices: pixels(images, indices, preprocessing),
+            queries=queries.tolist(),
+        )
+
+    def _write_projector(self, test: Evaluation) -> None:
+        images = self._experiment.task.test
+        chosen = np.arange(len(images))[:_PROJECTOR_POINTS]
+        labels = images.labels[chosen]
+        write_projector(
+            self._events.directory,
+            test.embeddings[chosen],
+            {"class": [images.class_names[label] for label in labels], "image_id": images.image_ids[chosen]},
+            pixels(images, chosen, TestPreprocessing(_THUMBNAIL, _THUMBNAIL)),
+        )
+
+
+def pixels(images: ImageCollection, indices: np.ndarray, preprocessing: TestPreprocessing) -> np.ndarray:
+    """Images of a collection for a person to look at: uint8 [n, S, S, 3]."""
+    batches = inference_batches(images, preprocessing, 256, indices)
+    return np.concatenate([np.rint(batch).astype(np.uint8) for batch in batches.as_numpy_iterator()])
+
+
+def _whole_classes(labels: np.ndarray, most: int) -> np.ndarray:
+    """Indices of all images of evenly spread classes: about `most` images, at least one class."""
+    num_classes = int(labels.max()) + 1
+    count = max(1, min(num_classes, most * num_classes // len(labels)))
+    classes = np.unique(np.linspace(0, num_classes - 1, count).astype(np.int64))
+    return np.flatnonzero(np.isin(labels, classes))

@@ -1,0 +1,220 @@
+"""The parts of a run, made from its configuration."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ccp_dml.config import ExperimentConfig
+from ccp_dml.config.sections import (
+    OPTIMIZERS_WITH_MOMENTS,
+    OPTIMIZERS_WITH_MOMENTUM,
+    DataConfig,
+    TrainingConfig,
+)
+from ccp_dml.data.image_collection import ImageCollection
+from ccp_dml.data.pipeline import inference_batches, training_batches
+from ccp_dml.data.preprocessing import TestPreprocessing, TrainPreprocessing
+from ccp_dml.data.sampling import MPerClassSampler, OnePerClassSampler
+from ccp_dml.evaluation.embedding import Embedder
+from ccp_dml.losses import registry as losses
+from ccp_dml.losses.base import MetricLoss
+from ccp_dml.models.embedding_model import backbone_variables, batch_norm_variables, build_embedding_model
+from ccp_dml.training.gradient_transforms import GradientTransform, ProximalTerm, standard_transforms
+from ccp_dml.training.optimizer_groups import OptimizerGroups, VariableGroup
+from ccp_dml.training.optimizers import make_optimizer
+from ccp_dml.training.projection_options import ProjectionOptions
+from ccp_dml.training.projections import AlternatingProjections
+from ccp_dml.training.proxy_pool import ProxyPool
+from ccp_dml.training.reset_rules import make_reset_rule
+from ccp_dml.training.schedules import ExponentialDecay, ReduceOnPlateau, Schedule
+from ccp_dml.training.warm_up import WarmUp
+
+Inference = Callable[..., tf.Tensor]
+
+
+def test_preprocessing(config: DataConfig) -> TestPreprocessing:
+    """Resize and crop of images that are evaluated."""
+    assert config.image_size is not None
+    assert config.test_shorter_side is not None
+    return TestPreprocessing(config.image_size, config.test_shorter_side)
+
+
+def train_preprocessing(config: DataConfig) -> TrainPreprocessing:
+    """Augmentation of training images."""
+    assert config.image_size is not None
+    return TrainPreprocessing(
+        config.image_size,
+        area_range=(config.crop_area_min, config.crop_area_max),
+        aspect_range=(config.crop_aspect_min, config.crop_aspect_max),
+        flip=config.horizontal_flip,
+    )
+
+
+def make_model(config: ExperimentConfig) -> tf.keras.Model:
+    """The embedding model with its initial weights."""
+    return build_embedding_model(
+        config.model.backbone,
+        weights=config.model.backbone_weights,
+        embedding_size=config.model.embedding_size,
+        pooling=config.model.pooling,
+        image_size=config.data.image_size,
+        seed=config.run.seed,
+    )
+
+
+def make_loss(config: ExperimentConfig, num_classes: int) -> MetricLoss:
+    """The loss of the path `--loss`, with the options that were given."""
+    options = asdict(config.loss)
+    path = options.pop("loss")
+    return losses.build(
+        path,
+        num_classes=num_classes,
+        embedding_size=config.model.embedding_size,
+        options={name: value for name, value in options.items() if value is not None},
+    )
+
+
+def make_batches(config: ExperimentConfig, images: ImageCollection) -> Callable[[int], tf.data.Dataset]:
+    """The stream of training batches from a step on."""
+    data, seed = config.data, config.run.seed
+    sampler = MPerClassSampler(images.labels, data.classes_per_batch, data.samples_per_class, seed)
+    preprocessing = train_preprocessing(data)
+    return lambda first_step: training_batches(
+        images, sampler, preprocessing, seed=seed, first_step=first_step
+    )
+
+
+def make_optimizer_groups(config: TrainingConfig, model: tf.keras.Model, loss: MetricLoss) -> OptimizerGroups:
+    """The optimizer; proxies have a learning-rate multiplier of their own."""
+    options: dict[str, Any] = {}
+    if config.optimizer in OPTIMIZERS_WITH_MOMENTUM:
+        options["momentum"] = config.momentum
+    if config.optimizer in OPTIMIZERS_WITH_MOMENTS:
+        options |= {"beta_1": config.beta_1, "beta_2": config.beta_2}
+    proxies: Sequence[tf.Variable] = [] if loss.proxies is None else loss.proxies.trainable_variables
+    apart = {variable.ref() for variable in proxies}
+    others = [
+        variable
+        for variable in (*model.trainable_variables, *loss.trainable_variables)
+        if variable.ref() not in apart
+    ]
+    groups = [VariableGroup(others)]
+    if loss.proxies is not None:
+        groups.append(VariableGroup(list(proxies), loss.proxies.learning_rate_multiplier))
+    make = functools.partial(make_optimizer, config.optimizer, **options)
+    return OptimizerGroups(make, groups, config.learning_rate)
+
+
+def make_schedule(config: TrainingConfig) -> Schedule | None:
+    """The learning-rate schedule; None for a constant rate."""
+    if config.learning_rate_schedule == "exponential":
+        return ExponentialDecay(
+            config.learning_rate,
+            decay_rate=config.decay_rate,
+            decay_steps=max(1, round(config.decay_epochs * config.steps_per_epoch)),
+        )
+    if config.learning_rate_schedule == "plateau":
+        return ReduceOnPlateau(
+            config.learning_rate,
+            factor=config.plateau_factor,
+            patience=config.plateau_patience,
+            min_learning_rate=config.min_learning_rate,
+            monitor=config.monitor,
+        )
+    return None
+
+
+def make_warm_up(config: TrainingConfig, model: tf.keras.Model) -> WarmUp:
+    """The epochs in which the backbone is frozen."""
+    multiplier = (config.warm_up_learning_rate or config.learning_rate) / config.learning_rate
+    return WarmUp(config.warm_up_epochs, backbone_variables(model), multiplier)
+
+
+def make_projections(
+    config: ExperimentConfig,
+    model: tf.keras.Model,
+    inference: Inference,
+    loss: MetricLoss,
+    images: ImageCollection,
+) -> AlternatingProjections | None:
+    """The problem instances of CCP; None for other losses."""
+    if not config.uses_projections:
+        return None
+    assert loss.proxies is not None
+    flags = config.projection
+    options = ProjectionOptions(
+        coefficient=flags.ccp_lambda,
+        decay=flags.ccp_lambda_decay,
+        min_iterations=flags.ccp_min_iterations,
+        pool_size=flags.pool_size,
+        random_init=flags.ccp_random_init,
+        normalized_embeddings=flags.ccp_normalized_embeddings,
+        use_representative_proxy=flags.ccp_use_representative_proxy,
+        perturb_noise=flags.ccp_perturb_noise,
+        step_at_batch=flags.ccp_step_at_batch,
+        monitor=flags.ccp_monitor or config.training.monitor,
+        stop_at_min=bool(flags.ccp_stop_at_min),
+        seed=config.run.seed,
+    )
+    rule = make_reset_rule(
+        flags.ccp_reset_rule,
+        patience=flags.ccp_patience,
+        max_iterations=flags.ccp_max_iterations,
+        staleness_threshold=flags.ccp_staleness_threshold,
+    )
+    draws = options.draws(loss.proxies.proxies_per_class)
+    sampler = OnePerClassSampler(images.labels, config.run.seed, window=draws)
+    pool = ProxyPool(sampler.draws, image_embedder(config, inference, images))
+    return AlternatingProjections(
+        model.trainable_variables,
+        loss.proxies,
+        pool,
+        options,
+        reset_rule=rule,
+        embed_images=pool.embed_images,
+        normalization=config.loss.normalization,
+    )
+
+
+def make_inference(config: ExperimentConfig, model: tf.keras.Model) -> Inference:
+    """The model in inference mode as one compiled function, which all that embed images share."""
+    side = config.data.image_size
+
+    @tf.function(input_signature=[tf.TensorSpec([None, side, side, 3], tf.float32)])
+    def infer(images: tf.Tensor) -> tf.Tensor:
+        return model(images, training=False)
+
+    return lambda images, training=False: infer(images)  # noqa: ARG005 - called as a model
+
+
+def image_embedder(
+    config: ExperimentConfig, inference: Inference, images: ImageCollection, normalization: str = "none"
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Embeds images of a collection by index, with the weights that the model has when it is called."""
+    embedder = Embedder(inference, normalization)
+    preprocessing, batch_size = test_preprocessing(config.data), config.evaluation.evaluation_batch_size
+    return lambda indices: embedder(inference_batches(images, preprocessing, batch_size, indices))
+
+
+def make_transforms(
+    config: TrainingConfig, model: tf.keras.Model, projections: AlternatingProjections | None
+) -> list[GradientTransform]:
+    """What happens to gradients, in the order of the algorithm."""
+    proximal = (
+        None
+        if projections is None
+        else ProximalTerm(model.trainable_variables, projections.anchors, projections.proximal_coefficient)
+    )
+    return standard_transforms(
+        proximal=proximal,
+        weight_decay=config.weight_decay,
+        exclude_from_decay=batch_norm_variables(model),
+        clip_norm=config.clip_norm or None,
+        clip_value=config.clip_value or None,
+    )

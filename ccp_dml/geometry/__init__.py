@@ -1,0 +1,1 @@
+"""Pure tensor functions: distances, normalisation, pair masks, k-center, covering radius."""

@@ -1,0 +1,115 @@
+"""Chance-constrained proxies: any pair loss, on the pairs of the batch and on the batch against proxies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from ccp_dml.geometry.normalization import check_normalization
+from ccp_dml.losses.base import MetricLoss, class_labels
+from ccp_dml.losses.pair_loss import PairLoss
+from ccp_dml.models.proxies import Proxies
+
+
+@tf.keras.utils.register_keras_serializable("ccp_dml")
+class CCP(MetricLoss):
+    """The loss of one problem instance of the alternating projections.
+
+    `pair_weight * L(pairs of the batch) + proxy_weight * L(batch against proxies)`, with L any pair-based
+    loss. A sample is never paired with itself. The proxies are trained with the embedding, and replaced
+    between problem instances by `training.projections.AlternatingProjections`.
+
+    Gürbüz, Can, Alatan, "Deep metric learning with chance constraints", WACV 2024.
+    """
+
+    def __init__(
+        self,
+        base: PairLoss,
+        num_classes: int,
+        embedding_size: int,
+        proxies_per_class: int = 4,
+        pair_weight: float = 0.1,
+        proxy_weight: float = 1.0,
+        pair_normalization: str | None = None,
+        mine_pairs: bool = False,
+        proxy_learning_rate_multiplier: float = 1.0,
+        name: str | None = None,
+    ) -> None:
+        """Wraps a loss.
+
+        Args:
+            base: L, without proxies of its own. Its `weight` is a factor on both terms.
+            num_classes: number of training classes.
+            embedding_size: dimension of the embeddings.
+            proxies_per_class: number K of proxies of each class.
+            pair_weight: weight of the pairs of the batch.
+            proxy_weight: weight of the batch against the proxies.
+            pair_normalization: normalisation of the pairs of the batch; None is the one of `base`.
+            mine_pairs: let the miner of `base` act on the pairs of the batch too, not only on the proxies.
+            proxy_learning_rate_multiplier: factor on the learning rate of the proxies.
+            name: a valid Python identifier; by default made from the class name.
+
+        Raises:
+            ValueError: if `base` has proxies or is not defined on pairs, or an option is unknown.
+        """
+        super().__init__(name=name)
+        if not isinstance(base, PairLoss) or not base.pair_based:
+            raise ValueError(f"CCP wraps a pair-based loss; {type(base).__name__} is none")
+        if base.proxies is not None:
+            raise ValueError(
+                f"CCP brings the proxies, but {type(base).__name__} has {base.proxies_per_class} per class "
+                "of its own; expected 0"
+            )
+        if pair_normalization is not None:
+            check_normalization(pair_normalization)
+        self.base = base
+        self.num_classes = num_classes
+        self.embedding_size = embedding_size
+        self.proxies_per_class = proxies_per_class
+        self.pair_weight = pair_weight
+        self.proxy_weight = proxy_weight
+        self.pair_normalization = pair_normalization
+        self.mine_pairs = mine_pairs
+        self.proxy_learning_rate_multiplier = proxy_learning_rate_multiplier
+        self.proxies: Proxies = Proxies(
+            num_classes, proxies_per_class, embedding_size, proxy_learning_rate_multiplier
+        )
+
+    def parts(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
+        """`pair_loss` and `proxy_loss`; see the base class."""
+        labels = class_labels(labels)
+        among_samples = self.base.compare(
+            embeddings, labels, normalization=self.pair_normalization, mine=self.mine_pairs
+        )
+        to_proxies = self.base.compare(embeddings, labels, self.proxies.embeddings, self.proxies.labels)
+        return {"pair_loss": self.pair_weight * among_samples, "proxy_loss": self.proxy_weight * to_proxies}
+
+    def diagnostics(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
+        """As the base class says: `active_pairs` of batch against proxies, distances among the batch.
+
+        The distances to the proxies are there as `proxy_positive_distances` and `proxy_negative_distances`.
+        """
+        labels = class_labels(labels)
+        among_samples = self.base.describe(
+            self.base.pairs(embeddings, labels, normalization=self.pair_normalization, mine=self.mine_pairs),
+            embeddings,
+        )
+        to_proxies = self.base.describe(
+            self.base.pairs(embeddings, labels, self.proxies.embeddings, self.proxies.labels), embeddings
+        )
+        return {
+            **among_samples,
+            "active_pairs": to_proxies["active_pairs"],
+            "proxy_positive_distances": to_proxies["positive_distances"],
+            "proxy_negative_distances": to_proxies["negative_distances"],
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments that create a loss of this kind, the base loss serialised."""
+        return {**super().get_config(), "base": tf.keras.utils.serialize_keras_object(self.base)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> CCP:
+        """Create a loss from what `get_config` returned."""
+        return cls(**{**config, "base": tf.keras.utils.deserialize_keras_object(config["base"])})

@@ -1,0 +1,44 @@
+"""Contrastive loss with a margin for each kind of pair."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from ccp_dml.losses.pair_loss import PairLoss
+from ccp_dml.losses.pairs import Pairs, average_of_hinges, positive_part
+
+
+@tf.keras.utils.register_keras_serializable("ccp_dml")
+class Contrastive(PairLoss):
+    """C2: positives nearer than one margin, negatives farther than another.
+
+    With D the distances and m+, m- the margins, the terms are `relu(D - m+)` of the positive and `relu(m- -
+    D)` of the negative pairs, averaged separately over those that are not zero (`average='active'`), or
+    summed together and divided by the size of the matrix (`'all'`).
+
+    Hadsell, Chopra, LeCun, "Dimensionality reduction by learning an invariant mapping", CVPR 2006, eq. 4,
+    without the squares and with the positive margin of Wu et al., "Sampling matters in deep embedding
+    learning", 2017.
+    """
+
+    def __init__(
+        self, positive_margin: float = 0.2652, negative_margin: float = 0.5409, **options: Any
+    ) -> None:
+        """Sets the margins, in units of the distance.
+
+        Args:
+            positive_margin: distance up to which a positive pair costs nothing.
+            negative_margin: distance from which a negative pair costs nothing.
+            **options: those of `PairLoss`.
+        """
+        super().__init__(**options)
+        self.positive_margin = positive_margin
+        self.negative_margin = negative_margin
+
+    def formula(self, pairs: Pairs) -> tf.Tensor:
+        """As in the class docstring."""
+        too_far = positive_part(pairs.distances - self.positive_margin, pairs.positives)
+        too_near = positive_part(self.negative_margin - pairs.distances, pairs.negatives)
+        return average_of_hinges(too_far, too_near, self.average)

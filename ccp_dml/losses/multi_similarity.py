@@ -1,0 +1,53 @@
+"""Multi-similarity loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from ccp_dml.losses.pair_loss import PairLoss
+from ccp_dml.losses.pairs import Pairs, masked_logsumexp
+
+
+@tf.keras.utils.register_keras_serializable("ccp_dml")
+class MultiSimilarity(PairLoss):
+    """Soft hinges on cosine similarities, one per anchor and kind of pair.
+
+    With S the similarities, the mean over the anchors of
+    `log(1 + sum_p exp(alpha (threshold - S))) / alpha + log(1 + sum_n exp(beta (S - threshold))) / beta`.
+
+    Wang et al., "Multi-similarity loss with general pair weighting for deep metric learning", CVPR 2019, eq.
+    15; without the paper's mining.
+    """
+
+    only_distance = "cosine"
+    only_proxy_anchor = False
+
+    def __init__(
+        self, alpha: float = 2.0, beta: float = 40.0, threshold: float = 0.5, **options: Any
+    ) -> None:
+        """Sets the hinges.
+
+        Args:
+            alpha: steepness for positive pairs, positive.
+            beta: steepness for negative pairs, positive.
+            threshold: similarity at which both hinges bend.
+            **options: those of `PairLoss`.
+
+        Raises:
+            ValueError: if a steepness is not positive.
+        """
+        super().__init__(**options)
+        if min(alpha, beta) <= 0:
+            raise ValueError(f"alpha is {alpha} and beta is {beta}; expected positive numbers")
+        self.alpha = alpha
+        self.beta = beta
+        self.threshold = threshold
+
+    def formula(self, pairs: Pairs) -> tf.Tensor:
+        """As in the class docstring."""
+        excess = pairs.similarities - self.threshold
+        of_positives = masked_logsumexp(-self.alpha * excess, pairs.positives, with_zero=True) / self.alpha
+        of_negatives = masked_logsumexp(self.beta * excess, pairs.negatives, with_zero=True) / self.beta
+        return tf.reduce_mean(of_positives + of_negatives)

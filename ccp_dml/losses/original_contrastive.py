@@ -1,0 +1,42 @@
+"""Contrastive loss on cosine similarities, summed per anchor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from ccp_dml.losses.pair_loss import PairLoss
+from ccp_dml.losses.pairs import Pairs, positive_part
+
+
+@tf.keras.utils.register_keras_serializable("ccp_dml")
+class OriginalContrastive(PairLoss):
+    """C1: positives as similar as can be, negatives less similar than a margin.
+
+    With S the cosine similarities: `sum relu(1 - slack - S)` over the positive pairs plus `sum relu(S -
+    margin)` over the negative ones, divided by the number of anchors. `average` has no meaning here.
+
+    The contrastive loss of Wang et al., "Cross-batch memory for embedding learning", CVPR 2020.
+    """
+
+    only_distance = "cosine"
+
+    def __init__(self, margin: float = 0.5, slack: float = 1e-5, **options: Any) -> None:
+        """Sets the margin, in units of similarity.
+
+        Args:
+            margin: similarity, in [-1, 1], down from which a negative pair costs nothing.
+            slack: positive pairs whose similarity is within this of 1 cost nothing; non-negative.
+            **options: those of `PairLoss`.
+        """
+        super().__init__(**options)
+        self.margin = margin
+        self.slack = slack
+
+    def formula(self, pairs: Pairs) -> tf.Tensor:
+        """As in the class docstring."""
+        apart = positive_part(1.0 - pairs.similarities - self.slack, pairs.positives)
+        alike = positive_part(pairs.similarities - self.margin, pairs.negatives)
+        anchors = tf.cast(tf.shape(pairs.distances)[0], tf.float32)
+        return tf.math.divide_no_nan(tf.reduce_sum(apart) + tf.reduce_sum(alike), anchors)

@@ -1,0 +1,97 @@
+"""Pairs of anchors and samples, as a loss formula sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+AVERAGES: tuple[str, ...] = ("active", "all")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs between A anchors (rows) and S samples (columns).
+
+    A pair may be neither positive nor negative: a sample and itself, or a negative that a miner left out.
+
+    Attributes:
+        distances: float32 [A, S].
+        positives: bool [A, S], pairs of the same class.
+        negatives: bool [A, S], pairs of different classes.
+        anchor_labels: int32 [A].
+        sample_labels: int32 [S].
+    """
+
+    distances: tf.Tensor
+    positives: tf.Tensor
+    negatives: tf.Tensor
+    anchor_labels: tf.Tensor
+    sample_labels: tf.Tensor
+
+    @property
+    def similarities(self) -> tf.Tensor:
+        """Cosine similarities, or negative distances: [A, S]."""
+        return -self.distances
+
+    @property
+    def transposed(self) -> Pairs:
+        """The same pairs with samples as anchors."""
+        return Pairs(
+            distances=tf.transpose(self.distances),
+            positives=tf.transpose(self.positives),
+            negatives=tf.transpose(self.negatives),
+            anchor_labels=self.sample_labels,
+            sample_labels=self.anchor_labels,
+        )
+
+
+def positive_part(terms: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Hinge terms where `mask` holds, 0 elsewhere."""
+    return tf.where(mask, tf.nn.relu(terms), 0.0)
+
+
+def mean_of_active(terms: tf.Tensor) -> tf.Tensor:
+    """Mean over the non-zero terms; 0 if there is none."""
+    active = tf.math.count_nonzero(terms, dtype=tf.float32)
+    return tf.math.divide_no_nan(tf.reduce_sum(terms), active)
+
+
+def average_of_hinges(positive_terms: tf.Tensor, negative_terms: tf.Tensor, average: str) -> tf.Tensor:
+    """One number from the hinge terms [A, S] of the positive and of the negative pairs.
+
+    Args:
+        positive_terms: non-negative, 0 where no pair.
+        negative_terms: non-negative, 0 where no pair.
+        average: `'active'`: mean of the non-zero positive terms plus mean of the non-zero negative ones;
+            `'all'`: sum over everything, divided by A * S.
+
+    Returns:
+        float32 scalar.
+    """
+    if average == "active":
+        return mean_of_active(positive_terms) + mean_of_active(negative_terms)
+    size = tf.cast(tf.size(positive_terms), tf.float32)
+    return tf.math.divide_no_nan(tf.reduce_sum(positive_terms) + tf.reduce_sum(negative_terms), size)
+
+
+def masked_logsumexp(values: tf.Tensor, mask: tf.Tensor, with_zero: bool = False) -> tf.Tensor:
+    """`log(sum exp)` of each row over `mask`, without overflow, also where a row is masked out entirely.
+
+    Args:
+        values: float32 [A, S].
+        mask: bool [A, S].
+        with_zero: add the term exp(0) = 1 to each row.
+
+    Returns:
+        float32 [A]; for a row without terms the lowest float32 (0 if `with_zero`), without gradient.
+    """
+    lowest = values.dtype.min
+    largest = tf.stop_gradient(tf.reduce_max(tf.where(mask, values, lowest), axis=1))
+    shift = tf.maximum(largest, 0.0) if with_zero else tf.where(largest > lowest, largest, 0.0)
+    terms = tf.where(mask, tf.exp(tf.where(mask, values - shift[:, tf.newaxis], 0.0)), 0.0)
+    total = tf.reduce_sum(terms, axis=1)
+    if with_zero:
+        return tf.math.log1p(total + tf.math.expm1(-shift)) + shift
+    empty = total == 0.0
+    return tf.where(empty, lowest, tf.math.log(tf.where(empty, 1.0, total)) + shift)

@@ -1,0 +1,65 @@
+"""Proxy-NCA loss with a temperature (ProxyNCA++)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from ccp_dml.losses.pair_loss import PairLoss
+from ccp_dml.losses.pairs import Pairs, masked_logsumexp
+
+
+@tf.keras.utils.register_keras_serializable("ccp_dml")
+class ProxyNCA(PairLoss):
+    """Each sample chooses a proxy by softmax; the loss is the mean `-log` of the share of its own class.
+
+    With S the cosine similarities, the logits are `(S - margin) / temperature` for proxies of the sample's
+    class and `S / temperature` for the others. All proxies are in the denominator.
+
+    Teh, DeVries, Taylor, "ProxyNCA++: revisiting and revitalizing proxy neighborhood component analysis",
+    2020.
+    """
+
+    only_distance = "cosine"
+    only_proxy_anchor = False
+    pair_based = False
+
+    def __init__(self, temperature: float = 0.11, margin: float = 0.0, **options: Any) -> None:
+        """Sets the softmax.
+
+        Args:
+            temperature: divisor of the similarities, positive.
+            margin: taken from the similarity to proxies of the own class.
+            **options: those of `PairLoss`; `num_classes` and `embedding_size` are needed.
+
+        Raises:
+            ValueError: if the temperature is not positive.
+        """
+        super().__init__(**options)
+        if temperature <= 0:
+            raise ValueError(f"temperature is {temperature}; expected a positive number")
+        self.temperature = temperature
+        self.margin = margin
+
+    def formula(self, pairs: Pairs) -> tf.Tensor:
+        """As in the class docstring."""
+        own = tf.where(pairs.positives, self.margin, 0.0)
+        return softmax_choice((pairs.similarities - own) / self.temperature, pairs)
+
+
+def softmax_choice(logits: tf.Tensor, pairs: Pairs) -> tf.Tensor:
+    """Mean over the anchors of `-log` of the softmax mass that falls on their positives.
+
+    Anchors without a positive count as 0.
+
+    Args:
+        logits: float32 [A, S].
+        pairs: which of them are positive and which negative; others take no part.
+
+    Returns:
+        float32 scalar.
+    """
+    of_all = masked_logsumexp(logits, pairs.positives | pairs.negatives)
+    of_positives = masked_logsumexp(logits, pairs.positives)
+    return tf.reduce_mean(tf.where(tf.reduce_any(pairs.positives, axis=1), of_all - of_positives, 0.0))

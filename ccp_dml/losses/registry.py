@@ -1,0 +1,163 @@
+"""The losses by name. Names and parameters are known without TensorFlow; only `build` imports it."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ccp_dml.losses.base import MetricLoss
+
+_COMMON = (
+    "normalization",
+    "distance",
+    "average",
+    "miner",
+    "weight",
+    "proxies_per_class",
+    "proxy_anchor",
+    "proxy_pairs",
+    "proxy_learning_rate_multiplier",
+    "references_per_batch",
+)
+
+
+@dataclass(frozen=True)
+class LossSpec:
+    """Where a loss is and what it takes.
+
+    Attributes:
+        target: `'module:Class'`.
+        parameters: the options of its `__init__`, without `name` and what a data set and a model determine.
+        pair_based: whether it is defined on the pairs of a batch, without proxies.
+        own_proxies: (wrapper) whether it brings proxies, so that the wrapped loss must have none.
+    """
+
+    target: str
+    parameters: tuple[str, ...]
+    pair_based: bool = True
+    own_proxies: bool = False
+
+
+LOSSES: dict[str, LossSpec] = {
+    "contrastive": LossSpec(
+        "ccp_dml.losses.contrastive:Contrastive", ("positive_margin", "negative_margin", *_COMMON)
+    ),
+    "original_contrastive": LossSpec(
+        "ccp_dml.losses.original_contrastive:OriginalContrastive", ("margin", "slack", *_COMMON)
+    ),
+    "triplet": LossSpec("ccp_dml.losses.triplet:Triplet", ("margin", "triplets", *_COMMON)),
+    "multi_similarity": LossSpec(
+        "ccp_dml.losses.multi_similarity:MultiSimilarity", ("alpha", "beta", "threshold", *_COMMON)
+    ),
+    "margin": LossSpec(
+        "ccp_dml.losses.margin:Margin", ("alpha", "beta", "per_class", "beta_weight", *_COMMON)
+    ),
+    "cross_entropy": LossSpec("ccp_dml.losses.cross_entropy:CrossEntropy", ("temperature", *_COMMON)),
+    "proxy_anchor": LossSpec(
+        "ccp_dml.losses.proxy_anchor:ProxyAnchor", ("alpha", "margin", *_COMMON), pair_based=False
+    ),
+    "proxy_nca": LossSpec(
+        "ccp_dml.losses.proxy_nca:ProxyNCA", ("temperature", "margin", *_COMMON), pair_based=False
+    ),
+    "soft_triple": LossSpec(
+        "ccp_dml.losses.soft_triple:SoftTriple",
+        ("scale", "temperature", "margin", "center_weight", "center_normalization", *_COMMON),
+        pair_based=False,
+    ),
+}
+
+WRAPPERS: dict[str, LossSpec] = {
+    "ccp": LossSpec(
+        "ccp_dml.losses.ccp:CCP",
+        (
+            "proxies_per_class",
+            "pair_weight",
+            "proxy_weight",
+            "pair_normalization",
+            "mine_pairs",
+            "proxy_learning_rate_multiplier",
+        ),
+        own_proxies=True,
+    ),
+}
+
+
+def parse(path: str) -> tuple[str, ...]:
+    """Split and check a loss path: wrappers, outer first, and one loss, as in `ccp/contrastive`.
+
+    Raises:
+        ValueError: if a name is unknown or stands where it cannot.
+    """
+    *wrappers, loss = names = tuple(path.split("/"))
+    unknown = [name for name in wrappers if name not in WRAPPERS] + ([] if loss in LOSSES else [loss])
+    if unknown:
+        raise ValueError(
+            f"loss {path!r}: {unknown[0]!r} cannot stand there; expected a loss ({', '.join(LOSSES)}), "
+            f"optionally inside a wrapper ({', '.join(WRAPPERS)}), as in 'ccp/contrastive'"
+        )
+    if len(wrappers) > 1:
+        raise ValueError(f"loss {path!r}: a wrapper wraps a loss, not another wrapper")
+    if wrappers and not LOSSES[loss].pair_based:
+        pair_based = ", ".join(name for name, spec in LOSSES.items() if spec.pair_based)
+        raise ValueError(f"loss {path!r}: {wrappers[0]} wraps pair-based losses only ({pair_based})")
+    return names
+
+
+def parameters(path: str) -> frozenset[str]:
+    """Options that the losses of a path take.
+
+    Raises:
+        ValueError: if the path is not valid.
+    """
+    return frozenset().union(*_parameters_by_name(parse(path)).values())
+
+
+def build(
+    path: str, *, num_classes: int, embedding_size: int, options: dict[str, Any] | None = None
+) -> MetricLoss:
+    """Make the loss of a path.
+
+    Args:
+        path: such as `contrastive` or `ccp/contrastive`.
+        num_classes: number of training classes.
+        embedding_size: dimension of the embeddings.
+        options: `__init__` options; each goes to the losses of the path that take it.
+
+    Raises:
+        ValueError: if the path is not valid, or an option is taken by no loss of it.
+    """
+    taken = _parameters_by_name(parse(path))
+    options = options or {}
+    unused = sorted(set(options) - parameters(path))
+    if unused:
+        raise ValueError(
+            f"loss {path!r} takes no option {', '.join(unused)}; "
+            f"it takes {', '.join(sorted(parameters(path)))}"
+        )
+    built: MetricLoss | None = None
+    for name, accepted in reversed(taken.items()):
+        chosen = {option: value for option, value in options.items() if option in accepted}
+        sizes = {"num_classes": num_classes, "embedding_size": embedding_size}
+        make = _load((WRAPPERS if name in WRAPPERS else LOSSES)[name].target)
+        built = make(**chosen, **sizes) if built is None else make(built, **chosen, **sizes)
+    assert built is not None
+    return built
+
+
+def _parameters_by_name(names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Options of each loss of a path; a wrapper with proxies takes away those of the proxies inside."""
+    inside_proxies = False
+    taken: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        spec = (WRAPPERS if name in WRAPPERS else LOSSES)[name]
+        hidden = ("proxies_per_class", "proxy_learning_rate_multiplier") if inside_proxies else ()
+        taken[name] = tuple(p for p in spec.parameters if p not in hidden)
+        inside_proxies = inside_proxies or spec.own_proxies
+    return taken
+
+
+def _load(target: str) -> Any:
+    module, name = target.split(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,1 @@
+"""Keras models and layers: embedding model, pooling, proxies, backbones."""

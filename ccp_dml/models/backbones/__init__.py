@@ -1,0 +1,1 @@
+"""Backbone networks: registry, architectures and their ImageNet weights."""

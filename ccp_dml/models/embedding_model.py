@@ -1,0 +1,102 @@
+"""The embedding model: a backbone, global pooling, and a linear map to the embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from ccp_dml.models.backbones import registry
+from ccp_dml.models.backbones.frozen_norm_convolution import FrozenNormConvolution
+from ccp_dml.models.backbones.seeds import layer_seeds
+from ccp_dml.models.pooling import GlobalPooling
+
+_FEATURES = "features"
+_EMBEDDING = "embedding"
+
+
+def build_embedding_model(
+    backbone: str,
+    *,
+    weights: str | None = None,
+    embedding_size: int,
+    pooling: str = "average",
+    image_size: int | None = None,
+    seed: int = 0,
+) -> tf.keras.Model:
+    """Builds a model that embeds images.
+
+    Pixel scaling is inside. Features and embeddings are computed in float32 under every precision policy.
+
+    Args:
+        backbone: name of a backbone, see `ccp_dml.models.backbones.registry`.
+        weights: name of the backbone's weights; None for its default ones.
+        embedding_size: number of dimensions D.
+        pooling: `'average'`, `'max'` or `'both'`.
+        image_size: side of the images if it is known, which lets XLA compile the model; None for any H and W.
+        seed: of every weight that is not loaded. Models of equal arguments have equal weights.
+
+    Returns:
+        A model from float32 RGB images [B, H, W, 3] in 0..255 to raw (un-normalised) embeddings, float32
+        [B, D].
+
+    Raises:
+        ValueError: if there is no such backbone, weights or pooling, if the size is below 1, or if the file
+            of the weights is missing.
+    """
+    if embedding_size < 1:
+        raise ValueError(f"embedding_size is {embedding_size}; at least 1 is expected.")
+    backbone_seed, embedding_seed = (seed_ for seed_, _ in zip(layer_seeds(seed), range(2)))
+    trunk = registry.build(backbone, weights, image_size=image_size, seed=backbone_seed)
+    images = tf.keras.Input(trunk.input_shape[1:], name="images")
+    features = GlobalPooling(pooling, name=_FEATURES)(trunk(images))
+    embeddings = tf.keras.layers.Dense(
+        embedding_size,
+        use_bias=False,
+        kernel_initializer=tf.keras.initializers.GlorotUniform(seed=embedding_seed),
+        dtype="float32",
+        name=_EMBEDDING,
+    )(features)
+    return tf.keras.Model(images, embeddings, name=f"{backbone}_embedding")
+
+
+def feature_model(model: tf.keras.Model) -> tf.keras.Model:
+    """The part of an embedding model up to the pooled features; it shares the weights.
+
+    Args:
+        model: of `build_embedding_model`.
+
+    Returns:
+        A model from images to float32 features [B, F].
+    """
+    return tf.keras.Model(model.input, model.get_layer(_FEATURES).output, name=f"{model.name}_features")
+
+
+def head_variables(model: tf.keras.Model) -> list[tf.Variable]:
+    """Trainable variables of the linear map to the embedding."""
+    return list(model.get_layer(_EMBEDDING).trainable_variables)
+
+
+def backbone_variables(model: tf.keras.Model) -> list[tf.Variable]:
+    """Trainable variables of the backbone, which are all but those of the head."""
+    head = {id(variable) for variable in head_variables(model)}
+    return [variable for variable in model.trainable_variables if id(variable) not in head]
+
+
+def batch_norm_variables(model: tf.keras.Model) -> list[tf.Variable]:
+    """All variables of batch normalisation, trainable or not: scales, offsets and statistics."""
+    variables = []
+    for layer in _layers(model):
+        if isinstance(layer, tf.keras.layers.BatchNormalization):
+            variables += layer.weights
+        elif isinstance(layer, FrozenNormConvolution):
+            variables += layer.batch_norm_weights
+    return variables
+
+
+def _layers(model: tf.keras.Model) -> Iterator[tf.keras.layers.Layer]:
+    for layer in model.layers:
+        if isinstance(layer, tf.keras.Model):
+            yield from _layers(layer)
+        else:
+            yield layer

@@ -1,0 +1,115 @@
+"""Class proxies: the representatives of the training classes, as the weights of a Keras layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+
+@tf.keras.utils.register_keras_serializable("ccp_dml")
+class Proxies(tf.keras.layers.Layer):
+    """K trainable proxies for each of C classes.
+
+    The proxies are raw (un-normalised) vectors in float32 under every precision policy. Row `k * C + c` of
+    `embeddings` is the k-th proxy of class c. The variables exist as soon as the layer does.
+
+    Attributes:
+        embeddings: float32 variable [C * K, D].
+        num_classes: C, at least 1.
+        proxies_per_class: K, at least 1.
+        embedding_size: D, at least 1.
+        learning_rate_multiplier: what an optimizer that knows multipliers scales its rate by for these
+            weights, non-negative.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        proxies_per_class: int,
+        embedding_size: int,
+        learning_rate_multiplier: float = 1.0,
+        initializer: Any = "he_normal",
+        **kwargs: Any,
+    ) -> None:
+        """Creates the proxies.
+
+        Args:
+            num_classes: number of classes C.
+            proxies_per_class: number of proxies K of a class.
+            embedding_size: number of dimensions D.
+            learning_rate_multiplier: factor on the learning rate of these weights.
+            initializer: Keras initializer, or its name, of the [C * K, D] matrix.
+            **kwargs: `name` and `trainable` of a Keras layer.
+
+        Raises:
+            ValueError: if a size is below 1 or the multiplier is negative.
+        """
+        kwargs["dtype"] = "float32"
+        super().__init__(**kwargs)
+        sizes = {
+            "num_classes": num_classes,
+            "proxies_per_class": proxies_per_class,
+            "embedding_size": embedding_size,
+        }
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name} of the proxies is {size}; at least 1 is expected.")
+        if learning_rate_multiplier < 0:
+            raise ValueError(
+                f"learning_rate_multiplier of the proxies is {learning_rate_multiplier}; "
+                "a non-negative number is expected."
+            )
+        self.num_classes = num_classes
+        self.proxies_per_class = proxies_per_class
+        self.embedding_size = embedding_size
+        self.learning_rate_multiplier = learning_rate_multiplier
+        self.initializer = tf.keras.initializers.get(initializer)
+        self.embeddings: tf.Variable = self.add_weight(
+            name="embeddings",
+            shape=(num_classes * proxies_per_class, embedding_size),
+            initializer=self.initializer,
+        )
+        self.built = True
+
+    @property
+    def labels(self) -> tf.Tensor:
+        """Class of every row of `embeddings`: int32 [C * K], 0..C-1 repeated K times."""
+        return tf.tile(tf.range(self.num_classes, dtype=tf.int32), [self.proxies_per_class])
+
+    @property
+    def by_class(self) -> tf.Tensor:
+        """The proxies as float32 [K, C, D]."""
+        return tf.reshape(self.embeddings, [self.proxies_per_class, self.num_classes, self.embedding_size])
+
+    def reset(self, embeddings: tf.Tensor) -> None:
+        """Replaces all proxies.
+
+        Args:
+            embeddings: [K, C, D], cast to float32; `embeddings[k, c]` becomes row `k * C + c`.
+
+        Raises:
+            ValueError: if the shape is not [K, C, D].
+        """
+        expected = [self.proxies_per_class, self.num_classes, self.embedding_size]
+        embeddings = tf.cast(embeddings, tf.float32)
+        if not embeddings.shape.is_compatible_with(expected):
+            raise ValueError(
+                f"New proxies have the shape {embeddings.shape}; [K, C, D] = {expected} is expected."
+            )
+        self._assign(tf.reshape(embeddings, self.embeddings.shape))
+
+    @tf.function
+    def _assign(self, rows: tf.Tensor) -> None:
+        self.embeddings.assign(rows)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments that create a layer of this kind and size (its values are not part of them)."""
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "proxies_per_class": self.proxies_per_class,
+            "embedding_size": self.embedding_size,
+            "learning_rate_multiplier": self.learning_rate_multiplier,
+            "initializer": tf.keras.initializers.serialize(self.initializer),
+        }

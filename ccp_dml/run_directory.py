@@ -1,0 +1,195 @@
+"""The folder of a run: where its files are, and whether a run may begin, continue or be replaced there."""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from ccp_dml import environment
+from ccp_dml.config import ExperimentConfig, command_line, flagfiles
+from ccp_dml.errors import ConfigError, UserError
+
+_MARKER = ".ccp_dml_run"
+# Where a run is and that it replaces another say nothing about what it computes.
+_NOT_COMPARED = ("run_dir", "overwrite")
+
+
+class State(enum.Enum):
+    """What a folder holds."""
+
+    NEW = "nothing"
+    UNFINISHED = "a run without results"
+    FINISHED = "a run with results"
+    FOREIGN = "something that is no run"
+
+
+class RunDirectory:
+    """The files of one run.
+
+    A run directory is recognised by a marker file and finished once it has `results.json`. Nothing is ever
+    deleted that a run does not write itself.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.results = self.path / "results.json"
+        self.metrics = self.path / "metrics.csv"
+        self.saved_model = self.path / "saved_model"
+        self.tensorboard = self.path / "tensorboard"
+        self.checkpoints = self.path / "checkpoints"
+        self.config = self.path / "config.cfg"
+        self.environment = self.path / "environment.json"
+        self._marker = self.path / _MARKER
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> RunDirectory:
+        """The directory that a configuration names."""
+        if config.run.run_dir is None:
+            raise ConfigError("--run_dir: expected a folder")
+        return cls(config.run.run_dir)
+
+    @property
+    def state(self) -> State:
+        """What the folder holds now.
+
+        Raises:
+            ConfigError: the path is no folder, or the folder cannot be read.
+        """
+        try:
+            if not self.path.exists() or not any(self.path.iterdir()):
+                return State.NEW
+        except OSError as error:
+            raise ConfigError(f"--run_dir={self.path}: expected a folder: {error.strerror}") from None
+        if not self._marker.exists():
+            return State.FOREIGN
+        return State.FINISHED if self.results.exists() else State.UNFINISHED
+
+    def check(self, config: ExperimentConfig) -> None:
+        """Raises `ConfigError` if a run with this configuration may not use the folder; changes nothing."""
+        existing = next(
+            path for path in (self.path.absolute(), *self.path.absolute().parents) if path.exists()
+        )
+        if not existing.is_dir() or not os.access(existing, os.W_OK):
+            raise ConfigError(
+                f"--run_dir={self.path}: expected a folder; {existing} is none that can be written to"
+            )
+        state = self.state
+        if state is State.FOREIGN:
+            raise ConfigError(
+                f"--run_dir={self.path}: the folder holds files and is no run directory; "
+                "expected a new or empty folder, or an earlier run"
+            )
+        if config.run.overwrite:
+            return
+        if state is State.FINISHED:
+            raise ConfigError(
+                f"--run_dir={self.path}: it holds a finished run; expected another folder, or --overwrite"
+            )
+        if state is State.UNFINISHED and self.config.exists():
+            self._check_same_flags(config)
+
+    def begin(self, config: ExperimentConfig) -> bool:
+        """Prepares the folder for a run, or for going on with one.
+
+        The same command always continues an unfinished run, also one that began with --overwrite; --overwrite
+        replaces any other run.
+
+        Returns:
+            Whether an unfinished run is continued.
+
+        Raises:
+            ConfigError: see `check`.
+        """
+        self.check(config)
+        if self._continues(config):
+            return True
+        self._clear()
+        self._write_beginning(config)
+        return False
+
+    def read_config(self) -> ExperimentConfig:
+        """The configuration of the run that is here; its `run_dir` is this folder.
+
+        Raises:
+            ConfigError: the folder is no run directory, or its flagfile cannot be read.
+        """
+        if self.state not in (State.UNFINISHED, State.FINISHED) or not self.config.exists():
+            raise ConfigError(
+                f"--run_dir={self.path}: expected the folder of a run; found {self.state.value}"
+            )
+        return command_line.read([f"--flagfile={self.config}"]).replace(run_dir=str(self.path))
+
+    def finish(self, results: dict[str, Any]) -> None:
+        """Writes `results.json`, with which the run is finished."""
+        _write(self.results, json.dumps(results, indent=2) + "\n")
+
+    def read_results(self) -> dict[str, Any]:
+        """The content of `results.json`.
+
+        Raises:
+            UserError: the run is not finished.
+        """
+        if self.state is not State.FINISHED:
+            raise UserError(f"--run_dir={self.path}: expected a finished run; found {self.state.value}")
+        results: dict[str, Any] = json.loads(self.results.read_text(encoding="utf-8"))
+        return results
+
+    def _continues(self, config: ExperimentConfig) -> bool:
+        """Whether a run with this configuration, having passed `check`, goes on with the one that is here."""
+        if self.state is not State.UNFINISHED or not self.config.exists():
+            return False
+        if not config.run.overwrite:
+            return True
+        return self._began_with_overwrite() and not self._changed_flags(config)
+
+    def _write_beginning(self, config: ExperimentConfig) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            _write(self._marker, json.dumps({"overwrite": config.run.overwrite}) + "\n")
+            recorded = {"command": sys.argv, "versions": environment.versions(), **environment.revision()}
+            _write(self.environment, json.dumps(recorded, indent=2) + "\n")
+            _write(self.config, flagfiles.to_flagfile(config.replace(run_dir=None, overwrite=False)))
+        except OSError as error:
+            raise ConfigError(f"--run_dir={self.path}: cannot be written: {error.strerror}") from None
+
+    def _clear(self) -> None:
+        """Deletes what a run wrote; the marker goes last, so that an interrupted deletion can be repeated."""
+        for folder in (self.saved_model, self.tensorboard, self.checkpoints):
+            shutil.rmtree(folder, ignore_errors=True)
+        for file in (self.results, self.metrics, self.environment, self.config):
+            file.unlink(missing_ok=True)
+
+    def _check_same_flags(self, config: ExperimentConfig) -> None:
+        for name, (before, now) in self._changed_flags(config).items():
+            raise ConfigError(
+                f"--{name}={_shown(now)}: the unfinished run in {self.path} has {_shown(before)}; "
+                "expected the same flags to continue it, another --run_dir, or --overwrite"
+            )
+
+    def _changed_flags(self, config: ExperimentConfig) -> dict[str, tuple[Any, Any]]:
+        """Flags that differ from those of the run that is here, with its value and the new one."""
+        before, now = self.read_config().to_dict(), config.to_dict()
+        names = [name for name in now if name not in _NOT_COMPARED]
+        return {name: (before[name], now[name]) for name in names if before[name] != now[name]}
+
+    def _began_with_overwrite(self) -> bool:
+        try:
+            return bool(json.loads(self._marker.read_text(encoding="utf-8"))["overwrite"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+
+def _write(file: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, file)
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,124 @@
+"""A trained embedding model as a SavedModel that needs nothing but TensorFlow."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import tensorflow as tf
+
+from ccp_dml.data.preprocessing import TestPreprocessing, test_image
+from ccp_dml.geometry.normalization import check_normalization, normalize
+from ccp_dml.serving.decoding import decode_upright_rgb
+
+Outputs = dict[str, tf.Tensor]
+
+
+def export_saved_model(
+    model: tf.keras.Model,
+    directory: str,
+    *,
+    preprocessing: TestPreprocessing,
+    normalization: str,
+    overwrite: bool = False,
+) -> None:
+    """Writes the model with the test preprocessing and the normalisation inside.
+
+    Signatures (`N` ≥ 0, `H` and `W` any size, all images of a call alike in the first two):
+
+    * `serving_default`: `images` float32 RGB [N, H, W, 3] in 0…255 → `embeddings` float32 [N, D]
+    * `serve_uint8`: `images` uint8 RGB [N, H, W, 3] → `embeddings`
+    * `serve_encoded`: `image_bytes` string [N], JPEG, PNG or GIF files of any sizes → `embeddings`
+
+    The directory appears whole or not at all.
+
+    Args:
+        model: float32 RGB [N, S, S, 3] in 0…255 → raw embeddings [N, D].
+        directory: what to write; its parents are made.
+        preprocessing: the evaluation's preprocessing, which gives the model its images.
+        normalization: the run's normalisation of embeddings.
+        overwrite: replace an existing directory.
+
+    Raises:
+        FileExistsError: if `directory` exists and `overwrite` is false; nothing is changed.
+        ValueError: if the normalisation is unknown.
+    """
+    check_normalization(normalization)
+    directory = os.path.abspath(directory)
+    if os.path.lexists(directory) and not overwrite:
+        raise FileExistsError(f"{directory} exists; expected a new directory, or to be told to overwrite it")
+    module = tf.Module()
+    # Variables alone: a Keras object in the module would be saved with its own functions and metadata.
+    module.weights = list(model.variables)
+    signatures = _signatures(model, preprocessing, normalization)
+    os.makedirs(os.path.dirname(directory), exist_ok=True)
+    with _replaced(directory, overwrite) as temporary, _quiet():
+        tf.saved_model.save(module, temporary, signatures=signatures)
+
+
+def _signatures(
+    model: tf.keras.Model, preprocessing: TestPreprocessing, normalization: str
+) -> dict[str, Callable[..., Outputs]]:
+    size = preprocessing.image_size
+    prepared = tf.TensorSpec([size, size, 3], tf.float32)
+
+    def embed(prepare: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor) -> Outputs:
+        count = tf.shape(images)[0]
+        inputs = tf.map_fn(prepare, images, fn_output_signature=prepared)
+        # Convolutions of an empty batch fail on CPUs: a black image takes the place of none, and goes again.
+        inputs = tf.pad(inputs, [[0, tf.cast(tf.equal(count, 0), tf.int32)], [0, 0], [0, 0], [0, 0]])
+        embeddings = normalize(model(inputs, training=False), normalization)
+        return {"embeddings": embeddings[:count]}
+
+    def prepare_encoded(encoded: tf.Tensor) -> tf.Tensor:
+        return test_image(decode_upright_rgb(encoded), preprocessing)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32, "images")])
+    def serve_float(images: tf.Tensor) -> Outputs:
+        return embed(lambda image: test_image(image, preprocessing), images)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "images")])
+    def serve_uint8(images: tf.Tensor) -> Outputs:
+        return embed(lambda image: test_image(image, preprocessing), images)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")])
+    def serve_encoded(image_bytes: tf.Tensor) -> Outputs:
+        return embed(prepare_encoded, image_bytes)
+
+    return {"serving_default": serve_float, "serve_uint8": serve_uint8, "serve_encoded": serve_encoded}
+
+
+@contextmanager
+def _replaced(directory: str, overwrite: bool) -> Iterator[str]:
+    """Gives a path to write to, beside `directory`; moves it there when the block has succeeded."""
+    parent, name = os.path.split(directory)
+    workspace = tempfile.mkdtemp(prefix=f".{name}.", dir=parent)
+    fresh, former = os.path.join(workspace, "new"), os.path.join(workspace, "old")
+    try:
+        yield fresh
+        if overwrite and os.path.lexists(directory):
+            os.rename(directory, former)
+        try:
+            os.rename(fresh, directory)
+        except OSError:
+            if os.path.lexists(former):
+                os.rename(former, directory)
+            raise
+    finally:
+        shutil.rmtree(workspace, ignore_errors=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hides TensorFlow's notes on saving, but not its errors."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,41 @@
+"""Collections of small synthetic images."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ccp_dml.data.image_collection import ImageCollection, InMemoryRecords
+
+
+def encode(pixels: np.ndarray, image_format: str) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, image_format)
+    return stream.getvalue()
+
+
+def smooth_pixels(height: int, width: int, seed: int) -> np.ndarray:
+    """An image of low frequencies, as a JPEG keeps well."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+@pytest.fixture(scope="session")
+def collection() -> ImageCollection:
+    """7 classes with 1 to 7 images of several sizes, PNG and JPEG; rows differ from indices."""
+    labels = np.repeat(np.arange(7), np.arange(1, 8))
+    sizes = [(20 + 3 * index, 40 - index) for index in range(len(labels))]
+    images = [
+        encode(smooth_pixels(*size, seed=index), "JPEG" if index % 3 == 0 else "PNG")
+        for index, size in enumerate(sizes)
+    ]
+    return ImageCollection(
+        labels=labels,
+        class_names=tuple("abcdefg"),
+        image_ids=1000 + np.arange(len(labels)),
+        source=InMemoryRecords(images[::-1]),
+        rows=np.arange(len(labels))[::-1],
+    )

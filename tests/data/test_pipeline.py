@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ccp_dml.data.image_collection import ImageCollection
+from ccp_dml.data.pipeline import inference_batches, training_batches
+from ccp_dml.data.preprocessing import TestPreprocessing, TrainPreprocessing, test_image
+from ccp_dml.data.sampling import MPerClassSampler
+
+TRAIN, TEST = TrainPreprocessing(image_size=12), TestPreprocessing(image_size=12, shorter_side=14)
+
+
+def take(dataset: tf.data.Dataset, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(images.numpy(), labels.numpy()) for images, labels in dataset.take(count)]
+
+
+def make(images: ImageCollection, **options: object) -> tf.data.Dataset:
+    sampler = MPerClassSampler(images.labels, classes_per_batch=3, samples_per_class=2, seed=5)
+    return training_batches(images, sampler, TRAIN, **{"seed": 5, **options})
+
+
+def test_training_batches_hold_what_the_sampler_chose(collection: ImageCollection) -> None:
+    sampler = MPerClassSampler(collection.labels, classes_per_batch=3, samples_per_class=2, seed=5)
+    dataset = training_batches(collection, sampler, TEST, seed=5)
+    assert dataset.element_spec == (
+        tf.TensorSpec([6, 12, 12, 3], tf.float32),
+        tf.TensorSpec([6, 2], tf.int32),
+    )
+    for step, (images, labels) in enumerate(take(dataset, 4)):
+        indices = sampler.batch(step)
+        np.testing.assert_array_equal(labels[:, 0], collection.labels[indices])
+        np.testing.assert_array_equal(labels[:, 1], collection.image_ids[indices])
+        expected = [test_image(tf.constant(encoded), TEST) for encoded in collection.encoded(indices)]
+        np.testing.assert_array_equal(images, np.stack(expected))
+
+
+def test_the_stream_can_be_entered_anywhere(collection: ImageCollection) -> None:
+    whole = take(make(collection), 9)
+    part = take(make(collection, first_step=6), 3)
+    for (images, labels), (expected_images, expected_labels) in zip(part, whole[6:]):
+        np.testing.assert_array_equal(images, expected_images)
+        np.testing.assert_array_equal(labels, expected_labels)
+
+
+def test_the_stream_does_not_depend_on_threads(collection: ImageCollection) -> None:
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 1
+    options.threading.max_intra_op_parallelism = 1
+    single = take(make(collection).with_options(options), 5)
+    for (images, labels), (expected_images, expected_labels) in zip(take(make(collection), 5), single):
+        np.testing.assert_array_equal(images, expected_images)
+        np.testing.assert_array_equal(labels, expected_labels)
+
+
+def test_augmentation_differs_between_steps_places_and_seeds(collection: ImageCollection) -> None:
+    one_image = collection.by_classes([0])
+    sampler = MPerClassSampler(one_image.labels, classes_per_batch=1, samples_per_class=3)
+    views = [
+        image.tobytes()
+        for seed in (0, 1)
+        for images, _ in take(training_batches(one_image, sampler, TRAIN, seed=seed), 2)
+        for image in images
+    ]
+    assert len(set(views)) == 12
+
+
+def test_inference_is_in_order_with_a_short_last_batch(collection: ImageCollection) -> None:
+    batches = [batch.numpy() for batch in inference_batches(collection, TEST, batch_size=8)]
+    assert [len(batch) for batch in batches] == [8, 8, 8, 4]
+    expected = [test_image(tf.constant(encoded), TEST) for encoded in collection.encoded(range(28))]
+    np.testing.assert_array_equal(np.concatenate(batches), np.stack(expected))
+
+
+def test_inference_of_chosen_images(collection: ImageCollection) -> None:
+    everything = np.concatenate(list(inference_batches(collection, TEST, batch_size=28)))
+    chosen = np.concatenate(list(inference_batches(collection, TEST, 3, indices=[20, 3, 3, 7])))
+    np.testing.assert_array_equal(chosen, everything[[20, 3, 3, 7]])
+    assert list(inference_batches(collection, TEST, 3, indices=[])) == []
+
+
+def test_inference_refuses_an_empty_batch(collection: ImageCollection) -> None:
+    with pytest.raises(ValueError, match="batch_size must be at least 1, found 0"):
+        inference_batches(collection, TEST, batch_size=0)

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+from sklearn.neighbors import KNeighborsClassifier
+
+from ccp_dml.evaluation.metrics import RetrievalResult, evaluate_retrieval
+from tests.evaluation import oracle
+
+RECALL, PRECISION, MAP = (1, 2, 5, 40), (1, 3), (1, 4, 60)
+
+
+def columns(result: RetrievalResult) -> dict[str, np.ndarray]:
+    named = {
+        name: getattr(result, name) for name in ("precision_at_1", "r_precision", "map_at_r", "recall_at_r")
+    }
+    for prefix in ("recall", "precision", "map"):
+        named |= {f"{prefix}_at_{k}": v for k, v in getattr(result, f"{prefix}_at_k").items()}
+    return named
+
+
+def random_problem(seed: int) -> dict[str, np.ndarray]:
+    """Unbalanced classes with singletons; a third on a coarse grid (ties), a third with copies."""
+    rng = np.random.default_rng(seed)
+    size, dimension = int(rng.integers(4, 45)), int(rng.integers(1, 7))
+    labels = np.repeat(np.arange(size), rng.integers(1, 9, size))[:size]
+    labels = rng.permutation(labels * 7 - 20)
+    embeddings = rng.standard_normal((size, dimension)).astype(np.float32)
+    if seed % 3 == 0:
+        embeddings = np.round(2 * embeddings) / 2
+    if seed % 3 == 1:
+        embeddings[: size // 3] = embeddings[rng.permutation(size)[: size // 3]]
+    ids = rng.permutation(1000)[:size]
+    if rng.random() < 0.5:
+        return {"queries": embeddings, "query_labels": labels}
+    split = int(rng.integers(1, size - 1))
+    problem = {
+        "queries": embeddings[:split],
+        "query_labels": labels[:split],
+        "gallery": embeddings[split:],
+        "gallery_labels": labels[split:],
+    }
+    if rng.random() < 0.5:  # some images are in both
+        shared = max(0, split - int(rng.integers(0, split + 1)))
+        problem |= {
+            "gallery": embeddings[shared:],
+            "gallery_labels": labels[shared:],
+            "query_ids": ids[:split],
+            "gallery_ids": ids[shared:],
+        }
+    return problem
+
+
+@pytest.mark.parametrize("group", range(10))
+def test_equals_brute_force_on_random_problems(group):
+    solved = 0
+    for seed in range(20 * group, 20 * group + 20):
+        problem = random_problem(seed)
+        orders = oracle.rankings(
+            problem["queries"], problem.get("gallery"), problem.get("query_ids"), problem.get("gallery_ids")
+        )
+        labels = problem.get("gallery_labels", problem["query_labels"])
+        expected = [
+            oracle.metrics(order, label, labels, RECALL, PRECISION, MAP)
+            for order, label in zip(orders, problem["query_labels"])
+        ]
+        options = {"recall_at": RECALL, "precision_at": PRECISION, "map_at": MAP}
+        if all(np.isnan(row["map_at_r"]) for row in expected):
+            with pytest.raises(ValueError, match="none of the"):
+                evaluate_retrieval(**problem, **options)
+            continue
+        # Blocks of one query for some, one block for others.
+        result = evaluate_retrieval(**problem, **options, memory_bytes=(20_000, 2**28)[seed % 2])
+        for name, values in columns(result).items():
+            np.testing.assert_allclose(
+                values, [row[name] for row in expected], rtol=1e-12, err_msg=f"seed {seed}: {name}"
+            )
+        solved += 1
+    assert solved >= 10
+
+
+@pytest.mark.parametrize("shape", [(700, 3), (900, 16)])
+@pytest.mark.parametrize("memory_bytes", [600_000, 2**28])
+def test_recall_beyond_the_largest_r_equals_brute_force(shape, memory_bytes):
+    rng = np.random.default_rng(1)
+    embeddings = rng.integers(-2, 3, shape).astype(np.float32)  # many ties
+    labels = rng.integers(0, 250, len(embeddings))
+    squared = ((embeddings[:, np.newaxis].astype(np.float64) - embeddings) ** 2).sum(axis=2)
+    np.fill_diagonal(squared, np.inf)
+    relevant = labels[np.argsort(squared, axis=1, kind="stable")[:, :-1]] == labels[:, np.newaxis]
+    ks = (1, 9, 50, 333, 699)
+    result = evaluate_retrieval(embeddings, labels, recall_at=ks, memory_bytes=memory_bytes)
+    assert result.num_positives.max() < 50
+    for k in ks:
+        counted = result.num_positives > 0
+        np.testing.assert_array_equal(result.recall_at_k[k][counted], relevant[counted, :k].any(axis=1))
+
+
+def test_hand_computed_example():
+    # On a line; the query 0 meets, in order: positive, negative, positive, negative.
+    embeddings = np.array([[0.0], [1.0], [2.0], [3.0], [4.0]])
+    labels = np.array([7, 7, 5, 7, 6])
+    result = evaluate_retrieval(embeddings, labels, recall_at=(1, 2), precision_at=(3,), map_at=(1, 3))
+    assert result.num_positives.tolist() == [2, 2, 0, 2, 0]
+    assert result.r_precision[0] == 0.5
+    assert result.map_at_r[0] == 0.5
+    assert result.precision_at_k[3][0] == pytest.approx(2 / 3)
+    assert result.map_at_k[1][0] == 1.0
+    assert result.map_at_k[3][0] == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_the_query_itself_is_left_out_by_identity_and_its_copies_are_not():
+    embeddings = np.zeros((3, 2))
+    # All coincide, so index decides: query 2 meets 0 (other class), then 1 (its own).
+    result = evaluate_retrieval(embeddings, np.array([0, 1, 1]), recall_at=(1, 2))
+    assert result.precision_at_1[1:].tolist() == [0.0, 0.0]
+    assert result.recall_at_k[2][1:].tolist() == [1.0, 1.0]
+    assert np.isnan(result.precision_at_1[0])
+
+
+def test_self_retrieval_equals_query_gallery_with_ids():
+    problem = random_problem(4)["queries"]
+    rng = np.random.default_rng(3)
+    labels, ids = rng.integers(0, 4, len(problem)), rng.permutation(len(problem))
+    order = rng.permutation(len(problem))
+    alone = evaluate_retrieval(problem, labels)
+    split = evaluate_retrieval(
+        problem, labels, ids, problem[order], labels[order], ids[order], recall_at=(1, 2, 4, 8)
+    )
+    # Copies tie and the order of the gallery decides between them, so compare what ties cannot change.
+    np.testing.assert_array_equal(alone.num_positives, split.num_positives)
+
+
+def test_agrees_with_scikit_learn():
+    rng = np.random.default_rng(5)
+    gallery, labels = rng.standard_normal((80, 4)), rng.integers(0, 6, 80)
+    queries, query_labels = rng.standard_normal((30, 4)), rng.integers(0, 6, 30)
+    result = evaluate_retrieval(
+        queries, query_labels, gallery=gallery, gallery_labels=labels, map_at=(len(gallery),)
+    )
+    classifier = KNeighborsClassifier(1).fit(gallery, labels)
+    assert result.means()["precision_at_1"] == pytest.approx(classifier.score(queries, query_labels))
+    for q, query in enumerate(queries):
+        scores = -np.linalg.norm(gallery - query, axis=1)
+        expected = average_precision_score(labels == query_labels[q], scores)
+        assert result.map_at_k[len(gallery)][q] == pytest.approx(expected)
+
+
+def test_means_skip_queries_without_positives_and_are_json():
+    embeddings = np.array([[0.0], [1.0], [10.0]])
+    result = evaluate_retrieval(embeddings, np.array([3, 3, 4]), map_at=(2,))
+    means = json.loads(json.dumps(result.means()))
+    assert means["precision_at_1"] == means["recall_at_k"]["1"] == 1.0
+    assert means["map_at_k"] == {"2": 1.0}
+    assert (means["num_queries"], means["num_queries_without_positives"]) == (3, 1)
+    assert result.scalars()["recall_at_8"] == 1.0
+    assert "num_queries" not in result.scalars()
+
+
+def test_labels_of_a_column_and_lists_out_of_order_are_accepted():
+    embeddings, labels = np.array([[0.0], [1.0], [3.0]]), np.array([[1], [1], [1]])
+    result = evaluate_retrieval(embeddings, labels, recall_at=[8, 1, 8])
+    assert list(result.recall_at_k) == [1, 8]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"query_labels": np.zeros(3)}, "query_labels must have shape"),
+        ({"query_labels": np.arange(4)}, "none of the 4 queries"),
+        ({"recall_at": (0,)}, "recall_at must hold"),
+        ({"queries": np.array([[0.0], [1.0], [np.nan], [2.0]])}, "1 of 4 rows are not finite"),
+        ({"queries": np.zeros(4)}, "must be a non-empty matrix"),
+        ({"queries": np.zeros((0, 3))}, "must be a non-empty matrix"),
+        ({"gallery": np.zeros((2, 1))}, "needs gallery_labels"),
+        ({"gallery": np.zeros((2, 3)), "gallery_labels": np.zeros(2)}, "1 dimensions, the gallery 3"),
+        ({"gallery_labels": np.zeros(4)}, "without a gallery"),
+        ({"gallery_ids": np.zeros(4)}, "without a gallery"),
+        ({"gallery": np.zeros((2, 1)), "gallery_labels": np.zeros(2), "query_ids": [1]}, "given together"),
+        (
+            {
+                "gallery": np.zeros((2, 1)),
+                "gallery_labels": np.zeros(2),
+                "query_ids": [1],
+                "gallery_ids": [1],
+            },
+            "expected 4 query_ids and 2",
+        ),
+        (
+            {
+                "gallery": np.zeros((2, 1)),
+                "gallery_labels": np.zeros(2),
+                "query_ids": [1, 2, 3, 4],
+                "gallery_ids": [5, 5],
+            },
+            "id 5 occurs more than once",
+        ),
+        ({"memory_bytes": 100}, "memory_bytes is 100"),
+    ],
+)
+def test_bad_input_is_named(change, message):
+    arguments = {"queries": np.arange(4.0)[:, np.newaxis], "query_labels": np.zeros(4, int)} | change
+    with pytest.raises(ValueError, match=message):
+        evaluate_retrieval(**arguments)

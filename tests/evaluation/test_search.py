@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.neighbors import NearestNeighbors
+
+from ccp_dml.evaluation import search
+from ccp_dml.evaluation.blocks import plan_count, plan_search
+from ccp_dml.evaluation.search import nearest_neighbors
+
+
+def sorted_neighbors(queries, gallery, k, own=None):
+    """Stable sort of exact squared distances."""
+    squared = ((queries[:, np.newaxis].astype(np.float64) - gallery) ** 2).sum(axis=2)
+    if own is not None:
+        squared[np.arange(len(queries)), own] = np.inf
+    order = np.argsort(squared, axis=1, kind="stable")[:, :k]
+    return order, np.sqrt(np.take_along_axis(squared, order, axis=1))
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 10**6),
+    size=st.integers(2, 900),
+    k=st.integers(1, 12),
+    levels=st.integers(1, 4),
+    memory=st.sampled_from([60_000, 400_000, 2**28]),
+)
+def test_equals_a_stable_sort_whatever_the_ties_and_blocks(seed, size, k, levels, memory):
+    # Few levels on a grid: float32 is exact, most distances tie, many rows coincide.
+    rng = np.random.default_rng(seed)
+    embeddings = rng.integers(0, levels + 1, (size, 4)).astype(np.float32)
+    k = min(k, size - 1)
+    indices, distances = nearest_neighbors(embeddings, k=k, memory_bytes=memory)
+    expected, expected_distances = sorted_neighbors(embeddings, embeddings, k, np.arange(size))
+    np.testing.assert_array_equal(indices, expected)
+    np.testing.assert_allclose(distances, expected_distances, rtol=1e-6)
+
+
+def test_the_small_bounds_of_these_tests_reach_every_path():
+    assert plan_search(900, 900, 4, 2, 60_000).gallery < 600  # several tiles
+    assert plan_search(900, 900, 4, 2, 2**28).chunk > 0  # two stages
+    assert plan_search(900, 900, 4, 2, 400_000).queries < 900  # several blocks
+    assert plan_search(100, 100, 4, 12, 2**28).chunk == 0  # plain top-k
+
+
+@pytest.mark.parametrize("dimension", [5, 128])
+def test_agrees_with_scikit_learn(dimension):
+    rng = np.random.default_rng(dimension)
+    gallery = rng.standard_normal((1500, dimension)).astype(np.float32)
+    queries = rng.standard_normal((40, dimension)).astype(np.float32)
+    expected_distances, expected = NearestNeighbors(algorithm="brute").fit(gallery).kneighbors(queries, 9)
+    indices, distances = nearest_neighbors(queries, gallery, k=9)
+    np.testing.assert_array_equal(indices, expected)
+    np.testing.assert_allclose(distances, expected_distances, rtol=1e-5)
+
+
+def test_neighbours_closer_than_the_rounding_of_the_expanded_square_are_ordered():
+    # A large common offset, as raw features have: |g|^2 is 1e8, its rounding far above the squared distances.
+    rng = np.random.default_rng(0)
+    embeddings = (1000 + np.round(rng.standard_normal((12, 100)) * 64) / 64).astype(np.float32)
+    indices, _ = nearest_neighbors(embeddings, k=4)
+    expected, _ = sorted_neighbors(embeddings, embeddings, 4, np.arange(12))
+    np.testing.assert_array_equal(indices, expected)
+
+
+def test_ids_exclude_the_query_but_not_its_copies():
+    gallery = np.array([[0.0], [0.0], [1.0]], np.float32)
+    indices, distances = nearest_neighbors(gallery[:1], gallery, k=2, query_ids=[8], gallery_ids=[8, 9, 7])
+    assert indices.tolist() == [[1, 2]]
+    assert distances.tolist() == [[0.0, 1.0]]
+    indices, _ = nearest_neighbors(gallery[:1], gallery, k=2, query_ids=[6], gallery_ids=[8, 9, 7])
+    assert indices.tolist() == [[0, 1]]
+
+
+def test_a_short_gallery_leaves_the_rest_empty():
+    indices, distances = nearest_neighbors(np.array([[0.0], [2.0]]), k=3)
+    assert indices.tolist() == [[1, -1, -1], [0, -1, -1]]
+    assert distances[:, 0].tolist() == [2.0, 2.0]
+    assert np.isinf(distances[:, 1:]).all()
+
+
+def test_k_must_be_positive():
+    with pytest.raises(ValueError, match="k must be at least 1, got 0"):
+        nearest_neighbors(np.zeros((3, 2)), k=0)
+
+
+def test_tensor_float_32_is_off_inside_and_restored():
+    states = []
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    for state in (True, False):
+        tf.config.experimental.enable_tensor_float_32_execution(state)
+        with search._full_float32():
+            states.append(tf.config.experimental.tensor_float_32_execution_enabled())
+        states.append(tf.config.experimental.tensor_float_32_execution_enabled())
+    tf.config.experimental.enable_tensor_float_32_execution(before)
+    assert states == [False, True, False, False]
+
+
+def test_one_trace_serves_all_shapes():
+    def traces() -> list[int]:
+        functions = (search._search_row, search._search_chunks, search._merge, search._rank)
+        return [function.experimental_get_tracing_count() for function in functions]
+
+    rng = np.random.default_rng(0)
+    for size, dimension, k, memory in ((50, 3, 2, 2**28), (700, 5, 3, 2**28), (700, 6, 2, 60_000)):
+        nearest_neighbors(rng.standard_normal((size, dimension)), k=k, memory_bytes=memory)
+    assert max(traces()) == 1
+
+
+def intermediate_bytes(function, *arguments) -> list[int]:
+    """Bytes of every tensor that a compiled function makes, from its graph at fixed shapes."""
+    specs = [a for a in arguments if isinstance(a, tf.TensorSpec)]
+    constants = [a for a in arguments if not isinstance(a, tf.TensorSpec)]
+    graph = tf.function(lambda *inputs: function.python_function(*inputs, *constants), autograph=False)
+    sizes = []
+    for operation in graph.get_concrete_function(*specs).graph.get_operations():
+        if operation.type in ("Placeholder", "Reshape", "Identity"):  # inputs and views
+            continue
+        for output in operation.outputs:
+            assert output.shape.is_fully_defined(), operation
+            sizes.append(output.shape.num_elements() * output.dtype.size)
+    return sizes
+
+
+@pytest.mark.parametrize(
+    "queries, gallery, dimension, depth, memory",
+    [
+        (62_000, 62_000, 128, 11, 2**28),
+        (62_000, 62_000, 512, 11, 2**26),
+        (5_924, 5_924, 512, 60, 2**28),
+        (10_000, 1_000_000, 128, 10, 2**28),
+        (10_000, 10_000, 64, 999, 2**28),
+        (30, 3_000_000, 8, 1, 2**24),
+    ],
+)
+def test_all_intermediates_of_a_block_together_fit_the_bound(queries, gallery, dimension, depth, memory):
+    plan = plan_search(queries, gallery, dimension, depth, memory)
+    block = tf.TensorSpec([plan.queries, dimension])
+    tile, first = tf.TensorSpec([dimension + 1, plan.gallery]), tf.TensorSpec([], tf.int32)
+    found = tf.TensorSpec([plan.queries, plan.candidates])
+    found_indices = tf.TensorSpec([plan.queries, plan.candidates], tf.int32)
+    if plan.chunk:
+        sizes = intermediate_bytes(search._search_chunks, block, tile, first, plan.candidates, plan.chunk)
+    else:
+        sizes = intermediate_bytes(search._search_row, block, tile, first, plan.candidates)
+    sizes += intermediate_bytes(search._merge, found, found_indices, found, found_indices)
+    rows, own = tf.TensorSpec([gallery, dimension]), tf.TensorSpec([plan.queries], tf.int32)
+    sizes += intermediate_bytes(search._rank, block, rows, found_indices, own, depth)
+    assert max(sizes) <= sum(sizes) <= memory
+    assert sum(sizes) >= memory / 8 or plan.queries == 512 or queries < 512  # and the bound is made use of
+
+
+@pytest.mark.parametrize("gallery, members, memory", [(62_000, 12, 2**28), (1_000_000, 700, 2**26)])
+def test_all_intermediates_of_a_counting_block_together_fit_the_bound(gallery, members, memory):
+    plan = plan_count(5_000, gallery, 128, members + 1, memory)
+    block, rows = tf.TensorSpec([plan.queries, 128]), tf.TensorSpec([gallery, 128])
+    listed = tf.TensorSpec([plan.queries, members], tf.int32)
+    ignored = tf.TensorSpec([plan.queries, members + 1], tf.int32)
+    threshold, position = tf.TensorSpec([plan.queries]), tf.TensorSpec([plan.queries], tf.int32)
+    tile, first = tf.TensorSpec([129, plan.gallery]), tf.TensorSpec([], tf.int32)
+    sizes = intermediate_bytes(search._nearest_member, block, rows, listed)
+    sizes += intermediate_bytes(search._count_nearer, block, tile, first, threshold, position, ignored)
+    assert max(sizes) <= sum(sizes) <= memory

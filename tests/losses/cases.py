@@ -1,0 +1,157 @@
+"""Every loss with some of its options, built and as an oracle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ccp_dml.losses.base import MetricLoss
+from ccp_dml.losses.registry import build
+from tests.losses import oracles
+
+NUM_CLASSES, SIZE, BATCH = 5, 4, 12
+_PAIR_OPTIONS = (
+    "normalization",
+    "distance",
+    "proxy_anchor",
+    "proxy_pairs",
+    "miner",
+    "references_per_batch",
+)
+_COSINE = ("original_contrastive", "multi_similarity", "proxy_anchor", "proxy_nca", "soft_triple")
+
+
+@dataclass(frozen=True)
+class LossCase:
+    """A loss path with options."""
+
+    path: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return "-".join([self.path, *(f"{key}={value}" for key, value in self.options.items())])
+
+    def build(self, seed: int = 0) -> MetricLoss:
+        """The loss, its variables away from their initial values."""
+        loss = build(self.path, num_classes=NUM_CLASSES, embedding_size=SIZE, options=self.options)
+        random = np.random.default_rng(seed + 100)
+        for variable in loss.trainable_variables:
+            variable.assign(random.normal(0.8, 0.4, variable.shape))
+        return loss
+
+    def oracle(self, loss: MetricLoss, embeddings: np.ndarray, labels: np.ndarray) -> float:
+        """The same loss by loops."""
+        if self.path.startswith("ccp/"):
+            return self._ccp_oracle(loss, embeddings, labels)
+        proxies = None if loss.proxies is None else loss.proxies.embeddings.numpy().astype(np.float64)
+        return self._of_pairs(loss, embeddings, labels, proxies, self.options)
+
+    def _of_pairs(
+        self, loss: Any, embeddings: Any, labels: Any, proxies: Any, options: dict[str, Any]
+    ) -> float:
+        name = self.path.split("/")[-1]
+        chosen = {key: options[key] for key in _PAIR_OPTIONS if key in options}
+        if name in _COSINE:
+            chosen.setdefault("distance", "cosine")
+        if name == "proxy_anchor":
+            chosen["proxy_anchor"] = True
+        proxy_labels = None if proxies is None else np.arange(len(proxies)) % NUM_CLASSES
+        pairs = oracles.listed_pairs(embeddings, labels, proxies, proxy_labels, **chosen)
+        formula_options = {**_DEFAULTS.get(name, {}), **options}
+        if getattr(loss, "class_beta", None) is not None:
+            formula_options["class_beta"] = loss.class_beta.numpy()
+        if name == "soft_triple":
+            formula_options.update(proxies=proxies, num_classes=NUM_CLASSES)
+        return options.get("weight", 1.0) * getattr(oracles, name)(pairs, **formula_options)
+
+    def _ccp_oracle(self, loss: Any, embeddings: np.ndarray, labels: np.ndarray) -> float:
+        options = dict(self.options)
+        proxies = loss.proxies.embeddings.numpy().astype(np.float64)
+        batch_options = {**options, "proxy_anchor": False, "proxy_pairs": False}
+        if not options.get("mine_pairs"):
+            batch_options["miner"] = None
+        if options.get("pair_normalization"):
+            batch_options["normalization"] = options["pair_normalization"]
+        of_batch = self._of_pairs(loss.base, embeddings, labels, None, batch_options)
+        to_proxies = self._of_pairs(loss.base, embeddings, labels, proxies, options)
+        return options.get("pair_weight", 0.1) * of_batch + options.get("proxy_weight", 1.0) * to_proxies
+
+
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "contrastive": {"positive_margin": 0.2652, "negative_margin": 0.5409},
+    "original_contrastive": {"margin": 0.5},
+    "triplet": {"margin": 0.1},
+    "multi_similarity": {"alpha": 2.0, "beta": 40.0, "threshold": 0.5},
+    "margin": {"alpha": 0.2, "beta": 1.2},
+    "cross_entropy": {"temperature": 0.11},
+    "proxy_anchor": {"alpha": 32.0, "margin": 0.1},
+    "proxy_nca": {"temperature": 0.11},
+    "soft_triple": {"scale": 20.0, "temperature": 0.1, "margin": 0.01, "center_weight": 0.2},
+}
+
+# One of each, for what holds for every loss.
+BASIC = [LossCase(name) for name in _DEFAULTS] + [
+    LossCase("ccp/contrastive"),
+    LossCase("ccp/original_contrastive"),
+    LossCase("ccp/triplet"),
+    LossCase("ccp/multi_similarity"),
+    LossCase("contrastive", {"proxies_per_class": 2, "miner": "hard_negatives"}),
+    LossCase("margin", {"per_class": True, "beta_weight": 0.1}),
+    LossCase("triplet", {"triplets": "hardest"}),
+    LossCase("cross_entropy", {"references_per_batch": 4, "distance": "cosine"}),
+]
+
+# Further options, for values and gradients.
+DETAILED = [
+    LossCase("contrastive", {"average": "all", "normalization": "unit", "negative_margin": 1.1}),
+    LossCase("contrastive", {"distance": "squared_euclidean", "negative_margin": 1.3, "weight": 0.7}),
+    LossCase("contrastive", {"distance": "cosine", "positive_margin": -0.9, "negative_margin": -0.2}),
+    LossCase("contrastive", {"normalization": "none", "negative_margin": 2.0, "miner": "hard_negatives"}),
+    LossCase("contrastive", {"proxies_per_class": 2, "proxy_anchor": True, "average": "all"}),
+    LossCase("contrastive", {"proxies_per_class": 3, "proxy_pairs": True, "negative_margin": 1.1}),
+    LossCase("contrastive", {"references_per_batch": 4, "proxy_anchor": True, "negative_margin": 1.1}),
+    LossCase("original_contrastive", {"margin": 0.1, "slack": 0.05, "proxies_per_class": 2}),
+    LossCase("original_contrastive", {"proxies_per_class": 2, "proxy_anchor": True}),
+    LossCase("triplet", {"average": "all", "margin": 0.3}),
+    LossCase("triplet", {"proxies_per_class": 2, "proxy_anchor": True, "margin": 0.2}),
+    LossCase("triplet", {"miner": "hard_negatives", "distance": "cosine"}),
+    LossCase("triplet", {"triplets": "hardest", "average": "all", "proxies_per_class": 3}),
+    LossCase("multi_similarity", {"proxies_per_class": 2, "alpha": 14.0, "threshold": 0.6}),
+    LossCase("margin", {"average": "all", "beta": 0.9}),
+    LossCase("margin", {"per_class": True, "proxies_per_class": 2, "proxy_anchor": True}),
+    LossCase("cross_entropy", {"temperature": 0.5}),
+    LossCase("proxy_anchor", {"proxies_per_class": 3, "alpha": 8.0, "normalization": "unit"}),
+    LossCase("proxy_nca", {"proxies_per_class": 2, "margin": 0.1}),
+    LossCase("soft_triple", {"proxies_per_class": 3, "center_normalization": "none"}),
+    LossCase("soft_triple", {"proxies_per_class": 2, "distance": "euclidean", "scale": 5.0}),
+    LossCase("ccp/contrastive", {"proxies_per_class": 2, "miner": "hard_negatives", "mine_pairs": True}),
+    LossCase("ccp/contrastive", {"miner": "hard_negatives", "proxy_anchor": True, "pair_weight": 0.4}),
+    LossCase(
+        "ccp/original_contrastive",
+        {"normalization": "unit", "pair_normalization": "lipschitz", "proxy_weight": 0.6, "weight": 2.0},
+    ),
+]
+
+
+def batch(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and embeddings of norms around 1; every class has an image, the fewest 2."""
+    random = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(4), np.arange(4), random.integers(0, 4, BATCH - 8)])
+    return labels.astype(np.int32), random.normal(0.0, 0.6, (BATCH, SIZE)).astype(np.float32)
+
+
+def value_and_gradients(
+    loss: MetricLoss, labels: Any, embeddings: Any
+) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+    """Value, gradient for the embeddings, gradients for the loss's own variables."""
+    embeddings = tf.convert_to_tensor(embeddings)
+    variables = list(loss.trainable_variables)
+    with tf.GradientTape() as tape:
+        tape.watch(embeddings)
+        value = loss(labels, embeddings)
+    gradient, of_variables = tape.gradient(value, [embeddings, variables], unconnected_gradients="zero")
+    return value, gradient, of_variables

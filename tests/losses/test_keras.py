@@ -1,0 +1,134 @@
+"""The losses in users' code: fit, custom loops, XLA, mixed precision, checkpoints, configurations."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ccp_dml.losses.base import MetricLoss
+from tests.losses.cases import BASIC, BATCH, DETAILED, SIZE, LossCase, batch, value_and_gradients
+
+
+@pytest.mark.parametrize("case", BASIC + DETAILED, ids=lambda case: case.id)
+def test_config_round_trip(case: LossCase) -> None:
+    loss = case.build()
+    copy = tf.keras.losses.deserialize(tf.keras.losses.serialize(loss))
+    assert type(copy) is type(loss)
+    assert copy.get_config() == loss.get_config()
+    for mine, other in zip(loss.trainable_variables, copy.trainable_variables):
+        other.assign(mine)
+    labels, embeddings = batch(1)
+    assert copy(labels, embeddings).numpy() == loss(labels, embeddings).numpy()
+
+
+@pytest.mark.parametrize("case", BASIC, ids=lambda case: case.id)
+def test_config_holds_every_argument(case: LossCase) -> None:
+    loss = case.build()
+    arguments = {
+        name
+        for kind in type(loss).__mro__
+        if issubclass(kind, MetricLoss) and "__init__" in vars(kind)
+        for name, parameter in inspect.signature(kind.__init__).parameters.items()
+        if name != "self" and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    }
+    assert set(loss.get_config()) == arguments
+
+
+@pytest.mark.parametrize("case", BASIC, ids=lambda case: case.id)
+def test_xla_gives_the_same_value_and_gradients(case: LossCase) -> None:
+    loss = case.build()
+    labels, embeddings = batch(2)
+    compiled = tf.function(lambda y, e: value_and_gradients(loss, y, e), jit_compile=True)
+    expected = value_and_gradients(loss, labels, embeddings)
+    actual = compiled(tf.constant(labels), tf.constant(embeddings))
+    np.testing.assert_allclose(actual[0], expected[0], rtol=1e-5)
+    for mine, other in zip([actual[1], *actual[2]], [expected[1], *expected[2]]):
+        np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
+@pytest.mark.parametrize("case", BASIC, ids=lambda case: case.id)
+def test_half_precision_loses_only_what_rounding_the_input_loses(case: LossCase, dtype: tf.DType) -> None:
+    loss = case.build()
+    labels, embeddings = batch(3)
+    rounded = tf.cast(embeddings, dtype)
+    value = loss(labels, rounded)
+    assert value.dtype == tf.float32
+    np.testing.assert_allclose(value, loss(labels, tf.cast(rounded, tf.float32)), rtol=1e-6)
+
+
+def _linear_model() -> tf.keras.Model:
+    tf.keras.utils.set_random_seed(0)
+    inputs = tf.keras.Input([SIZE])
+    return tf.keras.Model(inputs, tf.keras.layers.Dense(SIZE, use_bias=False)(inputs))
+
+
+@pytest.mark.parametrize("case", BASIC, ids=lambda case: case.id)
+def test_fit_trains_the_model_and_what_the_loss_owns(case: LossCase) -> None:
+    loss, model = case.build(), _linear_model()
+    labels, images = batch(4)
+    model.metric_loss = loss
+    assert len(model.trainable_variables) == 1 + len(loss.trainable_variables)
+    before = [variable.numpy() for variable in model.trainable_variables]
+    expected = loss(labels, model(images)).numpy()
+    model.compile(loss=loss, optimizer=tf.keras.optimizers.SGD(0.05))
+    history = model.fit(images, labels, batch_size=BATCH, epochs=2, shuffle=False, verbose=0).history["loss"]
+    np.testing.assert_allclose(history[0], expected, rtol=1e-5)
+    for variable, start in zip(model.trainable_variables, before):
+        assert not np.array_equal(variable.numpy(), start)
+
+
+def test_proxies_are_attached_in_one_line_and_are_in_the_checkpoint_of_the_model(tmp_path: Path) -> None:
+    model, loss = _linear_model(), LossCase("ccp/contrastive").build()
+    model.proxies = loss.proxies
+    before = loss.proxies.embeddings.numpy()
+    model.compile(loss=loss, optimizer="sgd")
+    labels, images = batch(5)
+    model.fit(images, labels, batch_size=BATCH, verbose=0)
+    moved = loss.proxies.embeddings.numpy()
+    assert not np.array_equal(moved, before)
+    model.save_weights(str(tmp_path / "weights"))
+    loss.proxies.embeddings.assign(before)
+    model.load_weights(str(tmp_path / "weights")).assert_existing_objects_matched()
+    np.testing.assert_array_equal(loss.proxies.embeddings, moved)
+
+
+def test_training_separates_the_classes() -> None:
+    loss = LossCase("ccp/contrastive", {"positive_margin": 0.0, "negative_margin": 1.0}).build()
+    labels, _ = batch(6)
+    embeddings = tf.Variable(np.random.default_rng(6).normal(0.0, 0.1, (BATCH, SIZE)).astype(np.float32))
+    optimizer = tf.keras.optimizers.Adam(0.05, jit_compile=False)
+
+    @tf.function
+    def step() -> None:
+        with tf.GradientTape() as tape:
+            value = loss(labels, embeddings)
+        variables = [embeddings, *loss.trainable_variables]
+        optimizer.apply_gradients(zip(tape.gradient(value, variables), variables))
+
+    optimizer.build([embeddings, *loss.trainable_variables])
+    for _ in range(150):
+        step()
+    figures = loss.diagnostics(labels, embeddings)
+    assert np.max(figures["positive_distances"]) < np.min(figures["negative_distances"])
+
+
+@pytest.mark.parametrize("case", BASIC, ids=lambda case: case.id)
+def test_variables_are_tracked_and_survive_a_checkpoint(case: LossCase, tmp_path: Path) -> None:
+    loss, other = case.build(seed=1), case.build(seed=2)
+    expected = int(loss.proxies is not None) + int(case.options.get("per_class", False))
+    assert len(loss.trainable_variables) == expected
+    path = tf.train.Checkpoint(loss=loss).write(str(tmp_path / "checkpoint"))
+    status = tf.train.Checkpoint(loss=other).read(path)
+    status.assert_existing_objects_matched()
+    for mine, restored in zip(loss.trainable_variables, other.trainable_variables):
+        np.testing.assert_array_equal(restored, mine)
+
+
+def test_name_and_scope() -> None:
+    assert LossCase("contrastive").build().name == "contrastive"
+    assert LossCase("ccp/contrastive").build().name == "ccp"

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import importlib
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+from ccp_dml.losses import registry
+from ccp_dml.losses.base import MetricLoss
+from ccp_dml.losses.pair_loss import PairLoss
+
+_SPECS = {**registry.LOSSES, **registry.WRAPPERS}
+
+
+@pytest.mark.parametrize("name", _SPECS)
+def test_table_agrees_with_the_class(name: str) -> None:
+    module, attribute = _SPECS[name].target.split(":")
+    kind = getattr(importlib.import_module(module), attribute)
+    arguments: set[str] = set()
+    for base in kind.__mro__:
+        if issubclass(base, MetricLoss) and "__init__" in vars(base):
+            arguments |= set(inspect.signature(base.__init__).parameters)
+    given_otherwise = {"self", "options", "name", "base", "num_classes", "embedding_size"}
+    assert set(_SPECS[name].parameters) == arguments - given_otherwise
+    if issubclass(kind, PairLoss):
+        assert _SPECS[name].pair_based == kind.pair_based
+
+
+def test_names_are_known_without_tensorflow() -> None:
+    code = (
+        "import sys; from ccp_dml.losses import registry; registry.parse('ccp/contrastive'); "
+        "registry.parameters('triplet'); assert 'tensorflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_class_is_an_attribute_of_the_package() -> None:
+    import ccp_dml.losses as package
+
+    assert package.MultiSimilarity.__name__ == "MultiSimilarity"
+    for spec in _SPECS.values():
+        name = spec.target.split(":")[1]
+        assert getattr(package, name).__name__ == name
+        assert name in dir(package)
+    with pytest.raises(AttributeError, match="NoSuchLoss"):
+        _ = package.NoSuchLoss
+
+
+def test_parse_splits_outer_first() -> None:
+    assert registry.parse("ccp/contrastive") == ("ccp", "contrastive")
+    assert registry.parse("triplet") == ("triplet",)
+
+
+@pytest.mark.parametrize(
+    "path", ["", "contrast", "ccp", "contrastive/ccp", "xyz/contrastive", "ccp/", "/triplet"]
+)
+def test_unknown_path_lists_what_exists(path: str) -> None:
+    with pytest.raises(ValueError, match=r"contrastive, original_contrastive.*ccp"):
+        registry.parse(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [("ccp/proxy_nca", "pair-based losses only"), ("ccp/ccp/contrastive", "not another wrapper")],
+)
+def test_impossible_combination_is_explained(path: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        registry.parse(path)
+
+
+def test_parameters_of_a_path_are_those_of_all_its_losses() -> None:
+    taken = registry.parameters("ccp/contrastive")
+    assert {"positive_margin", "negative_margin", "pair_weight", "proxy_weight", "proxies_per_class"} <= taken
+    assert "margin" not in taken
+    assert "pair_weight" not in registry.parameters("contrastive")
+
+
+def test_build_gives_each_option_to_the_loss_that_takes_it() -> None:
+    options = {"positive_margin": 0.1, "pair_weight": 0.3, "proxies_per_class": 2, "normalization": "unit"}
+    loss = registry.build("ccp/contrastive", num_classes=3, embedding_size=4, options=options)
+    assert (loss.pair_weight, loss.proxies_per_class) == (0.3, 2)
+    assert (loss.base.positive_margin, loss.base.normalization) == (0.1, "unit")
+    assert loss.base.proxies is None
+    assert loss.proxies.embeddings.shape == [6, 4]
+
+
+def test_option_that_nothing_takes_is_named() -> None:
+    with pytest.raises(ValueError, match="takes no option margin;"):
+        registry.build("contrastive", num_classes=3, embedding_size=4, options={"margin": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "message"),
+    [
+        ("contrastive", {"distance": "l2"}, "distance is 'l2'"),
+        ("contrastive", {"normalization": "l2"}, "normalization is 'l2'"),
+        ("contrastive", {"average": "mean"}, "average is 'mean'"),
+        ("contrastive", {"miner": "soft"}, "miner is 'soft'"),
+        ("original_contrastive", {"distance": "euclidean"}, "for 'cosine' only"),
+        ("multi_similarity", {"proxy_anchor": True}, "for False only"),
+        ("proxy_anchor", {"proxies_per_class": 0}, "at least 1"),
+        ("contrastive", {"proxies_per_class": 2, "references_per_batch": 4}, "references_per_batch is 4"),
+        ("triplet", {"triplets": "easy"}, "triplets is 'easy'"),
+        ("proxy_nca", {"temperature": 0.0}, "temperature is 0.0"),
+        ("ccp/contrastive", {"pair_normalization": "l2"}, "normalization is 'l2'"),
+    ],
+)
+def test_impossible_option_is_named(path: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        registry.build(path, num_classes=3, embedding_size=4, options=options)
+
+
+def test_proxies_need_sizes() -> None:
+    from ccp_dml.losses.contrastive import Contrastive
+
+    with pytest.raises(ValueError, match="num_classes is None"):
+        Contrastive(proxies_per_class=2)

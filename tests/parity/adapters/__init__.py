@@ -1,0 +1,1 @@
+"""One adapter per golden file: runs a recorded case through the public functions."""

@@ -1,0 +1,168 @@
+"""Trains a linear model with CCP by the library's own loop and looks at every step and epoch."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ccp_dml.training.gradient_transforms import Gradients, ProximalTerm, standard_transforms
+from ccp_dml.training.optimizer_groups import OptimizerGroups, VariableGroup
+from ccp_dml.training.optimizers import make_optimizer
+from ccp_dml.training.projection_options import ProjectionOptions
+from ccp_dml.training.projections import AlternatingProjections
+from ccp_dml.training.reset_rules import make_reset_rule
+from ccp_dml.training.trainer import Trainer
+from tests.parity.adapters.losses import build_loss, loss_name
+from tests.parity.comparison import Case, Comparison
+
+_EXACT = ("step", "steps_wo_improvement", "resets")
+
+
+def compare(case: Case) -> list[Comparison]:
+    """Losses, raw gradients, weights and proxies of every step; the state of CCP after every epoch."""
+    config, arrays = case.config, case.arrays
+    weights = {"pair_weight": config["ccp"]["loss_weight"], "proxy_weight": config["ccp"]["ccp_weight"]}
+    loss = build_loss(f"ccp/{loss_name(config)}", case, {"pair_normalization": "lipschitz", **weights})
+    model = _linear_model(arrays["kernel_initial"])
+    kernel, proxies = model.trainable_variables[0], loss.proxies
+    projections = _projections(config["ccp"], kernel, proxies, arrays["pool_images"])
+    raw = _RawGradients([kernel, proxies.embeddings])
+    transforms = standard_transforms(
+        proximal=ProximalTerm([kernel], projections.anchors, projections.proximal_coefficient),
+        weight_decay=config["weight_decay"],
+        clip_norm=config["clipnorm"],
+        clip_value=config["clipvalue"],
+    )
+    adam = {name: config[name] for name in ("beta_1", "beta_2", "epsilon")}
+    recorder = _Recorder(kernel, proxies.embeddings, raw, projections)
+    scores = iter(arrays["monitored"])
+    trainer = Trainer(
+        model,
+        loss,
+        OptimizerGroups(
+            functools.partial(make_optimizer, "adam", **adam),
+            [VariableGroup([kernel]), VariableGroup([proxies.embeddings], config["ccp"]["proxy_lrm"])],
+            config["learning_rate"],
+        ),
+        lambda first_step: tf.data.Dataset.from_tensor_slices((arrays["x"], arrays["labels"])).skip(
+            first_step
+        ),
+        steps_per_epoch=config["steps_per_epoch"],
+        transforms=[raw, *transforms],
+        validate=lambda: {config["ccp"]["monitor_to_stop"]: float(next(scores))},
+        projections=projections,
+        callbacks=[recorder],
+        chunk_size=1,
+    )
+    trainer.fit(config["epochs"])
+    return [
+        Comparison(name, np.stack(values), arrays[name], **_tolerance(name))
+        for name, values in recorder.recorded.items()
+    ]
+
+
+def _tolerance(name: str) -> dict[str, float]:
+    if name in _EXACT:
+        return {"rtol": 0.0}
+    return {"rtol": 1e-5} if name in ("loss", "best_monitored", "lam") else {"rtol": 1e-4, "atol": 1e-6}
+
+
+def _linear_model(kernel: np.ndarray) -> tf.keras.Model:
+    model = tf.keras.Sequential([tf.keras.layers.Dense(kernel.shape[1], use_bias=False)])
+    model.build([None, kernel.shape[0]])
+    model.set_weights([kernel])
+    return model
+
+
+def _projections(
+    ccp: dict[str, Any], kernel: tf.Variable, proxies: Any, images: np.ndarray
+) -> AlternatingProjections:
+    def draw(first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.arange(first, first + count) % len(images)
+        return images[rows] @ kernel.numpy(), np.broadcast_to(rows[:, None], (count, images.shape[1]))
+
+    return AlternatingProjections(
+        [kernel],
+        proxies,
+        draw,
+        ProjectionOptions(
+            coefficient=ccp["regularization_coeff"],
+            decay=ccp["coeff_decay"],
+            min_iterations=ccp["min_iterations"],
+            pool_size=ccp["representative_pool_size"],
+            random_init=ccp["random_init"],
+            normalized_embeddings=ccp["normalized_embeddings"],
+            use_representative_proxy=ccp["use_representative_proxy"],
+            perturb_noise=ccp["perturb_noise"],
+            step_at_batch=ccp["step_at_batch"],
+            monitor=ccp["monitor_to_stop"],
+            stop_at_min=ccp["stop_at_min"],
+        ),
+        reset_rule=make_reset_rule(
+            "patience" if ccp["early_stopping"] else "fixed", patience=ccp["early_stopping_patience"]
+        ),
+    )
+
+
+class _RawGradients:
+    """A transform that changes nothing and remembers what it saw."""
+
+    def __init__(self, variables: list[tf.Variable]) -> None:
+        self.seen = {variable.ref(): tf.Variable(tf.zeros_like(variable)) for variable in variables}
+
+    def __call__(self, gradients: Gradients, variables: list[tf.Variable]) -> Gradients:
+        for gradient, variable in zip(gradients, variables):
+            self.seen[variable.ref()].assign(gradient)
+        return gradients
+
+
+class _Recorder(tf.keras.callbacks.Callback):
+    """Keeps what the recorded arrays contain, under their names."""
+
+    def __init__(
+        self,
+        kernel: tf.Variable,
+        proxies: tf.Variable,
+        raw: _RawGradients,
+        projections: AlternatingProjections,
+    ) -> None:
+        super().__init__()
+        self._kernel, self._proxies, self._raw, self._projections = kernel, proxies, raw, projections
+        self.recorded: dict[str, list[np.ndarray]] = {}
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._sum = 0.0
+        if epoch == 0:
+            self.recorded["proxies_after_begin"] = list(self._proxies.numpy())
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        loss = logs["loss"] * (batch + 1) - self._sum
+        self._sum += loss
+        self._record(
+            loss=loss,
+            raw_grad_kernel=self._raw.seen[self._kernel.ref()],
+            raw_grad_proxies=self._raw.seen[self._proxies.ref()],
+            kernel=self._kernel,
+            proxies=self._proxies,
+        )
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        state = self._projections
+        self._record(
+            step=state.validations,
+            steps_wo_improvement=state.stale,
+            best_monitored=np.float32(state.best_score),
+            lam=state.proximal_coefficient,
+            resets=state.instance,
+            prev_kernel=state.anchors[0],
+            best_kernel=state.best_weights[0],
+            proxies_epoch_end=self._proxies,
+            best_proxies=state.best_proxies,
+        )
+
+    def _record(self, **values: Any) -> None:
+        for name, value in values.items():
+            self.recorded.setdefault(name, []).append(np.array(value))

@@ -1,0 +1,7 @@
+"""Values and gradients of loss_original_contrastive.npz."""
+
+from __future__ import annotations
+
+from tests.parity.adapters.losses import compare_by_name as compare
+
+__all__ = ["compare"]

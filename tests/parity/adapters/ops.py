@@ -1,0 +1,70 @@
+"""Distances, pair masks and normalisation with their gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from ccp_dml.geometry.distances import pairwise_distances
+from ccp_dml.geometry.normalization import normalize
+from ccp_dml.geometry.pair_masks import labels_of_batch_order, pair_masks
+from tests.parity.comparison import Case, Comparison
+
+_VALUE = {"rtol": 1e-5}
+_GRADIENT = {"rtol": 1e-4, "atol": 1e-6}
+
+
+def compare(case: Case) -> list[Comparison]:
+    """Run one case of ops.npz."""
+    kind = case.name.split("_")[0]
+    return {"l2norm": _normalization, "pdist": _distances, "negcos": _distances, "pairs": _masks}[kind](case)
+
+
+def _normalization(case: Case) -> list[Comparison]:
+    kind = "lipschitz" if case.config["lipschitz_cont"] else "unit"
+    x = tf.constant(case.arrays["x"])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        out = normalize(x, kind)
+    gradient = tape.gradient(out, x, output_gradients=tf.constant(case.arrays["g_out"]))
+    return [
+        Comparison("out", out.numpy(), case.arrays["out"], **_VALUE),
+        Comparison("grad_x", gradient.numpy(), case.arrays["grad_x"], **_GRADIENT),
+    ]
+
+
+def _distances(case: Case) -> list[Comparison]:
+    if case.name.startswith("negcos"):
+        kind = "cosine"
+    else:
+        kind = "squared_euclidean" if case.config["squared"] else "euclidean"
+    x = tf.constant(case.arrays["x"])
+    references = tf.constant(case.arrays["ref"]) if case.config["has_ref"] else None
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        if references is None:
+            out = pairwise_distances(x, kind=kind)
+            sources = {"grad_x": x}
+        else:
+            tape.watch(references)
+            out = pairwise_distances(references, x, kind)
+            sources = {"grad_x": x, "grad_ref": references}
+    gradients = tape.gradient(out, sources, output_gradients=tf.constant(case.arrays["g_out"]))
+    return [Comparison("out", out.numpy(), case.arrays["out"], **_VALUE)] + [
+        Comparison(name, gradient.numpy(), case.arrays[name], **_GRADIENT)
+        for name, gradient in gradients.items()
+    ]
+
+
+def _masks(case: Case) -> list[Comparison]:
+    labels = case.arrays["labels"][:, 0]
+    if case.config.get("structured"):
+        positives, negatives = pair_masks(labels_of_batch_order(len(labels), case.config["num_classes"]))
+    elif case.config["has_ref"]:
+        positives, negatives = pair_masks(case.arrays["ref_labels"][:, 0], labels)
+    else:
+        positives, negatives = pair_masks(labels)
+    return [
+        Comparison("pos_mask", np.asarray(positives, np.float32), case.arrays["pos_mask"], rtol=0.0),
+        Comparison("neg_mask", np.asarray(negatives, np.float32), case.arrays["neg_mask"], rtol=0.0),
+    ]

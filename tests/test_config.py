@@ -1,0 +1,272 @@
+"""The configuration: values, combinations, round trips, and agreement with the parts that it configures."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ccp_dml.config import ExperimentConfig, command_line, flagfiles
+from ccp_dml.config.fields import flags_of
+from ccp_dml.config.values import Choice, Integer, Integers, Kind, Number, Switch, SwitchedChoice, Text
+from ccp_dml.errors import ConfigError, UserError
+from ccp_dml.losses import registry as losses
+
+FIXED_NAMES = """
+dataset data_dir loss backbone backbone_weights embedding_size image_size classes_per_batch
+samples_per_class steps_per_epoch max_epochs learning_rate weight_decay seed run_dir overwrite monitor
+patience proxies_per_class pool_size ccp_lambda ccp_lambda_decay ccp_patience ccp_random_init pair_weight
+proxy_weight positive_margin negative_margin margin mixed_precision jit_compile
+""".split()
+
+
+def configured(**values) -> ExperimentConfig:
+    return ExperimentConfig.from_dict(values)
+
+
+def names() -> list[str]:
+    return [flag.name for flag, _ in ExperimentConfig().items()]
+
+
+def test_names_are_unique_and_hold_the_fixed_ones():
+    assert len(names()) == len(set(names()))
+    assert set(FIXED_NAMES) <= set(names())
+
+
+def test_defaults_are_valid_and_stay_valid_once_resolved():
+    config = ExperimentConfig()
+    config.validate()
+    config.resolve().validate()
+    assert config.resolve().resolve() == config.resolve()
+
+
+def test_every_default_is_of_its_kind():
+    for flag, value in ExperimentConfig().items():
+        assert value == flag.default
+        flag.check(value)
+        assert flag.parse(flag.format(value)) == value, flag.name
+
+
+def test_sections_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ExperimentConfig().data.dataset = "cub"  # type: ignore[misc]
+
+
+def is_valid(kind: Kind, value) -> bool:
+    try:
+        kind.check(value)
+    except ValueError:
+        return False
+    return True
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    st.one_of(
+        st.tuples(st.just(Number()), st.floats(allow_nan=False, allow_infinity=False)),
+        st.tuples(st.just(Integer(-5)), st.integers(-5)),
+        st.tuples(st.just(Integers()), st.sets(st.integers(1), max_size=5).map(sorted).map(tuple)),
+        st.tuples(st.just(Text()), st.text(min_size=1).filter(lambda text: is_valid(Text(), text))),
+        st.tuples(st.just(Switch()), st.booleans()),
+    )
+)
+def test_text_gives_back_the_exact_value(kind_and_value):
+    kind, value = kind_and_value
+    assert kind.parse(kind.format(value)) == value
+
+
+@pytest.mark.parametrize(
+    "kind, text",
+    [
+        (Integer(0), "1.0"),
+        (Integer(0), ""),
+        (Integer(0, 5), "6"),
+        (Number(), "nan"),
+        (Number(), "inf"),
+        (Number(), "1,5"),
+        (Number(above=0), "0"),
+        (Number(low=0, below=1), "1"),
+        (Switch(), "maybe"),
+        (Choice(("a", "b")), "c"),
+        (Integers(), "1,1"),
+        (Integers(), "1,,2"),
+        (Integers(), "0,1"),
+        (Text(), " "),
+    ],
+)
+def test_text_of_no_valid_value_is_refused(kind, text):
+    with pytest.raises(ValueError, match="^expected "):
+        kind.parse(text)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"loss": "contrastive", "negative_margin": 0.1 + 0.2, "overwrite": True, "horizontal_flip": False},
+        {"pool_size": 3, "ccp_random_init": True, "pair_normalization": "unit", "proxy_anchor": False},
+        {"data_dir": "/images of #1/ünd, more=", "recall_at": (), "map_at": (1, 10, 100)},
+        {"mixed_precision": "mixed_float16", "learning_rate": 1e-17, "ccp_max_iterations": 3},
+    ],
+)
+def test_flagfile_round_trip(tmp_path, values):
+    config = configured(**values)
+    file = tmp_path / "config.cfg"
+    file.write_text(flagfiles.to_flagfile(config), encoding="utf-8")
+    assert command_line.read([f"--flagfile={file}"]) == config
+
+
+def test_dictionary_round_trip_through_json():
+    config = configured(dataset="cub", recall_at=(1, 10), margin=0.5, overwrite=True)
+    assert ExperimentConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(ConfigError, match="--epochs: unknown flag"):
+        configured(epochs=3)
+
+
+@pytest.mark.parametrize(
+    "values, named",
+    [
+        ({"seed": -1}, "--seed=-1: expected an integer, at least 0"),
+        ({"seed": 1.5}, "--seed=1.5"),
+        ({"seed": True}, "--seed=True"),
+        ({"overwrite": 1}, "--overwrite"),
+        ({"dataset": ""}, "--dataset="),
+        ({"learning_rate": float("nan")}, "--learning_rate=nan"),
+        ({"learning_rate": 0.0}, "--learning_rate=0: expected a number, above 0"),
+        ({"crop_area_min": 1.5}, "--crop_area_min=1.5: expected a number, above 0 and at most 1"),
+        ({"pooling": "sum"}, "--pooling=sum: expected one of average, max, both"),
+        ({"recall_at": (4, 2)}, "--recall_at=4,2: expected increasing"),
+        (
+            {"crop_area_min": 0.9, "crop_area_max": 0.5},
+            "--crop_area_min=0.9: expected at most --crop_area_max=0.5",
+        ),
+        (
+            {"image_size": 64, "test_shorter_side": 60},
+            "--test_shorter_side=60: expected at least --image_size=64",
+        ),
+        ({"fold": 1, "validation_fraction": 0.2}, "--validation_fraction=0.2 contradicts --fold=1"),
+        ({"fold": 5, "num_folds": 4}, "--fold=5: expected at most --num_folds=4"),
+        ({"num_folds": 4}, "--num_folds=4 needs --fold"),
+        ({"validation_fraction": 0.0}, "--validation_fraction=0"),
+        ({"monitor": "accuracy"}, "--monitor=accuracy: expected one of map_at_r"),
+        ({"monitor": "recall_at_3"}, "--monitor=recall_at_3: expected 3 to be listed in --recall_at"),
+        ({"ccp_monitor": "map_at_9"}, "--ccp_monitor=map_at_9: expected 9 to be listed in --map_at"),
+        ({"ccp_step_at_batch": True, "ccp_monitor": "map_at_r"}, "expected loss with --ccp_step_at_batch"),
+        (
+            {"ccp_min_iterations": 5, "ccp_max_iterations": 4},
+            "--ccp_max_iterations=4: expected at least --ccp_min",
+        ),
+        ({"warm_up_learning_rate": 0.1}, "--warm_up_learning_rate=0.1 needs --warm_up_epochs"),
+        ({"momentum": 0.5}, "--momentum=0.5: it does nothing with --optimizer=adam"),
+        (
+            {"plateau_factor": 0.1},
+            "--plateau_factor=0.1: it does nothing with --learning_rate_schedule=constant",
+        ),
+        (
+            {"ccp_patience": 5, "ccp_reset_rule": "fixed"},
+            "--ccp_patience=5: it does nothing with --ccp_reset_rule",
+        ),
+        ({"tensorboard": False, "tensorboard_panels": 3}, "it does nothing with --tensorboard=false"),
+        ({"proxies_per_class": 0}, "--proxies_per_class=0 contradicts --loss=ccp/contrastive"),
+        ({"loss": "nothing"}, "--loss=nothing: 'nothing'"),
+        ({"loss": "contrastive/ccp"}, "--loss=contrastive/ccp"),
+        (
+            {"margin": 0.5},
+            "--margin=0.5: expected it to be left out, as no loss in --loss=ccp/contrastive takes it",
+        ),
+        ({"loss": "contrastive", "pair_weight": 0.5}, "--pair_weight=0.5: expected it to be left out"),
+        ({"loss": "contrastive", "pool_size": 3}, "--pool_size=3: expected it with ccp/..."),
+        ({"dataset": "mnist"}, "--dataset=mnist"),
+        ({"dataset": "image_folder"}, "--data_dir"),
+        ({"dataset": "image_folder", "data_dir": "/nonexistent"}, "--data_dir=/nonexistent"),
+        ({"dataset": "cub"}, "--dataset=cub"),
+        ({"backbone": "vgg"}, "--backbone=vgg"),
+        ({"backbone": "bn_inception"}, "--backbone=bn_inception"),
+        ({"backbone_weights": "places"}, "--backbone_weights=places"),
+    ],
+)
+def test_validation_names_the_flag(values, named):
+    with pytest.raises(UserError) as error:
+        configured(**values).validate()
+    assert named in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"monitor": "recall_at_4"},
+        {"monitor": "precision_at_10", "precision_at": (10,)},
+        {"loss": "original_contrastive", "margin": 0.5},
+        {"loss": "contrastive", "monitor_split": "test", "validation_fraction": 0.0},
+        {"fold": 2, "num_folds": 3},
+        {"optimizer": "sgd", "momentum": 0.5},
+        {"warm_up_epochs": 1, "warm_up_learning_rate": 1e-3},
+        {"ccp_step_at_batch": True},
+        {"mixed_precision": "mixed_float16"},
+    ],
+)
+def test_valid_combinations_stay_valid_once_resolved(values):
+    config = configured(**values)
+    config.validate()
+    config.resolve().validate()
+
+
+@pytest.mark.parametrize(
+    "values, resolved",
+    [
+        ({}, {"validation_fraction": 0.25, "num_folds": None, "backbone_weights": "imagenet"}),
+        ({"fold": 1}, {"validation_fraction": None, "num_folds": 4}),
+        ({"monitor_split": "test"}, {"validation_fraction": 0.0}),
+        ({"image_size": 227}, {"test_shorter_side": 256}),
+        ({"backbone": "cifar_resnet"}, {"image_size": 32, "backbone_weights": "random"}),
+        ({"monitor": "precision_at_1"}, {"ccp_monitor": "precision_at_1", "ccp_stop_at_min": False}),
+        ({"ccp_step_at_batch": True}, {"ccp_monitor": "loss", "ccp_stop_at_min": True}),
+        ({"loss": "contrastive"}, {"ccp_monitor": None, "ccp_stop_at_min": None}),
+        ({"warm_up_epochs": 1, "learning_rate": 0.5}, {"warm_up_learning_rate": 0.5}),
+    ],
+)
+def test_what_resolving_fills_in(values, resolved):
+    found = configured(**values).resolve().to_dict()
+    assert {name: found[name] for name in resolved} == resolved
+
+
+def test_folders_become_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert configured(data_dir="images").resolve().data.data_dir == str(tmp_path / "images")
+
+
+def test_only_monitoring_the_test_classes_is_warned_about():
+    assert ExperimentConfig().warnings() == ()
+    (warning,) = configured(monitor_split="test").warnings()
+    assert warning.startswith("--monitor_split=test")
+
+
+def test_loss_flags_are_the_parameters_of_the_losses():
+    specs = {**losses.LOSSES, **losses.WRAPPERS}.values()
+    parameters = {parameter for spec in specs for parameter in spec.parameters}
+    assert parameters == {flag.name for flag in flags_of(ExperimentConfig().loss)} - {"loss"}
+
+
+def test_a_bare_switch_of_a_choice_means_its_on_value():
+    kind = SwitchedChoice(("none", "some", "all"), on="all", off="none")
+    assert [kind.parse(text) for text in ("true", "false", "some")] == ["all", "none", "some"]
+
+
+def test_absl_flags_are_known_to_the_configuration_only():
+    package = Path(command_line.__file__).parents[1]
+    for file in package.rglob("*.py"):
+        if file.parent.name != "config":
+            imported = [
+                node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)
+            ]
+            absl = [alias.name for node in imported if node.module == "absl" for alias in node.names]
+            assert "flags" not in absl, file
+            assert "absl.flags" not in file.read_text(), file

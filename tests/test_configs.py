@@ -1,0 +1,145 @@
+"""The configurations that the project ships."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ccp_dml.config import ExperimentConfig, command_line, flagfiles
+from ccp_dml.config.fields import flags_of
+from ccp_dml.errors import UserError
+
+FOLDER = Path(__file__).parents[1] / "configs"
+TOP_LEVEL = sorted(FOLDER.glob("*.cfg"))
+ALL = sorted(FOLDER.rglob("*.cfg"))
+
+
+def read(name: str) -> ExperimentConfig:
+    return command_line.read([f"--flagfile={FOLDER / name}.cfg"])
+
+
+def test_the_promised_ones_are_there():
+    assert {"emoji", "emoji_contrastive", "cub", "cars196", "sop", "inshop"} <= {
+        file.stem for file in TOP_LEVEL
+    }
+
+
+@pytest.mark.parametrize("file", ALL, ids=lambda file: str(file.relative_to(FOLDER)))
+def test_each_one_can_be_read(file):
+    assert command_line.read([f"--flagfile={file}"]) != ExperimentConfig()
+
+
+@pytest.mark.parametrize("file", TOP_LEVEL, ids=lambda file: file.stem)
+def test_the_header_says_what_it_is(file):
+    header = re.match(r"(#.*\n)+", file.read_text(encoding="utf-8"))
+    assert header is not None
+    for word in ("Protocol:", "Source:", "Expected:", f"python train.py --flagfile=configs/{file.name}"):
+        assert word in header[0]
+
+
+@pytest.mark.parametrize("name", ["emoji", "emoji_contrastive"])
+def test_the_built_in_ones_run_as_they_are(name):
+    config = command_line.parse([f"--flagfile={FOLDER / name}.cfg"])
+    assert config.run.run_dir is not None
+    assert re.fullmatch(rf"runs/{name}-\d{{8}}-\d{{6}}", config.run.run_dir)
+
+
+@pytest.mark.parametrize("name", ["cub", "cars196", "sop", "inshop"])
+def test_those_without_data_say_what_to_get(name):
+    with pytest.raises(UserError, match="--data"):
+        command_line.parse([f"--flagfile={FOLDER / name}.cfg"])
+
+
+@pytest.mark.parametrize("name", ["cub", "cars196", "sop", "inshop"])
+def test_those_of_the_paper_are_valid_but_for_what_is_missing(name):
+    present = {"dataset": "emoji", "backbone": "efficientnet_lite0"}
+    read(name).replace(**present).validate()
+
+
+def test_the_emoji_configurations_differ_in_the_loss_only():
+    with_ccp, base = read("emoji").to_dict(), read("emoji_contrastive").to_dict()
+    different = {name for name in base if base[name] != with_ccp[name]}
+    config = ExperimentConfig()
+    of_ccp = {flag.name for flag in (*flags_of(config.loss), *flags_of(config.projection))}
+    assert {"loss"} <= different <= of_ccp
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("cub", {"steps_per_epoch": 25, "proxies_per_class": 8, "pool_size": 12, "negative_margin": 0.3841}),
+        (
+            "cars196",
+            {"steps_per_epoch": 25, "proxies_per_class": 8, "pool_size": 12, "negative_margin": 0.5409},
+        ),
+        ("sop", {"steps_per_epoch": 250, "proxies_per_class": 4, "pool_size": 7, "negative_margin": 0.513}),
+        (
+            "inshop",
+            {"steps_per_epoch": 250, "proxies_per_class": 4, "pool_size": 7, "negative_margin": 0.513},
+        ),
+    ],
+)
+def test_the_paper_is_followed(name, expected):
+    expected |= {
+        "dataset": name,
+        "loss": "ccp/contrastive",
+        "backbone": "bn_inception",
+        "image_size": 227,
+        "embedding_size": 128,
+        "classes_per_batch": 8,
+        "samples_per_class": 4,
+        "learning_rate": 1e-5,
+        "weight_decay": 1e-4,
+        "clip_norm": 10,
+        "clip_value": 10,
+        "patience": 60,
+        "ccp_lambda": 2e-4,
+        "ccp_patience": 3,
+        "num_folds": 4,
+    }
+    found = read(name).to_dict()
+    assert {flag: found[flag] for flag in expected} == expected
+
+
+def test_includes_are_relative_to_the_including_file(tmp_path, monkeypatch):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "top.cfg").write_text("--flagfile=b/inner.cfg\n--seed=2\n")
+    (tmp_path / "a" / "b" / "inner.cfg").write_text("// comment\n\n  --seed=1\n--flagfile=../leaf.cfg\n")
+    (tmp_path / "a" / "leaf.cfg").write_text("# comment\n--patience=7")
+    monkeypatch.chdir(tmp_path)
+    texts = [argument.text for argument in flagfiles.expand(["--flagfile=a/top.cfg", "--seed=3"])]
+    assert texts == ["--seed=1", "--patience=7", "--seed=2", "--seed=3"]
+    config = command_line.read(["--flagfile", "a/top.cfg", "--seed", "3"])
+    assert (config.run.seed, config.training.patience) == (3, 7)
+
+
+def test_a_file_may_be_included_twice(tmp_path):
+    (tmp_path / "leaf.cfg").write_text("--seed=1")
+    (tmp_path / "top.cfg").write_text("--flagfile=leaf.cfg\n--flagfile=leaf.cfg")
+    assert len(flagfiles.expand([f"--flagfile={tmp_path}/top.cfg"])) == 2
+
+
+@pytest.mark.parametrize(
+    "content, problem",
+    [
+        ("--flagfile=top.cfg", "includes itself"),
+        ("--flagfile=back.cfg", "includes itself"),
+        ("\n--flagfile=none.cfg", "top.cfg, line 2: --flagfile="),
+        ("--flagfile=.", "Is a directory"),
+        ("--flagfile=", "expected a file name"),
+        ("--flagfile=binary.cfg", "not a text file"),
+        ("--seed=1\n--sed=2", "top.cfg, line 2: --sed: unknown flag; did you mean --seed?"),
+        ("--seed=one", "top.cfg, line 1: --seed=one: expected an integer"),
+        ("seed=1", "top.cfg, line 1: seed=1: unexpected argument"),
+    ],
+)
+def test_a_mistake_in_a_flagfile_names_the_file(tmp_path, content, problem):
+    (tmp_path / "top.cfg").write_text(content)
+    (tmp_path / "back.cfg").write_text("--flagfile=top.cfg")
+    (tmp_path / "binary.cfg").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError) as error:
+        command_line.read([f"--flagfile={tmp_path}/top.cfg"])
+    assert problem in str(error.value)
+    assert "top.cfg" in str(error.value)

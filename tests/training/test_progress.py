@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import csv
+import io
+
+import tensorflow as tf
+
+from ccp_dml.training.metrics_csv import MetricsCsv
+from ccp_dml.training.progress import Progress, _duration
+
+
+def _run(callback: tf.keras.callbacks.Callback, epochs: range) -> None:
+    callback.set_params({"epochs": epochs.stop, "steps": 4, "verbose": 0})
+    callback.on_train_begin()
+    for epoch in epochs:
+        callback.on_epoch_begin(epoch)
+        for step in (1, 3):
+            callback.on_train_batch_end(step, {"loss": 0.25, "images_per_second": 123.4})
+        callback.on_epoch_end(epoch, {"loss": 0.25, "val_map_at_r": 0.5 + epoch, "other": 1})
+
+
+def test_plain_lines():
+    stream = io.StringIO()
+    _run(Progress(stream=stream), range(2, 4))
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("epoch 3/4 ")
+    assert "loss 0.25  val_map_at_r 2.5  (at most 0 s left)" in lines[0]
+    assert "other" not in lines[0]
+
+
+def test_bar_on_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    _run(Progress(), range(1))
+    out = capsys.readouterr().out
+    assert "2/4 [====" in out
+    assert "loss: 0.2500 - images/s: 123.4" in out
+    assert "ETA" in out
+    assert out.rstrip().splitlines()[-1].rpartition("\033[K")[2].startswith("epoch 1/1 ")
+
+
+def test_durations():
+    assert [_duration(s) for s in (5, 65, 3725)] == ["5 s", "1 min 05 s", "1 h 02 min"]
+
+
+def _rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_csv_drops_repeated_epochs_and_grows_columns(tmp_path):
+    path = tmp_path / "run" / "metrics.csv"
+    first = MetricsCsv(path)
+    first.on_train_begin()
+    for epoch in range(3):
+        first.on_epoch_begin(epoch)
+        first.on_epoch_end(epoch, {"loss": epoch / 10})
+    again = MetricsCsv(path)
+    again.on_train_begin()
+    for epoch in (2, 3):
+        again.on_epoch_begin(epoch)
+        again.on_epoch_end(epoch, {"loss": epoch * 1.0, "proxy_staleness": 0.5})
+    rows = _rows(path)
+    assert [(row["epoch"], row["loss"], row["proxy_staleness"]) for row in rows] == [
+        ("0", "0.0", ""),
+        ("1", "0.1", ""),
+        ("2", "2.0", "0.5"),
+        ("3", "3.0", "0.5"),
+    ]
+    assert [file.name for file in path.parent.iterdir()] == ["metrics.csv"]

@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ccp_dml.models.proxies import Proxies
+from ccp_dml.training.projection_options import ProjectionOptions
+from ccp_dml.training.projections import AlternatingProjections
+from ccp_dml.training.reset_rules import AtMost, FixedRule, PatienceRule, StalenessRule, make_reset_rule
+from ccp_dml.training.staleness import staleness
+
+CLASSES, SIZE, DRAWS = 3, 2, 11
+
+
+class Oracle:
+    """The algorithm in NumPy and plain loops, written from its description."""
+
+    def __init__(self, pool, per_class, weight, proxies, options, patience, limit):
+        self.pool, self.k, self.options, self.patience, self.limit = pool, per_class, options, patience, limit
+        self.weight, self.proxies = weight, proxies
+        self.t = self.n = self.stale = self.draws = 0
+        self.best = np.inf
+        self.solution = np.zeros_like(weight)
+        self.theta, self.p = np.zeros_like(weight), np.zeros_like(proxies)
+        self.images = np.full([per_class, CLASSES], -1)
+        if not options.random_init:
+            self.choose()
+
+    @property
+    def coefficient(self):
+        return 0.0 if self.t == 0 else self.options.coefficient * self.options.decay**self.t
+
+    def choose(self):
+        b = self.options.pool_size
+        count = self.k if b <= 1 else (b * self.k if b < self.k else b)
+        rows = [(self.draws + j) % DRAWS for j in range(count)]
+        self.draws += count
+        chosen = np.zeros([self.k, CLASSES, SIZE])
+        for c in range(CLASSES):
+            candidates = [self.pool[row, c].astype(np.float64) for row in rows]
+            covered = [self.p[k * CLASSES + c] for k in range(self.k)]
+            for k in range(self.k):
+                pick = k
+                if b > 1:
+                    far = [min(((x - y) ** 2).sum() for y in covered) for x in candidates]
+                    pick = int(np.argmax(far))
+                    covered.append(candidates[pick])
+                chosen[k, c] = candidates[pick]
+                self.images[k, c] = rows[pick] * CLASSES + c
+        self.proxies = chosen.reshape(-1, SIZE)
+
+    def update(self, score):
+        self.n += 1
+        if self.n < self.options.min_iterations:
+            return False
+        if self.patience is not None:
+            q = score if self.options.stop_at_min else -score
+            if q < self.best - 1e-5:
+                self.best, self.stale = q, 0
+                self.theta, self.p = self.weight.copy(), self.proxies.copy()
+            else:
+                self.stale += 1
+        due = self.patience is None or self.stale >= self.patience
+        if not (due or (self.limit is not None and self.n >= self.limit)):
+            return False
+        if self.patience is None:
+            self.theta, self.p = self.weight.copy(), self.proxies.copy()
+        self.t += 1
+        self.solution = self.theta
+        self.choose()
+        self.n = self.stale = 0
+        self.best = np.inf
+        return True
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 99),
+    per_class=st.integers(1, 3),
+    pool_size=st.sampled_from([0, 1, 2, 3, 5]),
+    min_iterations=st.integers(1, 3),
+    patience=st.sampled_from([None, 1, 2, 3]),
+    limit=st.sampled_from([None, 2, 5]),
+    decay=st.sampled_from([1.0, 0.5]),
+    random_init=st.booleans(),
+    stop_at_min=st.booleans(),
+)
+def test_state_machine(
+    seed, per_class, pool_size, min_iterations, patience, limit, decay, random_init, stop_at_min
+):
+    generator = np.random.default_rng(seed)
+    pool = generator.normal(size=[DRAWS, CLASSES, SIZE]).astype(np.float32)
+    start = generator.normal(size=[per_class * CLASSES, SIZE]).astype(np.float32)
+    options = ProjectionOptions(
+        coefficient=0.3, decay=decay, min_iterations=min_iterations, pool_size=pool_size,
+        random_init=random_init, stop_at_min=stop_at_min,
+    )  # fmt: skip
+    weight, proxies = tf.Variable([0.0, 0.0]), Proxies(CLASSES, per_class, SIZE)
+    proxies.embeddings.assign(start)
+    rule = make_reset_rule(
+        "fixed" if patience is None else "patience", patience=patience or 1, max_iterations=limit
+    )
+    machine = AlternatingProjections([weight], proxies, _draw_from(pool), options, reset_rule=rule)
+    machine.begin()
+    oracle = Oracle(pool, per_class, np.zeros(2), start.astype(np.float64), options, patience, limit)
+    for score in generator.integers(0, 6, size=14) / 10:
+        weight.assign(generator.normal(size=2))
+        proxies.embeddings.assign_add(generator.normal(size=start.shape).astype(np.float32))
+        oracle.weight, oracle.proxies = weight.numpy(), proxies.embeddings.numpy()
+        assert machine.update(float(score)) == oracle.update(score)
+        assert int(machine.instance) == oracle.t
+        assert (int(machine.validations), int(machine.stale)) == (oracle.n, oracle.stale)
+        assert int(machine.draws) == oracle.draws
+        assert float(machine.proximal_coefficient) == pytest.approx(oracle.coefficient)
+        np.testing.assert_allclose(machine.anchors[0], oracle.solution, rtol=1e-6)
+        np.testing.assert_allclose(proxies.embeddings, oracle.proxies, rtol=1e-6)
+        np.testing.assert_array_equal(machine.proxy_images, oracle.images)
+
+
+def _draw_from(pool):
+    def draw(first, count):
+        rows = np.arange(first, first + count) % len(pool)
+        return pool[rows], rows[:, None] * pool.shape[1] + np.arange(pool.shape[1])
+
+    return draw
+
+
+def _machine(**options) -> tuple[AlternatingProjections, tf.Variable, Proxies]:
+    weight, proxies = tf.Variable([3.0, 4.0]), Proxies(CLASSES, 2, SIZE)
+    pool = np.random.default_rng(0).normal(size=[DRAWS, CLASSES, SIZE]).astype(np.float32)
+    rule = options.pop("reset_rule", PatienceRule(1))
+    keywords = {name: options.pop(name) for name in ("embed_images", "track_staleness") if name in options}
+    machine = AlternatingProjections(
+        [weight], proxies, _draw_from(pool), ProjectionOptions(**options), reset_rule=rule, **keywords
+    )
+    return machine, weight, proxies
+
+
+def test_without_representatives_only_the_proximal_term_changes():
+    machine, weight, proxies = _machine(use_representative_proxy=False, coefficient=0.5)
+    before = proxies.embeddings.numpy()
+    machine.begin()
+    machine.update(0.5)
+    weight.assign([9.0, 9.0])
+    assert machine.update(0.4)
+    np.testing.assert_array_equal(proxies.embeddings, before)
+    np.testing.assert_array_equal(machine.anchors[0], [3.0, 4.0])
+    assert float(machine.proximal_coefficient) == 0.5
+    assert int(machine.draws) == 0
+    assert machine.best_proxies is None
+
+
+def test_weights_and_best_are_not_touched_by_a_reset():
+    machine, weight, _ = _machine()
+    machine.begin()
+    machine.update(0.5)
+    weight.assign([7.0, 7.0])
+    machine.update(0.1)
+    np.testing.assert_array_equal(weight, [7.0, 7.0])
+
+
+def test_noise_perturbs_the_solution_relative_to_its_size():
+    shape = [4000]
+    solutions = []
+    for _ in range(2):
+        weight = tf.Variable(tf.fill(shape, 2.0))
+        machine = AlternatingProjections(
+            [weight], None, None, ProjectionOptions(perturb_noise=0.1), reset_rule=FixedRule()
+        )
+        machine.begin()
+        machine.update(0.5)
+        solutions.append(machine.anchors[0].numpy())
+        np.testing.assert_array_equal(weight, np.full(shape, 2.0))
+        np.testing.assert_array_equal(machine.best_weights[0], np.full(shape, 2.0))
+    assert solutions[0].mean() == pytest.approx(2.0, abs=0.02)
+    assert solutions[0].std() == pytest.approx(0.2, rel=0.1)
+    np.testing.assert_array_equal(*solutions)
+
+
+def test_score_that_is_never_a_number_ends_at_the_last_point():
+    machine, weight, _ = _machine(reset_rule=PatienceRule(2))
+    machine.begin()
+    assert not machine.update(float("nan"))
+    weight.assign([1.0, 2.0])
+    assert machine.update(float("nan"))
+    np.testing.assert_array_equal(machine.anchors[0], [1.0, 2.0])
+
+
+def test_beginning_again_keeps_the_draws():
+    machine, _, _ = _machine(pool_size=4)
+    machine.begin()
+    machine.update(0.5)
+    machine.begin()
+    assert (int(machine.draws), int(machine.validations)) == (8, 0)
+    assert float(machine.best_score) == 1e16
+
+
+def test_checkpoint_holds_everything(tmp_path):
+    machine, weight, proxies = _machine()
+    machine.begin()
+    for score in (0.5, 0.6, 0.4):
+        weight.assign_add([1.0, 1.0])
+        machine.update(score)
+    path = tf.train.Checkpoint(machine=machine, proxies=proxies).save(str(tmp_path / "c"))
+    other, _, other_proxies = _machine()
+    restored = tf.train.Checkpoint(machine=other, proxies=other_proxies).restore(path)
+    restored.assert_existing_objects_matched().assert_consumed()
+    for a, b in zip(machine.variables, other.variables):
+        np.testing.assert_array_equal(a, b)
+    assert int(other.instance) == 1
+
+
+def test_pool_is_required():
+    with pytest.raises(ValueError, match="draw_pool"):
+        AlternatingProjections([], Proxies(2, 1, 2), None)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"coefficient": -1.0}, {"decay": 0.0}, {"min_iterations": 0}, {"perturb_noise": -0.1}],
+)
+def test_bad_options(options):
+    with pytest.raises(ValueError, match=str(next(iter(options.values())))):
+        ProjectionOptions(**options)
+
+
+def test_staleness_rule_resets_when_images_have_moved():
+    moved = {"by": 0.0}
+    pool = np.random.default_rng(0).normal(size=[DRAWS, CLASSES, SIZE]).astype(np.float32)
+
+    def embed(images):
+        return pool.reshape(-1, SIZE)[images % (DRAWS * CLASSES)] + np.float32(moved["by"])
+
+    machine, _, proxies = _machine(reset_rule=StalenessRule(0.5), embed_images=embed)
+    machine.begin()
+    proxies.embeddings.assign_add(tf.ones_like(proxies.embeddings))  # the proxies as chosen count
+    assert not machine.update(0.5)
+    assert machine.last_staleness == pytest.approx(0.0, abs=1e-6)
+    assert not machine.update(0.1)
+    moved["by"] = 3.0
+    assert machine.update(0.9)
+    assert machine.last_staleness > 0.5
+
+
+def test_proxies_that_stand_for_no_image_are_stale():
+    machine, _, _ = _machine(
+        random_init=True,
+        reset_rule=StalenessRule(100.0),
+        embed_images=lambda images: np.zeros([len(images), 2]),
+    )
+    machine.begin()
+    assert machine.update(0.5)
+    assert machine.last_staleness == float("inf")
+    with pytest.raises(ValueError, match="embed_images"):
+        _machine()[0].measure_staleness()
+
+
+def test_staleness_by_loops():
+    generator = np.random.default_rng(3)
+    proxies, present = generator.normal(size=[6, 4]), generator.normal(size=[6, 4])
+    center = sum(proxies) / 6
+    moved = sum(np.sqrt(((p - x) ** 2).sum()) for p, x in zip(proxies, present))
+    spread = sum(np.sqrt(((p - center) ** 2).sum()) for p in proxies)
+    assert staleness(proxies, present) == pytest.approx(moved / spread, rel=1e-5)
+    assert staleness(100 * proxies, 100 * present) == pytest.approx(moved / spread, rel=1e-5)
+    assert staleness(proxies, 7 * proxies, "unit") == pytest.approx(0.0, abs=1e-6)
+    same = np.ones([3, 2])
+    assert staleness(same, same) == 0.0
+    assert staleness(same, 2 * same) == float("inf")
+    with pytest.raises(ValueError, match="compared"):
+        staleness(proxies, present[:3])
+
+
+def test_rules_by_name():
+    assert make_reset_rule("patience", patience=2) == PatienceRule(2)
+    assert make_reset_rule("staleness", staleness_threshold=0.2) == StalenessRule(0.2)
+    assert make_reset_rule("fixed", max_iterations=4) == AtMost(FixedRule(), 4)
+    assert not AtMost(FixedRule(), 4).uses_score
+    with pytest.raises(ValueError, match="'often'; one of patience, staleness, fixed"):
+        make_reset_rule("often")
+    for name, options in {
+        "patience": {"patience": 0},
+        "staleness": {"staleness_threshold": 0.0},
+        "fixed": {"max_iterations": 0},
+    }.items():
+        with pytest.raises(ValueError, match="expected"):
+            make_reset_rule(name, **options)

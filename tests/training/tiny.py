@@ -1,0 +1,151 @@
+"""A training run that is small enough to repeat many times in a test."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ccp_dml.losses.ccp import CCP
+from ccp_dml.losses.contrastive import Contrastive
+from ccp_dml.training.gradient_transforms import ProximalTerm, standard_transforms
+from ccp_dml.training.optimizer_groups import OptimizerGroups, VariableGroup
+from ccp_dml.training.optimizers import make_optimizer
+from ccp_dml.training.projection_options import ProjectionOptions
+from ccp_dml.training.projections import AlternatingProjections
+from ccp_dml.training.proxy_pool import ProxyPool
+from ccp_dml.training.reset_rules import make_reset_rule
+from ccp_dml.training.schedules import ReduceOnPlateau
+from ccp_dml.training.stopping import EarlyStopping
+from ccp_dml.training.trainer import Trainer
+from ccp_dml.training.warm_up import WarmUp
+
+CLASSES, PER_CLASS, INPUT, SIZE, BATCH = 4, 5, 6, 3, 8
+
+
+def images() -> tuple[np.ndarray, np.ndarray]:
+    """20 vectors of 4 classes and their labels."""
+    generator = np.random.default_rng(7)
+    labels = np.repeat(np.arange(CLASSES), PER_CLASS)
+    centers = generator.normal(size=[CLASSES, INPUT])
+    values = centers[labels] + 0.5 * generator.normal(size=[len(labels), INPUT])
+    return values.astype(np.float32), labels.astype(np.int32)
+
+
+def batches(first_step: int) -> tf.data.Dataset:
+    """An endless stream whose element is a function of the step."""
+    values, labels = (tf.constant(array) for array in images())
+
+    def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        picks = tf.random.stateless_uniform([BATCH], [3, step], 0, CLASSES * PER_CLASS, tf.int32)
+        return tf.gather(values, picks), tf.gather(labels, picks)
+
+    return tf.data.Dataset.counter(first_step).map(batch)
+
+
+def model(hidden: int = 5) -> tf.keras.Model:
+    """Backbone (dense and batch normalisation) and head, the same at every call."""
+    return tf.keras.Sequential(
+        [
+            tf.keras.layers.Dense(
+                hidden, kernel_initializer=_weights(1), name="backbone", input_shape=[INPUT]
+            ),
+            tf.keras.layers.BatchNormalization(name="normalization"),
+            tf.keras.layers.Dense(SIZE, use_bias=False, kernel_initializer=_weights(2), name="head"),
+        ]
+    )
+
+
+def _weights(seed: int) -> Any:
+    return tf.keras.initializers.GlorotNormal(seed=seed)
+
+
+def ccp_loss(proxies_per_class: int = 2) -> CCP:
+    """CCP around the contrastive loss, its proxies the same at every call."""
+    base = Contrastive(positive_margin=0.1, negative_margin=0.8)
+    loss = CCP(base, CLASSES, SIZE, proxies_per_class=proxies_per_class)
+    shape = loss.proxies.embeddings.shape
+    loss.proxies.embeddings.assign(tf.random.stateless_normal(shape, [5, 5]))
+    return loss
+
+
+def pool(network: tf.keras.Model) -> ProxyPool:
+    """A pool over the tiny images: draw j takes the j-th image of each class."""
+    values, _ = images()
+    rows = np.arange(CLASSES) * PER_CLASS
+
+    def draws(first: int, count: int) -> np.ndarray:
+        return rows + (np.arange(first, first + count) % PER_CLASS)[:, None]
+
+    return ProxyPool(draws, lambda picks: network(values[picks], training=False).numpy())
+
+
+class Scores:
+    """A validation score that rises and falls; a function of the weights and of nothing else."""
+
+    def __init__(self, network: tf.keras.Model) -> None:
+        self._network = network
+
+    def __call__(self) -> dict[str, float]:
+        total = sum(float(tf.reduce_sum(tf.abs(weight))) for weight in self._network.trainable_variables)
+        return {"map_at_r": float(np.sin(40.0 * total))}
+
+
+def trainer(
+    *,
+    optimizer: str = "adam",
+    patience: int | None = None,
+    projections: dict[str, Any] | None = None,
+    steps_per_epoch: int = 4,
+    reset_patience: int = 1,
+    reset_rule: str = "patience",
+    warm_up: tuple[int, float] | None = None,
+    **options: Any,
+) -> Trainer:
+    """A whole run: CCP, plateau schedule, early stopping, two optimizer groups."""
+    network, loss = model(), ccp_loss()
+    the_pool = pool(network)
+    instances = AlternatingProjections(
+        network.trainable_variables,
+        loss.proxies,
+        the_pool,
+        ProjectionOptions(**{"coefficient": 0.05, "pool_size": 4, **(projections or {})}),
+        reset_rule=make_reset_rule(reset_rule, patience=reset_patience),
+        embed_images=the_pool.embed_images,
+        normalization="lipschitz",
+        track_staleness=True,
+    )
+    proximal = ProximalTerm(network.trainable_variables, instances.anchors, instances.proximal_coefficient)
+    groups = [
+        VariableGroup(network.get_layer("backbone").trainable_variables),
+        VariableGroup(
+            network.get_layer("normalization").trainable_variables
+            + network.get_layer("head").trainable_variables
+        ),
+        VariableGroup(loss.trainable_variables, 3.0),
+    ]
+    frozen = network.get_layer("backbone").trainable_variables
+    defaults: dict[str, Any] = {
+        "warm_up": None if warm_up is None else WarmUp(warm_up[0], frozen, warm_up[1]),
+        "transforms": standard_transforms(proximal=proximal, weight_decay=1e-3, clip_norm=1.0),
+        "validate": Scores(network),
+        "schedule": ReduceOnPlateau(0.02, patience=2),
+        "stopping": EarlyStopping([*network.variables, *loss.trainable_variables], patience=patience),
+        "projections": instances,
+        "chunk_size": 3,
+    }
+    return Trainer(
+        network,
+        loss,
+        OptimizerGroups(functools.partial(make_optimizer, optimizer), groups, 0.02),
+        batches,
+        steps_per_epoch=steps_per_epoch,
+        **{**defaults, **options},
+    )
+
+
+def values(run: Trainer) -> list[np.ndarray]:
+    """All that a run has learned."""
+    return [variable.numpy() for variable in [*run.model.variables, *run.loss.trainable_variables]]

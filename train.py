@@ -1,0 +1,30 @@
+"""Trains, evaluates and exports an embedding model: `python train.py --flagfile=configs/emoji.cfg`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from ccp_dml import commands
+from ccp_dml.config import command_line
+from ccp_dml.run_directory import RunDirectory
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs the experiment that the flags describe, or prints their help."""
+    help_text = command_line.help_asked(arguments)
+    if help_text is not None:
+        print(help_text)
+        return
+    config = command_line.parse(arguments)
+    RunDirectory.of(config).check(config)
+    for warning in config.warnings():
+        commands.warn(warning)
+
+    from ccp_dml import experiment  # TensorFlow, which a mistake above must not wait for
+
+    experiment.train(config)
+
+
+if __name__ == "__main__":
+    sys.exit(commands.run(lambda: main(sys.argv[1:])))
