@@ -1,0 +1,173 @@
+"""What happens to gradients between the loss and the optimizer.
+
+A transform takes the gradients and their variables, in the same order, and returns the new gradients. A
+gradient of None (the variable does not take part in the loss) stays None. The order in which the library
+applies them is proximal term, weight decay, clipping by global norm, clipping by value;
+`standard_transforms` builds that list. All are tensor code that compiles with XLA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import tensorflow as tf
+
+Gradients = list[tf.Tensor | None]
+GradientTransform = Callable[[Gradients, Sequence[tf.Variable]], Gradients]
+
+
+class ProximalTerm:
+    """Adds `coefficient * (w - anchor)`, the gradient of `coefficient / 2 * |w - anchor|²`.
+
+    It pulls the weights towards the solution of the last problem instance; variables without an anchor (the
+    proxies) are left alone.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[tf.Variable],
+        anchors: Sequence[tf.Variable],
+        coefficient: float | tf.Variable,
+    ) -> None:
+        """Creates the term.
+
+        Args:
+            weights: the variables that are pulled.
+            anchors: the point of each, same order and shapes.
+            coefficient: non-negative scalar; a variable is read at every call.
+
+        Raises:
+            ValueError: if the numbers of weights and anchors differ.
+        """
+        if len(weights) != len(anchors):
+            raise ValueError(
+                f"ProximalTerm got {len(anchors)} anchors for {len(weights)} weights; "
+                "one for each weight is expected."
+            )
+        self._anchors = {weight.ref(): anchor for weight, anchor in zip(weights, anchors)}
+        self._coefficient = coefficient
+
+    def __call__(self, gradients: Gradients, variables: Sequence[tf.Variable]) -> Gradients:
+        """Returns the gradients with the term added."""
+
+        def pulled(gradient: tf.Tensor | None, variable: tf.Variable) -> tf.Tensor | None:
+            anchor = self._anchors.get(variable.ref())
+            if gradient is None or anchor is None:
+                return gradient
+            coefficient = tf.cast(self._coefficient, gradient.dtype)
+            return gradient + coefficient * (variable - anchor)
+
+        return [pulled(gradient, variable) for gradient, variable in zip(gradients, variables)]
+
+
+class WeightDecay:
+    """Adds `rate * w`, the gradient of `rate / 2 * |w|²`, except for excluded variables."""
+
+    def __init__(self, rate: float, exclude: Iterable[tf.Variable] = ()) -> None:
+        """Creates the transform.
+
+        Args:
+            rate: non-negative decay rate.
+            exclude: variables that are not decayed, matched by identity.
+
+        Raises:
+            ValueError: if the rate is negative.
+        """
+        if rate < 0:
+            raise ValueError(f"The weight decay is {rate}; a non-negative number is expected.")
+        self._rate = rate
+        self._excluded = {variable.ref() for variable in exclude}
+
+    def __call__(self, gradients: Gradients, variables: Sequence[tf.Variable]) -> Gradients:
+        """Returns the gradients with the decay added."""
+        return [
+            gradient
+            if gradient is None or variable.ref() in self._excluded
+            else gradient + tf.cast(self._rate, gradient.dtype) * variable
+            for gradient, variable in zip(gradients, variables)
+        ]
+
+
+class ClipByGlobalNorm:
+    """Scales all gradients by one factor so that their joint Euclidean norm is at most `norm`."""
+
+    def __init__(self, norm: float) -> None:
+        """Creates the transform.
+
+        Args:
+            norm: largest joint norm, positive.
+
+        Raises:
+            ValueError: if the norm is not positive.
+        """
+        if norm <= 0:
+            raise ValueError(f"The norm to clip gradients to is {norm}; a positive number is expected.")
+        self._norm = norm
+
+    def __call__(self, gradients: Gradients, variables: Sequence[tf.Variable]) -> Gradients:  # noqa: ARG002
+        """Returns the scaled gradients."""
+        clipped, _ = tf.clip_by_global_norm(gradients, self._norm)
+        return list(clipped)
+
+
+class ClipByValue:
+    """Limits every component of every gradient to [-value, value]."""
+
+    def __init__(self, value: float) -> None:
+        """Creates the transform.
+
+        Args:
+            value: largest magnitude, positive.
+
+        Raises:
+            ValueError: if the value is not positive.
+        """
+        if value <= 0:
+            raise ValueError(f"The value to clip gradients to is {value}; a positive number is expected.")
+        self._value = value
+
+    def __call__(self, gradients: Gradients, variables: Sequence[tf.Variable]) -> Gradients:  # noqa: ARG002
+        """Returns the limited gradients."""
+        return [
+            None if gradient is None else tf.clip_by_value(gradient, -self._value, self._value)
+            for gradient in gradients
+        ]
+
+
+def batch_normalization_variables(model: tf.keras.Model) -> list[tf.Variable]:
+    """Lists the weights of all BatchNormalization layers of a model, nested models included."""
+    kind = tf.keras.layers.BatchNormalization
+    return [weight for layer in model.submodules if isinstance(layer, kind) for weight in layer.weights]
+
+
+def standard_transforms(
+    *,
+    proximal: ProximalTerm | None = None,
+    weight_decay: float = 0.0,
+    exclude_from_decay: Iterable[tf.Variable] = (),
+    clip_norm: float | None = None,
+    clip_value: float | None = None,
+) -> list[GradientTransform]:
+    """Lists the transforms that are asked for, in the order in which they have to be applied.
+
+    Args:
+        proximal: the proximal term, if any.
+        weight_decay: decay rate; 0 leaves decay out.
+        exclude_from_decay: variables that are not decayed.
+        clip_norm: largest joint norm of the gradients; None leaves clipping by norm out.
+        clip_value: largest magnitude of a component; None leaves clipping by value out.
+
+    Returns:
+        Transforms to be applied one after the other.
+
+    Raises:
+        ValueError: if a number is out of its range.
+    """
+    transforms: list[GradientTransform] = [] if proximal is None else [proximal]
+    if weight_decay:
+        transforms.append(WeightDecay(weight_decay, exclude_from_decay))
+    if clip_norm is not None:
+        transforms.append(ClipByGlobalNorm(clip_norm))
+    if clip_value is not None:
+        transforms.append(ClipByValue(clip_value))
+    return transforms

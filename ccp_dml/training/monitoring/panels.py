@@ -1,0 +1,96 @@
+"""Pictures of queries and their nearest neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ccp_dml.evaluation.panels import retrieval_panel
+from ccp_dml.evaluation.search import nearest_neighbors
+from ccp_dml.training.monitoring.events import EventCallback, EventLog
+
+_TAG = "retrieval/nearest_neighbors"
+_DESCRIPTION = (
+    "A query per row, then its nearest neighbours: green, of the query's class; red and dashed, of another."
+)
+
+
+class RetrievalPanels(EventCallback):
+    """Shows the nearest neighbours of a few queries in the course of training, as an image of 'validation'.
+
+    Drawn after the first epoch, after every `every`-th, and at the end of training.
+
+    Args:
+        events: where to write.
+        embeddings: returns the present embeddings of the searched images, float [N, D], as the evaluation
+            compares them; the last validation's will do.
+        labels: int [N], classes of the searched images.
+        images: given indices [n], returns these n images, uint8 RGB [H, W, 3], of any size.
+        queries: indices of the queries, the rows of the picture.
+        neighbors: how many neighbours are shown; at most N - 1.
+        every: epochs between pictures.
+
+    Raises:
+        ValueError: if there is no query, a query is no index of `labels`, or a number is not positive.
+    """
+
+    def __init__(
+        self,
+        events: EventLog,
+        embeddings: Callable[[], npt.NDArray[np.float32]],
+        labels: npt.NDArray[np.integer[Any]],
+        images: Callable[[npt.NDArray[np.int64]], Sequence[npt.NDArray[np.uint8]]],
+        *,
+        queries: Sequence[int],
+        neighbors: int = 8,
+        every: int = 10,
+    ) -> None:
+        super().__init__(events)
+        self._embeddings, self._images = embeddings, images
+        self._labels = np.asarray(labels)
+        self._queries = np.asarray(queries, np.int64)
+        self._neighbors = min(neighbors, len(self._labels) - 1)
+        self._every = every
+        self._drawn_at: int | None = None
+        self._check()
+
+    def _check(self) -> None:
+        if self._neighbors < 1 or self._every < 1:
+            raise ValueError(
+                f"{self._neighbors} neighbours of {len(self._labels)} images every {self._every} epochs; "
+                "expected positive numbers and at least 2 images"
+            )
+        if self._queries.size == 0 or not np.all((self._queries >= 0) & (self._queries < len(self._labels))):
+            raise ValueError(
+                f"queries are {self._queries.tolist()}; expected indices below {len(self._labels)}"
+            )
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+        """Draws, if this epoch is due."""
+        if epoch == 0 or (epoch + 1) % self._every == 0:
+            self._draw()
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+        """Draws the last picture, unless the last epoch was due."""
+        if self._drawn_at != self.events.step:
+            self._draw()
+        self.events.flush()
+
+    def _draw(self) -> None:
+        self._drawn_at = self.events.step
+        embeddings = np.asarray(self._embeddings(), np.float32)
+        found, _ = nearest_neighbors(
+            embeddings[self._queries],
+            embeddings,
+            k=self._neighbors,
+            query_ids=self._queries,
+            gallery_ids=np.arange(len(embeddings)),
+        )
+        images = self._images(np.concatenate([self._queries, found.ravel()]))
+        queries, rest = images[: len(found)], images[len(found) :]
+        neighbors = [rest[row * self._neighbors :][: self._neighbors] for row in range(len(found))]
+        correct = self._labels[found] == self._labels[self._queries, np.newaxis]
+        self.events.image("validation", _TAG, retrieval_panel(queries, neighbors, correct), _DESCRIPTION)

@@ -1,0 +1,46 @@
+"""A copy of weights that can be taken, given back and checkpointed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+
+class WeightSnapshot(tf.Module):
+    """Non-trainable copies of variables, all zero until the first `take`.
+
+    Attributes:
+        values: the copies, in the order of the variables.
+    """
+
+    def __init__(self, variables: Sequence[tf.Variable], *, on_host: bool = True, name: str = "snapshot"):
+        """Makes the copies.
+
+        Args:
+            variables: what to copy; any shapes and dtypes.
+            on_host: keep the copies in host memory, where they cost an accelerator nothing. False for copies
+                that are read in every training step.
+            name: name of the module.
+        """
+        super().__init__(name=name)
+        self._variables = list(variables)
+        with tf.device("CPU:0" if on_host else None):
+            self.values = [
+                tf.Variable(tf.zeros(variable.shape, variable.dtype), trainable=False, name=f"{name}_{i}")
+                for i, variable in enumerate(self._variables)
+            ]
+
+    def take(self) -> None:
+        """Copies the variables as they are now."""
+        self.copy_from(self._variables)
+
+    def copy_from(self, values: Sequence[tf.Tensor | tf.Variable]) -> None:
+        """Stores other values of the same shapes instead of the variables' own."""
+        for copy, value in zip(self.values, values):
+            copy.assign(value)
+
+    def put_back(self) -> None:
+        """Gives the variables the stored values."""
+        for variable, copy in zip(self._variables, self.values):
+            variable.assign(copy)

@@ -1,0 +1,290 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from ccp_dml.training.checkpoints import Checkpoints
+from ccp_dml.training.chunks import ChunkRunner
+from ccp_dml.training.controllers import Controllers
+from ccp_dml.training.epoch_means import EpochMeans
+from ccp_dml.training.gradient_transforms import GradientTransform
+from ccp_dml.training.interruption import Interrupted, StopRequest
+from ccp_dml.training.loss_scaling import loss_scale_for_policy
+from ccp_dml.training.optimizer_groups import OptimizerGroups, distinct_variables, optimizer_of
+from ccp_dml.training.projections import AlternatingProjections
+from ccp_dml.training.schedules import Schedule
+from ccp_dml.training.stopping import EarlyStopping
+from ccp_dml.training.train_step import TrainedLoss, TrainStep
+from ccp_dml.training.warm_up import WarmUp
+
+Batches = Callable[[int], tf.data.Dataset]
+Validate = Callable[[], dict[str, float]]
+
+
+class Diverged(RuntimeError):
+    """The loss, the embeddings or the gradients are no longer finite numbers."""
+
+
+class Trainer:
+    """Trains a model and a loss, in epochs of a fixed number of steps.
+
+    At the end of an epoch, in this order: validation; early stopping, learning-rate schedule and projections
+    look at the score of this very epoch; callbacks; checkpoint. The checkpoint comes last so that a run that
+    is killed in between repeats the epoch's row of logs rather than losing it.
+
+    Callbacks are ordinary Keras callbacks; `on_train_batch_end` comes after every chunk of steps, with the
+    number of its last step. The epoch logs are the means over the epoch of `loss`, of its parts, of
+    `gradient_norm` (before clipping) and `embedding_norm`; `active_pairs` of the last batch; `learning_rate`
+    of the last step; `images_per_second`; `step`; with projections `problem_instance` and
+    `proximal_coefficient`, as they were during the epoch, and `proxy_staleness` where it was measured; and
+    the validation's scores, prefixed by `val_`.
+
+    Attributes:
+        model: the embedding model.
+        loss: the loss.
+        step: int64 variable, steps made since the beginning of the run.
+        diagnostics: what `loss.diagnostics` said of the last batch of the last epoch, as arrays.
+    """
+
+    def __init__(
+        self,
+        model: tf.keras.Model,
+        loss: TrainedLoss,
+        optimizer: OptimizerGroups,
+        batches: Batches,
+        *,
+        steps_per_epoch: int,
+        transforms: Sequence[GradientTransform] = (),
+        validate: Validate | None = None,
+        schedule: Schedule | None = None,
+        stopping: EarlyStopping | None = None,
+        projections: AlternatingProjections | None = None,
+        warm_up: WarmUp | None = None,
+        checkpoints: Checkpoints | None = None,
+        callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+        chunk_size: int = 10,
+        jit_compile: bool = False,
+    ) -> None:
+        """Puts the parts together; `restore` and `fit` come next.
+
+        Args:
+            model: images -> raw embeddings [B, D].
+            loss: what is minimised, with the trainable variables of the model and its own.
+            optimizer: groups that contain all of these variables.
+            batches: `batches(first_step)` gives the endless stream of (images, labels) from that step on.
+            steps_per_epoch: at least 1.
+            transforms: applied to the gradients in this order.
+            validate: scores the model after every epoch.
+            schedule: sets `optimizer.learning_rate` before every step; None leaves it to whoever changes it.
+            stopping: early stopping; its best weights are restored at the end.
+            projections: problem instances of CCP; its proximal term belongs into `transforms`.
+            warm_up: the first epochs, with frozen variables.
+            checkpoints: where to save after every epoch and on interruption.
+            callbacks: Keras callbacks.
+            chunk_size: steps per call into TensorFlow, at least 1. An interruption waits for the end of a
+                chunk.
+            jit_compile: compile loss and gradients with XLA.
+
+        Raises:
+            ValueError: if a number is below 1 or the distribution strategy has several replicas.
+        """
+        for name, number in {"steps_per_epoch": steps_per_epoch, "chunk_size": chunk_size}.items():
+            if number < 1:
+                raise ValueError(f"{name} is {number}; at least 1 is expected.")
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if replicas > 1:
+            raise ValueError(
+                f"The distribution strategy has {replicas} replicas; only one can be used so far."
+            )
+        self.model, self.loss = model, loss
+        self._optimizer, self._batches, self._validate = optimizer, batches, validate
+        self._transforms, self._jit_compile = list(transforms), jit_compile
+        self._controllers = Controllers(stopping=stopping, schedule=schedule, projections=projections)
+        self._warm_up = warm_up or WarmUp()
+        self._checkpoints, self._callbacks = checkpoints, list(callbacks)
+        self._steps_per_epoch = steps_per_epoch
+        self._chunk_size = 1 if self._controllers.every_step else chunk_size
+        self.step = tf.Variable(0, trainable=False, dtype=tf.int64, name="step")
+        self._loss_scale = loss_scale_for_policy()
+        self._runners: dict[bool, ChunkRunner] = {}
+        self._element_spec = batches(0).element_spec
+        self._means = EpochMeans(self._runner.scalars)
+        self.diagnostics: dict[str, npt.NDArray[np.float32]] = {}
+        if checkpoints is not None:
+            checkpoints.track(**self.state)
+
+    @property
+    def epoch(self) -> int:
+        """Number of whole epochs that are done."""
+        return int(self.step) // self._steps_per_epoch
+
+    @property
+    def best_epoch(self) -> int | None:
+        """Epoch (from 0) with the best score; None before the first score or without early stopping."""
+        return self._controllers.best_epoch
+
+    @property
+    def trace_count(self) -> int:
+        """How often the loop over steps was traced: once for the warm-up and once for the rest."""
+        return sum(runner.trace_count for runner in self._runners.values())
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Everything that has to survive a restart, by name."""
+        parts = {
+            "model": self.model,
+            "loss": self.loss,
+            "optimizer": self._optimizer,
+            "step": self.step,
+            "means": self._means,
+            "loss_scale": self._loss_scale,
+            **self._controllers.state,
+        }
+        return {name: part for name, part in parts.items() if isinstance(part, (tf.Module, tf.Variable))}
+
+    def restore(self) -> bool:
+        """Continues from the newest checkpoint; returns whether there is one.
+
+        Raises:
+            CheckpointError: if it belongs to another model, loss or optimizer.
+        """
+        return self._checkpoints is not None and self._checkpoints.restore() is not None
+
+    def fit(self, max_epochs: int) -> dict[str, list[float]]:
+        """Trains until `max_epochs` epochs are done since the beginning of the run, or earlier.
+
+        Then the best weights are restored, if there is early stopping. Called again after an interruption, it
+        goes on where it was.
+
+        Args:
+            max_epochs: largest number of epochs, those before a restart included.
+
+        Returns:
+            The logs of the epochs of this call: a list for each name.
+
+        Raises:
+            Interrupted: after SIGINT or SIGTERM, with the state saved at the last whole chunk.
+            Diverged: if the loss, the embeddings or the gradients are not finite.
+            ValueError: if a monitored score is not among the logs.
+        """
+        self.model.stop_training = False
+        callbacks = tf.keras.callbacks.CallbackList(
+            self._callbacks,
+            add_history=True,
+            model=self.model,
+            epochs=max_epochs,
+            steps=self._steps_per_epoch,
+            verbose=0,
+        )
+        with StopRequest() as request, optimizer_of(self.model, self._optimizer):
+            callbacks.on_train_begin()
+            iterator = iter(self._batches(int(self.step)))
+            while self.epoch < max_epochs and not self._stopped:
+                self._fit_epoch(iterator, callbacks, request)
+            self._controllers.end()
+            callbacks.on_train_end()
+        return self.model.history.history
+
+    @property
+    def _stopped(self) -> bool:
+        return bool(self.model.stop_training) or self._controllers.should_stop
+
+    @property
+    def _warming_up(self) -> bool:
+        return self.epoch < self._warm_up.epochs
+
+    def _fit_epoch(
+        self, iterator: Any, callbacks: tf.keras.callbacks.CallbackList, request: StopRequest
+    ) -> None:
+        epoch, warming_up = self.epoch, self._warming_up
+        if int(self.step) in (0, self._warm_up.epochs * self._steps_per_epoch):
+            self._controllers.begin()
+        callbacks.on_epoch_begin(epoch)
+        logs = self._train_epoch(iterator, callbacks, request)
+        if self._validate is not None:
+            logs.update({f"val_{name}": float(value) for name, value in self._validate().items()})
+        if not warming_up:
+            self._controllers.after_validation(epoch, logs)
+        callbacks.on_epoch_end(epoch, logs)
+        path = self._save()
+        if request.requested:
+            raise Interrupted(int(self.step), path)
+
+    def _save(self) -> str | None:
+        return None if self._checkpoints is None else self._checkpoints.save(int(self.step))
+
+    def _train_epoch(
+        self, iterator: Any, callbacks: tf.keras.callbacks.CallbackList, request: StopRequest
+    ) -> dict[str, Any]:
+        done, images, seconds = int(self.step) % self._steps_per_epoch, 0, 0.0
+        if not done:
+            self._means.reset()
+        runner, warming_up = self._runner, self._warming_up
+        while done < self._steps_per_epoch:
+            if images and request.requested:
+                raise Interrupted(int(self.step), self._save())
+            count = min(self._chunk_size, self._steps_per_epoch - done)
+            callbacks.on_train_batch_begin(done)
+            started = time.perf_counter()
+            sums, labels, embeddings = runner(iterator, count)
+            seconds += time.perf_counter() - started
+            images += count * int(embeddings.shape[0])
+            done += count
+            self._check_finite(sums)
+            self._means.add(sums, count)
+            logs = {**self._means.result(), "images_per_second": images / seconds}
+            callbacks.on_train_batch_end(done - 1, logs)
+            if not warming_up:
+                self._controllers.after_steps({name: value / count for name, value in sums.items()})
+        self._diagnose(labels, embeddings)
+        return {**logs, **self._present_state()}
+
+    def _check_finite(self, sums: dict[str, float]) -> None:
+        # The loss alone does not tell: hinges turn NaN embeddings into a loss of 0.
+        bad = [name for name, value in sums.items() if not np.isfinite(value)]
+        if bad:
+            step = int(self.step)
+            raise Diverged(f"Not finite at step {step}: {', '.join(bad)}. Try a lower learning rate.")
+
+    def _present_state(self) -> dict[str, Any]:
+        state = {"step": int(self.step), "learning_rate": float(self._optimizer.learning_rate)}
+        if "active_pairs" in self.diagnostics:
+            state["active_pairs"] = float(self.diagnostics["active_pairs"])
+        return {**state, **self._controllers.logs}
+
+    def _diagnose(self, labels: tf.Tensor, embeddings: tf.Tensor) -> None:
+        figures = self.loss.diagnostics(labels, embeddings)
+        self.diagnostics = {name: np.asarray(value) for name, value in figures.items()}
+
+    def _set_learning_rate(self, step: tf.Tensor) -> None:
+        if self._controllers.schedule is not None:
+            since_warm_up = tf.maximum(step - self._warm_up.epochs * self._steps_per_epoch, 0)
+            self._optimizer.learning_rate.assign(self._controllers.schedule(since_warm_up))
+
+    @property
+    def _runner(self) -> ChunkRunner:
+        warming_up = self._warming_up
+        if warming_up not in self._runners:
+            self._runners[warming_up] = self._make_runner(warming_up)
+        return self._runners[warming_up]
+
+    def _make_runner(self, warming_up: bool) -> ChunkRunner:
+        variables = distinct_variables([*self.model.trainable_variables, *self.loss.trainable_variables])
+        step = TrainStep(
+            self.model,
+            self.loss,
+            self._optimizer,
+            self._warm_up.trained(variables) if warming_up else variables,
+            transforms=self._transforms,
+            loss_scale=self._loss_scale,
+            learning_rate_scale=self._warm_up.learning_rate_multiplier if warming_up else 1.0,
+            jit_compile=self._jit_compile,
+        )
+        return ChunkRunner(step, self._element_spec, self.step, self._set_learning_rate)

@@ -1,0 +1,47 @@
+"""Warm-up: the first epochs train the embedding layer and the proxies, the backbone is frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """The first epochs of a run.
+
+    The learning-rate schedule, early stopping and the problem instances of alternating projections begin
+    after it. The rate of the run is only scaled while the warm-up lasts.
+
+    Attributes:
+        epochs: number of epochs, 0 for none.
+        frozen: variables that do not change meanwhile, usually those of the backbone.
+        learning_rate_multiplier: factor on the base learning rate meanwhile, positive.
+    """
+
+    epochs: int = 0
+    frozen: Sequence[tf.Variable] = field(default=(), repr=False)
+    learning_rate_multiplier: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0:
+            raise ValueError(f"The number of warm-up epochs is {self.epochs}; it cannot be negative.")
+        if not self.learning_rate_multiplier > 0:
+            raise ValueError(
+                f"The learning-rate multiplier of the warm-up is {self.learning_rate_multiplier}; "
+                "a positive number is expected."
+            )
+
+    def trained(self, variables: Sequence[tf.Variable]) -> list[tf.Variable]:
+        """Leaves the frozen variables out.
+
+        Raises:
+            ValueError: if nothing remains.
+        """
+        frozen = {variable.ref() for variable in self.frozen}
+        remaining = [variable for variable in variables if variable.ref() not in frozen]
+        if not remaining:
+            raise ValueError("All variables are frozen during the warm-up; some have to be trained.")
+        return remaining
