@@ -44,13 +44,13 @@ def _at(run: Mapping[str, Any], step: int) -> str:
 
 def _screening(measurements: Measurements) -> Iterator[str]:
     names = sorted({key.rsplit("/", 1)[0] for key in measurements if key.startswith("screen/")})
-    yield "| | MAP@R at 450 | 750 | 1050 | 1500 steps | peak (step) | instances | test MAP@R of the best validation epoch |"
+    yield "| | MAP@R at 200 | 400 | 800 | 1200 steps | peak (step) | instances | test MAP@R of the best validation epoch |"
     yield "|---|---|---|---|---|---|---|---|"
     rows = []
     for name in names:
         (run,) = _runs(measurements, name)
         step, peak = max(_test_curve(run), key=lambda point: point[1])
-        cells = [_at(run, s) for s in (450, 750, 1050, 1500)]
+        cells = [_at(run, s) for s in (200, 400, 800, 1200)]
         cells += [f"{peak:.1f} ({step})", str(run["instance"][-1] + 1), f"{run['test']['map_at_r']:.1f}"]
         rows.append((peak, f"| {name.removeprefix('screen/')} | " + " | ".join(cells) + " |"))
     for _, row in sorted(rows, reverse=True):

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ccp_dml.evaluation.inputs import Floats, Ints
 from ccp_dml.evaluation.metrics import RetrievalResult, evaluate_retrieval
-from ccp_dml.evaluation.search import Floats, Ints
 from ccp_dml.geometry.normalization import check_normalization, normalize
 
 

@@ -13,14 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ccp_dml.evaluation.blocks import DEFAULT_MEMORY_BYTES
-from ccp_dml.evaluation.search import (
-    Floats,
-    Ints,
-    as_embeddings,
-    iterate_neighbors,
-    nearest_member_ranks,
-    own_rows,
-)
+from ccp_dml.evaluation.inputs import Floats, Ints, as_cutoffs, as_embeddings, as_labels, own_rows
+from ccp_dml.evaluation.search import iterate_neighbors, nearest_member_ranks
 
 RECALL_AT = (1, 2, 4, 8)
 
@@ -135,7 +129,7 @@ def evaluate_retrieval(
         ValueError: on ill-shaped or non-finite input, a k below 1, or if no query has a positive.
     """
     queries = as_embeddings(queries, "queries")
-    query_labels = _labels(query_labels, len(queries), "query_labels")
+    query_labels = as_labels(query_labels, len(queries), "query_labels")
     own = own_rows(
         len(queries), len(queries if gallery is None else gallery), gallery is None, query_ids, gallery_ids
     )
@@ -149,8 +143,12 @@ def evaluate_retrieval(
             raise ValueError(f"queries have {queries.shape[1]} dimensions, the gallery {rows.shape[1]}")
         if gallery_labels is None:
             raise ValueError("a gallery needs gallery_labels")
-        labels = _labels(gallery_labels, len(rows), "gallery_labels")
-    cutoffs = _Cutoffs(_ks(recall_at, "recall_at"), _ks(precision_at, "precision_at"), _ks(map_at, "map_at"))
+        labels = as_labels(gallery_labels, len(rows), "gallery_labels")
+    cutoffs = _Cutoffs(
+        as_cutoffs(recall_at, "recall_at"),
+        as_cutoffs(precision_at, "precision_at"),
+        as_cutoffs(map_at, "map_at"),
+    )
     members = _ClassMembers(labels)
     own_counts = (own >= 0) & (labels[own] == query_labels)
     num_positives = members.count(query_labels) - own_counts
@@ -254,19 +252,3 @@ class _Columns:
             precision_at_k={k: counted(values) for k, values in self._precision.items()},
             map_at_k={k: counted(values) for k, values in self._map.items()},
         )
-
-
-def _ks(values: Iterable[int], name: str) -> tuple[int, ...]:
-    ks = tuple(sorted({int(k) for k in values}))
-    if ks and ks[0] < 1:
-        raise ValueError(f"{name} must hold numbers of at least 1, got {ks[0]}")
-    return ks
-
-
-def _labels(labels: Ints, size: int, name: str) -> Ints:
-    labels = np.asarray(labels)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.shape != (size,):
-        raise ValueError(f"{name} must have shape ({size},), one per embedding, got {labels.shape}")
-    return labels

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
-from ccp_dml.evaluation import search
+from ccp_dml.evaluation import kernels, search
 from ccp_dml.evaluation.blocks import plan_count, plan_search
 from ccp_dml.evaluation.search import nearest_neighbors
 
@@ -102,7 +102,7 @@ def test_tensor_float_32_is_off_inside_and_restored():
 
 def test_one_trace_serves_all_shapes():
     def traces() -> list[int]:
-        functions = (search._search_row, search._search_chunks, search._merge, search._rank)
+        functions = (kernels.search_row, kernels.search_chunks, kernels.merge, kernels.rank)
         return [function.experimental_get_tracing_count() for function in functions]
 
     rng = np.random.default_rng(0)
@@ -144,12 +144,12 @@ def test_all_intermediates_of_a_block_together_fit_the_bound(queries, gallery, d
     found = tf.TensorSpec([plan.queries, plan.candidates])
     found_indices = tf.TensorSpec([plan.queries, plan.candidates], tf.int32)
     if plan.chunk:
-        sizes = intermediate_bytes(search._search_chunks, block, tile, first, plan.candidates, plan.chunk)
+        sizes = intermediate_bytes(kernels.search_chunks, block, tile, first, plan.candidates, plan.chunk)
     else:
-        sizes = intermediate_bytes(search._search_row, block, tile, first, plan.candidates)
-    sizes += intermediate_bytes(search._merge, found, found_indices, found, found_indices)
+        sizes = intermediate_bytes(kernels.search_row, block, tile, first, plan.candidates)
+    sizes += intermediate_bytes(kernels.merge, found, found_indices, found, found_indices)
     rows, own = tf.TensorSpec([gallery, dimension]), tf.TensorSpec([plan.queries], tf.int32)
-    sizes += intermediate_bytes(search._rank, block, rows, found_indices, own, depth)
+    sizes += intermediate_bytes(kernels.rank, block, rows, found_indices, own, depth)
     assert max(sizes) <= sum(sizes) <= memory
     assert sum(sizes) >= memory / 8 or plan.queries == 512 or queries < 512  # and the bound is made use of
 
@@ -162,6 +162,6 @@ def test_all_intermediates_of_a_counting_block_together_fit_the_bound(gallery, m
     ignored = tf.TensorSpec([plan.queries, members + 1], tf.int32)
     threshold, position = tf.TensorSpec([plan.queries]), tf.TensorSpec([plan.queries], tf.int32)
     tile, first = tf.TensorSpec([129, plan.gallery]), tf.TensorSpec([], tf.int32)
-    sizes = intermediate_bytes(search._nearest_member, block, rows, listed)
-    sizes += intermediate_bytes(search._count_nearer, block, tile, first, threshold, position, ignored)
+    sizes = intermediate_bytes(kernels.nearest_member, block, rows, listed)
+    sizes += intermediate_bytes(kernels.count_nearer, block, tile, first, threshold, position, ignored)
     assert max(sizes) <= sum(sizes) <= memory

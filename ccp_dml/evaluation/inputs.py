@@ -1,0 +1,79 @@
+"""Checks of what a caller gives: embeddings, labels, ids, lists of k. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating[Any]]
+Ints = npt.NDArray[np.integer[Any]]
+
+# Squared norms up to here keep every score finite and above that of padding rows.
+_LARGEST_SQUARED_NORM = 1e36
+
+
+def as_embeddings(array: Floats, name: str) -> Floats:
+    """Checks embeddings and returns them as contiguous float32 [N, D]."""
+    array = np.ascontiguousarray(array, np.float32)
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(f"{name} must be a non-empty matrix [N, D], got shape {array.shape}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        squared_norms = np.einsum("nd,nd->n", array, array)
+    wrong = np.flatnonzero(~(squared_norms <= _LARGEST_SQUARED_NORM))
+    if wrong.size:
+        raise ValueError(
+            f"{name}: {wrong.size} of {len(array)} rows are not finite or too large, first row {wrong[0]}"
+        )
+    return array
+
+
+def own_rows(
+    num_queries: int,
+    num_gallery: int,
+    self_retrieval: bool,
+    query_ids: Ints | None,
+    gallery_ids: Ints | None,
+) -> Ints:
+    """Gallery index of each query's own row, -1 where it has none, int32 [Q]."""
+    if self_retrieval:
+        if gallery_ids is not None:
+            raise ValueError("gallery_ids were given without a gallery")
+        return np.arange(num_queries, dtype=np.int32)
+    if (query_ids is None) != (gallery_ids is None):
+        raise ValueError("query_ids and gallery_ids must be given together")
+    if query_ids is None or gallery_ids is None:
+        return np.full(num_queries, -1, np.int32)
+    query_ids, gallery_ids = np.asarray(query_ids).ravel(), np.asarray(gallery_ids).ravel()
+    if len(query_ids) != num_queries or len(gallery_ids) != num_gallery:
+        raise ValueError(
+            f"expected {num_queries} query_ids and {num_gallery} gallery_ids, "
+            f"got {len(query_ids)} and {len(gallery_ids)}"
+        )
+    order = np.argsort(gallery_ids, kind="stable")
+    ordered = gallery_ids[order]
+    repeated = np.flatnonzero(ordered[1:] == ordered[:-1])
+    if repeated.size:
+        raise ValueError(f"gallery_ids must be unique, id {ordered[repeated[0]]} occurs more than once")
+    place = np.minimum(np.searchsorted(ordered, query_ids), num_gallery - 1)
+    return np.where(ordered[place] == query_ids, order[place], -1).astype(np.int32)
+
+
+def as_cutoffs(values: Iterable[int], name: str) -> tuple[int, ...]:
+    """Checks a list of k and returns it ascending, without repetitions."""
+    ks = tuple(sorted({int(k) for k in values}))
+    if ks and ks[0] < 1:
+        raise ValueError(f"{name} must hold numbers of at least 1, got {ks[0]}")
+    return ks
+
+
+def as_labels(labels: Ints, size: int, name: str) -> Ints:
+    """Checks labels and returns them as int [N]."""
+    labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.shape != (size,):
+        raise ValueError(f"{name} must have shape ({size},), one per embedding, got {labels.shape}")
+    return labels

@@ -1,0 +1,112 @@
+"""Tensor code of the search: one block of queries against one tile of the gallery.
+
+Each function is traced once for all shapes, so that many sets and block sizes cost no retracing.
+A tile is [D + 1, gallery]: columns g, then -|g|^2.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+# Score of padding rows: below that of every real row, finite so that no product makes a NaN of it.
+PADDING_SCORE = -3e38
+
+_MATRIX = tf.TensorSpec([None, None], tf.float32)
+_INDICES = tf.TensorSpec([None, None], tf.int32)
+_VECTOR = tf.TensorSpec([None], tf.float32)
+_INDEX_VECTOR = tf.TensorSpec([None], tf.int32)
+_INTEGER = tf.TensorSpec([], tf.int32)
+
+
+def _scores(queries: tf.Tensor, tile: tf.Tensor) -> tf.Tensor:
+    """2 q.g - |g|^2 of all pairs [b, gallery]: the larger, the nearer."""
+    ones = tf.ones_like(queries[:, :1])
+    return tf.matmul(tf.concat([2.0 * queries, ones], axis=1), tile)
+
+
+@tf.function(input_signature=[_MATRIX, _MATRIX, _INTEGER, _INTEGER], autograph=False)
+def search_row(
+    queries: tf.Tensor, tile: tf.Tensor, first: tf.Tensor, count: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Scores and gallery indices [b, count] of the best rows of a tile, ascending by index."""
+    scores = _scores(queries, tile)
+    columns = tf.sort(tf.math.top_k(scores, count)[1], axis=1)
+    return tf.gather(scores, columns, batch_dims=1), first + columns
+
+
+@tf.function(input_signature=[_MATRIX, _MATRIX, _INTEGER, _INTEGER, _INTEGER], autograph=False)
+def search_chunks(
+    queries: tf.Tensor, tile: tf.Tensor, first: tf.Tensor, count: tf.Tensor, chunk: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """As `search_row`, in two stages; the tile's width is a multiple of `chunk`."""
+    size = tf.shape(queries)[0]
+    chunks = tf.reshape(_scores(queries, tile), [size, -1, chunk])
+    # In ascending order, so that among equal scores top_k still prefers the smaller gallery index.
+    selected = tf.sort(tf.math.top_k(tf.reduce_max(chunks, axis=2), count)[1], axis=1)
+    survivors = tf.reshape(tf.gather(chunks, selected, batch_dims=1), [size, -1])
+    places = tf.sort(tf.math.top_k(survivors, count)[1], axis=1)
+    columns = tf.gather(selected, places // chunk, batch_dims=1) * chunk + places % chunk
+    return tf.gather(survivors, places, batch_dims=1), first + columns
+
+
+@tf.function(input_signature=[_MATRIX, _INDICES, _MATRIX, _INDICES], autograph=False)
+def merge(
+    scores: tf.Tensor, indices: tf.Tensor, later_scores: tf.Tensor, later_indices: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The best of the candidates of earlier tiles and of a later one, ascending by index."""
+    all_scores = tf.concat([scores, later_scores], axis=1)
+    places = tf.sort(tf.math.top_k(all_scores, tf.shape(scores)[1])[1], axis=1)
+    all_indices = tf.concat([indices, later_indices], axis=1)
+    return tf.gather(all_scores, places, batch_dims=1), tf.gather(all_indices, places, batch_dims=1)
+
+
+@tf.function(input_signature=[_MATRIX, _MATRIX, _INDICES, _INDEX_VECTOR, _INTEGER], autograph=False)
+def rank(
+    queries: tf.Tensor, gallery: tf.Tensor, candidates: tf.Tensor, own: tf.Tensor, depth: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Ranks ascending candidates by squared difference: (indices, squared distances), both [b, depth]."""
+    size = tf.shape(gallery)[0]
+    rows = tf.gather(gallery, tf.minimum(candidates, size - 1))
+    squared = tf.reduce_sum(tf.math.squared_difference(rows, queries[:, tf.newaxis]), axis=2)
+    unwanted = (candidates >= size) | (candidates == own[:, tf.newaxis])
+    squared = tf.where(unwanted, np.float32(np.inf), squared)
+    negated, places = tf.math.top_k(-squared, depth)
+    indices = tf.gather(candidates, places, batch_dims=1)
+    return tf.where(tf.math.is_inf(negated), -1, indices), -negated
+
+
+@tf.function(input_signature=[_MATRIX, _MATRIX, _INDICES], autograph=False)
+def nearest_member(queries: tf.Tensor, gallery: tf.Tensor, members: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Score [b] and gallery index [b] of the nearest listed row of each query."""
+    rows = tf.gather(gallery, tf.maximum(members, 0))
+    scores = tf.linalg.matvec(rows, 2.0 * queries) - tf.reduce_sum(tf.square(rows), axis=2)
+    scores = tf.where(members < 0, PADDING_SCORE, scores)
+    place = tf.argmax(scores, axis=1, output_type=tf.int32)
+    return tf.reduce_max(scores, axis=1), tf.gather(members, place, batch_dims=1)
+
+
+@tf.function(input_signature=[_MATRIX, _MATRIX, _INTEGER, _VECTOR, _INDEX_VECTOR, _INDICES], autograph=False)
+def count_nearer(
+    queries: tf.Tensor,
+    tile: tf.Tensor,
+    first: tf.Tensor,
+    threshold: tf.Tensor,
+    position: tf.Tensor,
+    ignored: tf.Tensor,
+) -> tf.Tensor:
+    """Rows of a tile, int32 [b], that rank before (threshold, position) and are not ignored."""
+    scores = _scores(queries, tile)
+    width = tf.shape(tile)[1]
+    earlier = first + tf.range(width) < position[:, tf.newaxis]
+    threshold = threshold[:, tf.newaxis]
+    nearer = (scores > threshold) | ((scores == threshold) & earlier)
+    columns = ignored - first
+    inside = (ignored >= 0) & (columns >= 0) & (columns < width)
+    # Taken from the same comparison: a listed row can never rank before the nearest one because of rounding.
+    listed = tf.gather(nearer, tf.clip_by_value(columns, 0, width - 1), batch_dims=1) & inside
+    return _count_true(nearer) - _count_true(listed)
+
+
+def _count_true(values: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(tf.cast(values, tf.int32), axis=1)
