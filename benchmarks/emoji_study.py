@@ -3,9 +3,10 @@
     python -m benchmarks.emoji_study run [--phase screen|compare] [--jobs N] [--budget_minutes M]
     python -m benchmarks.emoji_study report
 
-`run` trains every run of a phase that is not finished yet, so it can be stopped and repeated. Each run is the
-documented command `python train.py --flagfile=configs/emoji.cfg` with some flags changed. The measurements of finished
-runs are collected in `benchmarks/emoji_study.json`; `report` makes the tables and the picture from that file alone.
+`run` trains every run of a phase that is not finished yet, so it can be stopped and repeated. Each run is
+the documented command `python train.py --flagfile=configs/emoji.cfg` with some flags changed. The
+measurements of finished runs are collected in `benchmarks/emoji_study.json`; `report` makes the tables and
+the picture from that file alone.
 
 Budget: 3 hours on 2 cores, with `--jobs 2 --threads 1`.
 """
@@ -133,7 +134,9 @@ def run_phase(runs: list[Run], jobs: int, threads: int, deadline: float) -> None
         started = time.monotonic()
         with (run.directory.parent / f"seed_{run.seed}.log").open("w") as log:
             status = subprocess.run(run.command(), cwd=PROJECT, env=environment, stdout=log, stderr=log)
-        outcome = "done" if status.returncode == 0 else f"failed with status {status.returncode}, see {log.name}"
+        outcome = (
+            "done" if status.returncode == 0 else f"failed with status {status.returncode}, see {log.name}"
+        )
         print(f"{run.name} seed {run.seed}: {outcome} in {time.monotonic() - started:.0f} s", flush=True)
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -163,18 +166,24 @@ def measurement(run: Run, results: dict[str, Any]) -> dict[str, Any]:
         "steps": [int(row["step"]) for row in rows],
         "instance": [int(float(row.get("problem_instance") or 0)) for row in rows],
         "validation_map_at_r": [round(100 * float(row["val_map_at_r"]), 3) for row in rows],
-        "test_map_at_r": [round(100 * float(v), 3) if (v := row.get("test_map_at_r")) else None for row in rows],
+        "test_map_at_r": [
+            round(100 * float(v), 3) if (v := row.get("test_map_at_r")) else None for row in rows
+        ],
     }
 
 
 def main() -> None:
     """Runs the study, or reports it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("action", choices=("run", "report"))
     parser.add_argument("--phase", choices=tuple(PHASES), action="append", help="default: all")
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time (default: 1)")
     parser.add_argument("--threads", type=int, default=2, help="threads of a run (default: 2)")
-    parser.add_argument("--budget_minutes", type=float, default=180, help="start no run after that (default: 180)")
+    parser.add_argument(
+        "--budget_minutes", type=float, default=180, help="start no run after that (default: 180)"
+    )
     arguments = parser.parse_args()
     if arguments.action == "run":
         runs = [run for phase in arguments.phase or PHASES for run in PHASES[phase]()]

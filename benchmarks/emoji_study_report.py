@@ -20,7 +20,10 @@ def write(measurements: Measurements, docs: Path) -> None:
     """Replaces the generated parts of docs/results.md and draws docs/emoji_curves.png."""
     path = docs / "results.md"
     text = path.read_text()
-    for name, lines in {"screening": _screening(measurements), "comparison": _comparison(measurements)}.items():
+    for name, lines in {
+        "screening": _screening(measurements),
+        "comparison": _comparison(measurements),
+    }.items():
         begin, end = _BEGIN.format(name=name), _END.format(name=name)
         head, rest = text.split(begin)
         _, tail = rest.split(end)
@@ -34,7 +37,9 @@ def _runs(measurements: Measurements, name: str) -> list[Mapping[str, Any]]:
 
 
 def _test_curve(run: Mapping[str, Any]) -> list[tuple[int, float]]:
-    return [(s, value) for s, value in zip(run["steps"], run["test_map_at_r"], strict=True) if value is not None]
+    return [
+        (s, value) for s, value in zip(run["steps"], run["test_map_at_r"], strict=True) if value is not None
+    ]
 
 
 def _at(run: Mapping[str, Any], step: int) -> str:
@@ -44,7 +49,7 @@ def _at(run: Mapping[str, Any], step: int) -> str:
 
 def _screening(measurements: Measurements) -> Iterator[str]:
     names = sorted({key.rsplit("/", 1)[0] for key in measurements if key.startswith("screen/")})
-    yield "| | MAP@R at 200 | 400 | 800 | 1200 steps | peak (step) | instances | test MAP@R of the best validation epoch |"
+    yield "| | MAP@R at 200 | 400 | 800 | 1200 steps | peak (step) | instances | best validation epoch |"
     yield "|---|---|---|---|---|---|---|---|"
     rows = []
     for name in names:
@@ -102,7 +107,12 @@ def _draw(measurements: Measurements, path: Path) -> None:
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 3.8), sharey=False, layout="constrained")
     for name, label in _METHODS.items():
         for index, run in enumerate(_runs(measurements, name)):
-            style = {"color": _COLORS[name], "alpha": 0.8, "linewidth": 1.4, "label": None if index else label}
+            style = {
+                "color": _COLORS[name],
+                "alpha": 0.8,
+                "linewidth": 1.4,
+                "label": None if index else label,
+            }
             axes[0].plot(*zip(*_test_curve(run), strict=True), **style)
             axes[1].plot(run["steps"], run["validation_map_at_r"], **style)
     for axis, title in zip(axes, ("unseen test classes", "held-out training classes"), strict=True):

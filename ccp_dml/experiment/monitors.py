@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from ccp_dml.data.image_collection import ImageCollection
+from ccp_dml.data.permutations import IntArray
 from ccp_dml.data.pipeline import inference_batches
 from ccp_dml.data.preprocessing import TestPreprocessing
 from ccp_dml.evaluation.embedding import Evaluation
@@ -143,13 +145,15 @@ class Monitors:
         )
 
 
-def pixels(images: ImageCollection, indices: np.ndarray, preprocessing: TestPreprocessing) -> np.ndarray:
-    """Images of a collection for a person to look at: uint8 [n, S, S, 3]."""
+def pixels(
+    images: ImageCollection, indices: IntArray, preprocessing: TestPreprocessing
+) -> list[npt.NDArray[np.uint8]]:
+    """Images of a collection for a person to look at: uint8 RGB [S, S, 3] each."""
     batches = inference_batches(images, preprocessing, 256, indices)
-    return np.concatenate([np.rint(batch).astype(np.uint8) for batch in batches.as_numpy_iterator()])
+    return [image for batch in batches.as_numpy_iterator() for image in np.rint(batch).astype(np.uint8)]
 
 
-def _whole_classes(labels: np.ndarray, most: int) -> np.ndarray:
+def _whole_classes(labels: IntArray, most: int) -> IntArray:
     """Indices of all images of evenly spread classes: about `most` images, at least one class."""
     num_classes = int(labels.max()) + 1
     count = max(1, min(num_classes, most * num_classes // len(labels)))

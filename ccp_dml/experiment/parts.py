@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from ccp_dml.config import ExperimentConfig
@@ -18,10 +17,12 @@ from ccp_dml.config.sections import (
     TrainingConfig,
 )
 from ccp_dml.data.image_collection import ImageCollection
+from ccp_dml.data.permutations import IntArray
 from ccp_dml.data.pipeline import inference_batches, training_batches
 from ccp_dml.data.preprocessing import TestPreprocessing, TrainPreprocessing
 from ccp_dml.data.sampling import MPerClassSampler, OnePerClassSampler
 from ccp_dml.evaluation.embedding import Embedder
+from ccp_dml.evaluation.inputs import Floats
 from ccp_dml.losses import registry as losses
 from ccp_dml.losses.base import MetricLoss
 from ccp_dml.models.embedding_model import backbone_variables, batch_norm_variables, build_embedding_model
@@ -91,22 +92,23 @@ def make_batches(config: ExperimentConfig, images: ImageCollection) -> Callable[
 
 
 def make_optimizer_groups(config: TrainingConfig, model: tf.keras.Model, loss: MetricLoss) -> OptimizerGroups:
-    """The optimizer; proxies have a learning-rate multiplier of their own."""
+    """The optimizer: the same for backbone, head and proxies, the last with a learning-rate multiplier."""
     options: dict[str, Any] = {}
     if config.optimizer in OPTIMIZERS_WITH_MOMENTUM:
         options["momentum"] = config.momentum
     if config.optimizer in OPTIMIZERS_WITH_MOMENTS:
         options |= {"beta_1": config.beta_1, "beta_2": config.beta_2}
-    proxies: Sequence[tf.Variable] = [] if loss.proxies is None else loss.proxies.trainable_variables
-    apart = {variable.ref() for variable in proxies}
+    proxies = [] if loss.proxies is None else list(loss.proxies.trainable_variables)
+    multiplier = 1.0 if loss.proxies is None else loss.proxies.learning_rate_multiplier
+    # The backbone apart: while a warm-up freezes it, its optimizer must not count the steps.
+    backbone = backbone_variables(model)
+    apart = {variable.ref() for variable in (*proxies, *backbone)}
     others = [
         variable
         for variable in (*model.trainable_variables, *loss.trainable_variables)
         if variable.ref() not in apart
     ]
-    groups = [VariableGroup(others)]
-    if loss.proxies is not None:
-        groups.append(VariableGroup(list(proxies), loss.proxies.learning_rate_multiplier))
+    groups = [VariableGroup(backbone), VariableGroup(others), VariableGroup(proxies, multiplier)]
     make = functools.partial(make_optimizer, config.optimizer, **options)
     return OptimizerGroups(make, groups, config.learning_rate)
 
@@ -179,6 +181,7 @@ def make_projections(
         reset_rule=rule,
         embed_images=pool.embed_images,
         normalization=config.loss.normalization,
+        track_staleness=True,
     )
 
 
@@ -195,7 +198,7 @@ def make_inference(config: ExperimentConfig, model: tf.keras.Model) -> Inference
 
 def image_embedder(
     config: ExperimentConfig, inference: Inference, images: ImageCollection, normalization: str = "none"
-) -> Callable[[np.ndarray], np.ndarray]:
+) -> Callable[[IntArray], Floats]:
     """Embeds images of a collection by index, with the weights that the model has when it is called."""
     embedder = Embedder(inference, normalization)
     preprocessing, batch_size = test_preprocessing(config.data), config.evaluation.evaluation_batch_size

@@ -10,8 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from ccp_dml import environment
+from ccp_dml.commands import warn
 from ccp_dml.config import ExperimentConfig
-from ccp_dml.errors import UserError, as_user_errors
+from ccp_dml.errors import Interrupted, UserError, as_user_errors
 from ccp_dml.evaluation.embedding import Embedder, Evaluation, evaluate_images
 from ccp_dml.evaluation.report import format_table, results_dict
 from ccp_dml.experiment import parts
@@ -20,7 +21,8 @@ from ccp_dml.experiment.task import Task, labeled_images, load_task
 from ccp_dml.models.embedding_model import feature_model
 from ccp_dml.run_directory import RunDirectory
 from ccp_dml.serving.export import export_saved_model
-from ccp_dml.training.checkpoints import Checkpoints
+from ccp_dml.training import interruption as training_interruption
+from ccp_dml.training.checkpoints import CheckpointError, Checkpoints
 from ccp_dml.training.stopping import EarlyStopping
 from ccp_dml.training.trainer import Diverged, Trainer
 
@@ -50,6 +52,10 @@ class Experiment:
         """
         tf.keras.utils.set_random_seed(config.run.seed)
         tf.keras.mixed_precision.set_global_policy(config.training.mixed_precision)
+        # A GPU would round the factors of float32 products to 10 bits, distances included.
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+        if config.training.jit_compile and not tf.config.list_logical_devices("GPU"):
+            warn("--jit_compile: on a CPU, XLA makes convolutional backbones many times slower")
         self.config = config
         self.task: Task = load_task(config.data)
         self.model = parts.make_model(config)
@@ -183,11 +189,7 @@ def train(config: ExperimentConfig) -> dict[str, Any]:
 
     monitors = Monitors(experiment, directory)
     trainer = experiment.make_trainer(directory, monitors)
-    trainer.restore()
-    try:
-        trainer.fit(config.training.max_epochs)
-    except Diverged as error:
-        raise UserError(str(error)) from error
+    _fit(trainer, config, directory)
     experiment.save_weights(directory)
     experiment.export(directory.saved_model, overwrite=True)
 
@@ -208,6 +210,18 @@ def train(config: ExperimentConfig) -> dict[str, Any]:
     print(format_table({"frozen features": results["frozen_features"], config.loss.loss: results["test"]}))
     print(f"results: {directory.results}\nSavedModel: {directory.saved_model}", flush=True)
     return results
+
+
+def _fit(trainer: Trainer, config: ExperimentConfig, directory: RunDirectory) -> None:
+    try:
+        trainer.restore()
+        trainer.fit(config.training.max_epochs)
+    except (CheckpointError, Diverged) as error:
+        raise UserError(f"--run_dir={directory.path}: {error}") from error
+    except training_interruption.Interrupted as stop:
+        raise Interrupted(
+            f"after step {stop.step}, saved; the same flags with --run_dir={directory.path} go on from there"
+        ) from stop
 
 
 def evaluate(run_dir: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from ccp_dml.config.sections import DataConfig
 from ccp_dml.data import catalog
 from ccp_dml.data.class_splits import class_fold, hold_out_classes
 from ccp_dml.data.image_collection import ImageCollection
+from ccp_dml.data.permutations import IntArray
 from ccp_dml.data.pipeline import inference_batches
 from ccp_dml.data.preprocessing import TestPreprocessing
 from ccp_dml.errors import UserError
@@ -70,7 +71,7 @@ def load_task(config: DataConfig) -> Task:
     return Task(train, validation, dataset.test, dataset.gallery)
 
 
-def _split(config: DataConfig, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+def _split(config: DataConfig, num_classes: int) -> tuple[IntArray, IntArray]:
     try:
         if config.fold is not None and config.num_folds is not None:
             return class_fold(num_classes, config.num_folds, config.fold)

@@ -24,7 +24,7 @@ class Progress(tf.keras.callbacks.Callback):
         """Creates the callback.
 
         Args:
-            columns: which of the epoch's logs to show, if present; names starting with `val_` are all shown.
+            columns: which of the epoch's logs to show, if present.
             stream: where to print; None for standard output. Bars only ever go to standard output.
         """
         super().__init__()
@@ -55,7 +55,6 @@ class Progress(tf.keras.callbacks.Callback):
         now = time.monotonic()
         left = (now - self._started) / self._epochs_done * (self.params["epochs"] - epoch - 1)
         names = [name for name in self._columns if name in logs]
-        names += [name for name in logs if name.startswith("val_") and name not in names]
         fields = [f"{name} {_short(logs[name])}" for name in names]
         line = f"epoch {epoch + 1}/{self.params['epochs']}  {now - self._epoch_started:.1f}s  " + "  ".join(
             fields

@@ -25,7 +25,7 @@ EmbedImages = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
 # What the original calls its improvement margin.
 MIN_IMPROVEMENT = 1e-5
 _UNKNOWN_IMAGE = -1
-_MAX_MEASURED = 1024
+_MAX_MEASURED = 256
 
 
 class AlternatingProjections(tf.Module):
@@ -155,7 +155,7 @@ class AlternatingProjections(tf.Module):
     def measure_staleness(self) -> float:
         """How far the images of the proxies have moved since these were chosen, see `staleness`.
 
-        At most 1024 proxies, evenly spaced, are measured.
+        At most 256 proxies, evenly spaced, are measured.
 
         Returns:
             The staleness; infinite where the proxies were never chosen from images.

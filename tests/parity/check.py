@@ -96,7 +96,9 @@ def check_file(path: Path) -> FileReport:
 
 def main(arguments: list[str] | None = None) -> int:
     """Checks a folder of golden files; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("directory", type=Path, help="folder with golden .npz files")
     directory = parser.parse_args(arguments).directory
     paths = sorted(directory.glob("*.npz"))

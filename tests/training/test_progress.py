@@ -21,7 +21,7 @@ def _run(callback: tf.keras.callbacks.Callback, epochs: range) -> None:
 
 def test_plain_lines():
     stream = io.StringIO()
-    _run(Progress(stream=stream), range(2, 4))
+    _run(Progress(("loss", "val_map_at_r"), stream), range(2, 4))
     lines = stream.getvalue().splitlines()
     assert len(lines) == 2
     assert lines[0].startswith("epoch 3/4 ")
