@@ -9,10 +9,12 @@ PYTHON ?= $(shell for python in python3.11 python3 python; do \
 	$$python $(VERSION_CHECK) 2>/dev/null && echo $$python && break; done)
 VERSION_CHECK := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'
 
+BENCHMARKS := retrieval
+
 RUN_TIME := $(VENV)/.installed
 DEVELOPMENT := $(VENV)/.installed-dev
 
-.PHONY: help train test test-all lint bench clean
+.PHONY: help train test test-all lint bench study clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,9 +34,12 @@ lint: $(DEVELOPMENT)  ## Check style, types and who imports whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(DEVELOPMENT)  ## Run every benchmark
-	@for script in benchmarks/[a-z]*.py; do \
-		echo "== $$script"; $(BIN)/python -m "benchmarks.$$(basename $$script .py)" $(ARGS) || exit 1; done
+bench: $(DEVELOPMENT)  ## Run every benchmark: ratios against a baseline in the same run
+	@for name in $(BENCHMARKS); do \
+		echo "== benchmarks/$$name.py"; $(BIN)/python -m "benchmarks.$$name" $(ARGS) || exit 1; done
+
+study: $(DEVELOPMENT)  ## Repeat the study of docs/results.md (hours; continues where it stopped)
+	$(BIN)/python -m benchmarks.emoji_study run --jobs 2 --threads 1 $(ARGS)
 
 clean:  ## Delete the virtual environment and caches, not runs
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

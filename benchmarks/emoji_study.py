@@ -71,38 +71,35 @@ def screen() -> Iterator[Run]:
     factors: dict[str, tuple[str, dict[str, Any]]] = {
         "base loss": ("emoji_contrastive", SCREEN),
         "reset: patience 3 (paper)": ("emoji", {**ccp, **PAPER}),
-        "reset: patience 1": ("emoji", {**ccp, **PAPER, "ccp_patience": 1}),
         "reset: every epoch": ("emoji", {**ccp, **EVERY_EPOCH}),
-        "reset: staleness 0.3": (
-            "emoji",
-            {**ccp, "ccp_reset_rule": "staleness", "ccp_staleness_threshold": 0.3},
-        ),
+        "K = 2": ("emoji", {**ccp, **EVERY_EPOCH, "proxies_per_class": 2}),
         "reset: every epoch of 25 steps": (
             "emoji",
             {**ccp, **EVERY_EPOCH, "steps_per_epoch": 25, "max_epochs": 48, "track_test": 8},
         ),
-        "K = 2": ("emoji", {**ccp, **EVERY_EPOCH, "proxies_per_class": 2}),
-        "K = 1": ("emoji", {**ccp, **EVERY_EPOCH, "proxies_per_class": 1}),
-        "b = 1 (the draws as they are)": ("emoji", {**ccp, **EVERY_EPOCH, "pool_size": 1}),
-        "lambda = 0": ("emoji", {**ccp, **EVERY_EPOCH, "ccp_lambda": 0}),
+        "proxy learning rate x10": ("emoji", {**ccp, **EVERY_EPOCH, "proxy_learning_rate_multiplier": 10}),
         "lambda = 2e-2": ("emoji", {**ccp, **EVERY_EPOCH, "ccp_lambda": 2e-2}),
+        "pair weight 1": ("emoji", {**ccp, **EVERY_EPOCH, "pair_weight": 1}),
+        "reset: staleness 0.3": (
+            "emoji",
+            {**ccp, "ccp_reset_rule": "staleness", "ccp_staleness_threshold": 0.3},
+        ),
+        "reset: patience 1": ("emoji", {**ccp, **PAPER, "ccp_patience": 1}),
         "patience 3, proxy learning rate x10": (
             "emoji",
             {**ccp, **PAPER, "proxy_learning_rate_multiplier": 10},
         ),
-        "every epoch, proxy learning rate x10": (
-            "emoji",
-            {**ccp, **EVERY_EPOCH, "proxy_learning_rate_multiplier": 10},
-        ),
-        "pair weight 1": ("emoji", {**ccp, **EVERY_EPOCH, "pair_weight": 1}),
+        "lambda = 0": ("emoji", {**ccp, **EVERY_EPOCH, "ccp_lambda": 0}),
+        "K = 1": ("emoji", {**ccp, **EVERY_EPOCH, "proxies_per_class": 1}),
         "margins 0.2858, 0.5130, base loss": (
             "emoji_contrastive",
             {**SCREEN, "positive_margin": 0.2858, "negative_margin": 0.5130},
         ),
-        "margins 0.2858, 0.5130, every epoch": (
+        "margins 0.2858, 0.5130": (
             "emoji",
             {**ccp, **EVERY_EPOCH, "positive_margin": 0.2858, "negative_margin": 0.5130},
         ),
+        "b = 1 (the draws as they are)": ("emoji", {**ccp, **EVERY_EPOCH, "pool_size": 1}),
     }
     for name, (config, flags) in factors.items():
         yield Run(f"screen/{name}", config, flags, seed=0)

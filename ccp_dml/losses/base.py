@@ -90,6 +90,14 @@ def class_labels(labels: tf.Tensor) -> tf.Tensor:
     return tf.cast(labels, tf.int32)
 
 
+def image_ids(labels: tf.Tensor) -> tf.Tensor | None:
+    """Image ids int64 [B] of labels [B, 2] = (class, image id); None for labels without ids."""
+    labels = tf.convert_to_tensor(labels)
+    if labels.shape.rank == 2 and labels.shape[1] == 2:
+        return tf.cast(labels[:, 1], tf.int64)
+    return None
+
+
 def _keywords(kind: type[MetricLoss]) -> list[str]:
     parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
     return [p.name for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]

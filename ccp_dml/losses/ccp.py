@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import tensorflow as tf
 
 from ccp_dml.geometry.normalization import check_normalization
-from ccp_dml.losses.base import MetricLoss, class_labels
+from ccp_dml.losses.base import class_labels
 from ccp_dml.losses.pair_loss import PairLoss
+from ccp_dml.losses.wrapper import WrappingLoss, without_proxies
 from ccp_dml.models.proxies import Proxies
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
-class CCP(MetricLoss):
+class CCP(WrappingLoss):
     """The loss of one problem instance of the alternating projections.
 
     `pair_weight * L(pairs of the batch) + proxy_weight * L(batch against proxies)`, with L any pair-based
@@ -54,16 +53,10 @@ class CCP(MetricLoss):
             ValueError: if `base` has proxies or is not defined on pairs, or an option is unknown.
         """
         super().__init__(name=name)
-        if not isinstance(base, PairLoss) or not base.pair_based:
-            raise ValueError(f"CCP wraps a pair-based loss; {type(base).__name__} is none")
-        if base.proxies is not None:
-            raise ValueError(
-                f"CCP brings the proxies, but {type(base).__name__} has {base.proxies_per_class} per class "
-                "of its own; expected 0"
-            )
+        without_proxies(base, "CCP")
         if pair_normalization is not None:
             check_normalization(pair_normalization)
-        self.base = base
+        self.base: PairLoss = base
         self.num_classes = num_classes
         self.embedding_size = embedding_size
         self.proxies_per_class = proxies_per_class
@@ -104,12 +97,3 @@ class CCP(MetricLoss):
             "proxy_positive_distances": to_proxies["positive_distances"],
             "proxy_negative_distances": to_proxies["negative_distances"],
         }
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments that create a loss of this kind, the base loss serialised."""
-        return {**super().get_config(), "base": tf.keras.utils.serialize_keras_object(self.base)}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> CCP:
-        """Create a loss from what `get_config` returned."""
-        return cls(**{**config, "base": tf.keras.utils.deserialize_keras_object(config["base"])})

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from ccp_dml.losses.pair_loss import PairLoss
-from ccp_dml.losses.pairs import Pairs, average_of_hinges, positive_part
+from ccp_dml.losses.pairs import Pairs, average_of_hinges, positive_part, sums_of_hinges
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
@@ -37,8 +37,12 @@ class Contrastive(PairLoss):
         self.positive_margin = positive_margin
         self.negative_margin = negative_margin
 
-    def formula(self, pairs: Pairs) -> tf.Tensor:
-        """As in the class docstring."""
+    def sums(self, pairs: Pairs) -> list[tf.Tensor]:
+        """The hinge terms of the class docstring."""
         too_far = positive_part(pairs.distances - self.positive_margin, pairs.positives)
         too_near = positive_part(self.negative_margin - pairs.distances, pairs.negatives)
-        return average_of_hinges(too_far, too_near, self.average)
+        return sums_of_hinges(too_far, too_near)
+
+    def combined(self, sums: list[tf.Tensor]) -> tf.Tensor:
+        """Their average."""
+        return average_of_hinges(sums, self.average)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from ccp_dml.losses.pair_loss import PairLoss
 from ccp_dml.losses.pairs import Pairs
-from ccp_dml.losses.proxy_nca import softmax_choice
+from ccp_dml.losses.proxy_nca import sums_of_softmax_choices
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
@@ -40,6 +40,6 @@ class CrossEntropy(PairLoss):
             raise ValueError(f"temperature is {temperature}; expected a positive number")
         self.temperature = temperature
 
-    def formula(self, pairs: Pairs) -> tf.Tensor:
-        """As in the class docstring."""
-        return softmax_choice(pairs.similarities / self.temperature, pairs)
+    def sums(self, pairs: Pairs) -> list[tf.Tensor]:
+        """The sum of the class docstring, and the number of anchors."""
+        return sums_of_softmax_choices(pairs.similarities / self.temperature, pairs)

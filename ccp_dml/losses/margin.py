@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from ccp_dml.losses.pair_loss import PairLoss
-from ccp_dml.losses.pairs import Pairs, average_of_hinges, positive_part
+from ccp_dml.losses.pairs import Pairs, average_of_hinges, number_of_anchors, positive_part, sums_of_hinges
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
@@ -55,8 +55,8 @@ class Margin(PairLoss):
         if per_class:
             self.class_beta = tf.Variable(tf.fill([self.num_classes], float(beta)), name="class_beta")
 
-    def formula(self, pairs: Pairs) -> tf.Tensor:
-        """As in the class docstring."""
+    def sums(self, pairs: Pairs) -> list[tf.Tensor]:
+        """The hinge terms of the class docstring, and the boundaries of the anchors."""
         if self.class_beta is None:
             boundary = tf.fill(tf.shape(pairs.anchor_labels), float(self.beta))
         else:
@@ -67,5 +67,10 @@ class Margin(PairLoss):
         beyond = pairs.distances - boundary[:, tf.newaxis]
         too_far = positive_part(beyond + self.alpha, pairs.positives)
         too_near = positive_part(self.alpha - beyond, pairs.negatives)
-        hinges = average_of_hinges(too_far, too_near, self.average)
-        return hinges + self.beta_weight * tf.reduce_mean(boundary)
+        return [*sums_of_hinges(too_far, too_near), tf.reduce_sum(boundary), number_of_anchors(pairs)]
+
+    def combined(self, sums: list[tf.Tensor]) -> tf.Tensor:
+        """As in the class docstring."""
+        *hinges, boundaries, anchors = sums
+        mean_boundary = tf.math.divide_no_nan(boundaries, anchors)
+        return average_of_hinges(hinges, self.average) + self.beta_weight * mean_boundary

@@ -3,11 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import tensorflow as tf
 
 from ccp_dml.losses.pairs import Pairs
+
+MINERS: tuple[str, ...] = ("hard_negatives", "distance_weighted")
+Miner = Callable[[Pairs], Pairs]
+
+# Wu et al. 2017: distances below the first weigh as much as it, as their weights would be dominated by noise;
+# negatives beyond the second have no loss.
+_NEAREST, _FARTHEST = 0.5, 1.4
+# Where the density of distances on the sphere has its pole or zero.
+_ANTIPODES = 1.9999
+
+
+def make_miner(name: str, seed: int = 0) -> Miner:
+    """The miner of a name.
+
+    Args:
+        name: one of `MINERS`.
+        seed: of a miner that draws.
+
+    Raises:
+        ValueError: if the name is unknown.
+    """
+    if name not in MINERS:
+        raise ValueError(f"miner is {name!r}; expected None or one of {', '.join(MINERS)}")
+    if name == "distance_weighted":
+        return functools.partial(distance_weighted, seed=seed)
+    return hard_negatives
 
 
 def hard_negatives(pairs: Pairs) -> Pairs:
@@ -31,4 +58,54 @@ def hard_negatives(pairs: Pairs) -> Pairs:
     return dataclasses.replace(pairs, negatives=kept)
 
 
-MINERS: dict[str, Callable[[Pairs], Pairs]] = {"hard_negatives": hard_negatives}
+def distance_weighted(pairs: Pairs, seed: int = 0) -> Pairs:
+    """Draw negatives of each anchor such that all distances occur alike, as many as it has positives.
+
+    A negative at the distance d is drawn with a probability proportional to `1 / q(max(d, 0.5))`, with q the
+    density of distances between random unit vectors of n dimensions, `d^(n-2) (1 - d^2/4)^((n-3)/2)`; at d
+    from 1.4 on only if the anchor has no nearer negative. Drawn without replacement, at least one per anchor;
+    positives stay as they are. The draw is a function of the seed and the distances alone.
+
+    Wu et al., "Sampling matters in deep embedding learning", ICCV 2017, eq. 4.
+
+    Args:
+        pairs: pairs [A, S] of known `embedding_size`; a squared or cosine distance is converted to d.
+        seed: non-negative.
+
+    Returns:
+        The same pairs with fewer negatives.
+
+    Raises:
+        ValueError: if the pairs do not know the dimension of the embeddings.
+    """
+    if not pairs.embedding_size:
+        raise ValueError("the dimension of the embeddings is not known; distance-weighted mining needs it")
+    distances = _euclidean(tf.stop_gradient(pairs.distances), pairs.distance)
+    near = pairs.negatives & (distances < _FARTHEST)
+    eligible = tf.where(tf.reduce_any(near, axis=1, keepdims=True), near, pairs.negatives)
+    keys = _log_weights(distances, pairs.embedding_size) + _gumbel_noise(pairs.distances, seed)
+    # The largest of log weights with Gumbel noise are a draw without replacement.
+    order = tf.argsort(tf.where(eligible, keys, keys.dtype.min), axis=1, direction="DESCENDING", stable=True)
+    ranks = tf.argsort(order, axis=1)
+    wanted = tf.maximum(1, tf.math.count_nonzero(pairs.positives, axis=1, dtype=tf.int32))
+    return dataclasses.replace(pairs, negatives=eligible & (ranks < wanted[:, tf.newaxis]))
+
+
+def _euclidean(distances: tf.Tensor, kind: str) -> tf.Tensor:
+    if kind == "cosine":
+        distances = 2.0 + 2.0 * distances
+    return distances if kind == "euclidean" else tf.sqrt(tf.nn.relu(distances))
+
+
+def _log_weights(distances: tf.Tensor, size: int) -> tf.Tensor:
+    d = tf.clip_by_value(distances, _NEAREST, _ANTIPODES)
+    return (2.0 - size) * tf.math.log(d) + (3.0 - size) / 2.0 * tf.math.log1p(-tf.square(d) / 4.0)
+
+
+def _gumbel_noise(distances: tf.Tensor, seed: int) -> tf.Tensor:
+    """Noise that follows from the bits of the distances, so that no state is needed to draw anew each step."""
+    bits = tf.reduce_sum(tf.bitcast(tf.stop_gradient(distances), tf.int32))
+    uniform = tf.random.stateless_uniform(
+        tf.shape(distances), seed=tf.stack([tf.constant(seed, tf.int32), bits]), minval=1e-30
+    )
+    return -tf.math.log(-tf.math.log(uniform))

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from ccp_dml.losses.pair_loss import PairLoss
-from ccp_dml.losses.pairs import Pairs, masked_logsumexp
+from ccp_dml.losses.pairs import Pairs, masked_logsumexp, number_of_anchors
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
@@ -45,9 +45,9 @@ class MultiSimilarity(PairLoss):
         self.beta = beta
         self.threshold = threshold
 
-    def formula(self, pairs: Pairs) -> tf.Tensor:
-        """As in the class docstring."""
+    def sums(self, pairs: Pairs) -> list[tf.Tensor]:
+        """The sum of the hinges over the anchors, and the number of anchors."""
         excess = pairs.similarities - self.threshold
         of_positives = masked_logsumexp(-self.alpha * excess, pairs.positives, with_zero=True) / self.alpha
         of_negatives = masked_logsumexp(self.beta * excess, pairs.negatives, with_zero=True) / self.beta
-        return tf.reduce_mean(of_positives + of_negatives)
+        return [tf.reduce_sum(of_positives + of_negatives), number_of_anchors(pairs)]

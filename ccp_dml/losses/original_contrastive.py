@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from ccp_dml.losses.pair_loss import PairLoss
-from ccp_dml.losses.pairs import Pairs, positive_part
+from ccp_dml.losses.pairs import Pairs, number_of_anchors, positive_part
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
@@ -34,9 +34,8 @@ class OriginalContrastive(PairLoss):
         self.margin = margin
         self.slack = slack
 
-    def formula(self, pairs: Pairs) -> tf.Tensor:
-        """As in the class docstring."""
+    def sums(self, pairs: Pairs) -> list[tf.Tensor]:
+        """The sum of the class docstring, and the number of anchors."""
         apart = positive_part(1.0 - pairs.similarities - self.slack, pairs.positives)
         alike = positive_part(pairs.similarities - self.margin, pairs.negatives)
-        anchors = tf.cast(tf.shape(pairs.distances)[0], tf.float32)
-        return tf.math.divide_no_nan(tf.reduce_sum(apart) + tf.reduce_sum(alike), anchors)
+        return [tf.reduce_sum(apart) + tf.reduce_sum(alike), number_of_anchors(pairs)]

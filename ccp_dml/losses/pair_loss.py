@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import tensorflow as tf
@@ -10,7 +11,7 @@ from ccp_dml.geometry.distances import check_distance, pairwise_distances
 from ccp_dml.geometry.normalization import check_normalization, normalize
 from ccp_dml.geometry.pair_masks import pair_masks
 from ccp_dml.losses.base import MetricLoss, class_labels
-from ccp_dml.losses.miners import MINERS
+from ccp_dml.losses.miners import MINERS, Miner, make_miner
 from ccp_dml.losses.pairs import AVERAGES, Pairs
 from ccp_dml.models.proxies import Proxies
 
@@ -18,7 +19,8 @@ from ccp_dml.models.proxies import Proxies
 class PairLoss(MetricLoss):
     """A loss over the pairs of a batch, or over the pairs between a batch and class proxies.
 
-    A subclass implements `formula` and may narrow the options by the class attributes below.
+    A subclass implements `sums` (and `combined`, if the loss is not a plain mean), or `formula` if sums over
+    anchors do not make the loss, and may narrow the options by the class attributes below.
 
     Attributes:
         only_distance: the one distance that the formula is defined for; None if it takes any.
@@ -45,6 +47,8 @@ class PairLoss(MetricLoss):
         proxy_pairs: bool = False,
         proxy_learning_rate_multiplier: float = 1.0,
         references_per_batch: int = 0,
+        shared_proxies: Sequence[Proxies] = (),
+        seed: int = 0,
         name: str | None = None,
     ) -> None:
         """Sets the options that all pair losses share.
@@ -53,7 +57,7 @@ class PairLoss(MetricLoss):
             normalization: of embeddings and proxies, `'lipschitz'`, `'unit'` or `'none'`.
             distance: `'euclidean'` (the default), `'squared_euclidean'` or `'cosine'`.
             average: `'active'`, over the terms that are not zero, or `'all'`, over the whole matrix.
-            miner: `'hard_negatives'`, or None for all negatives.
+            miner: `'hard_negatives'`, `'distance_weighted'`, or None for all negatives.
             weight: factor on the loss.
             proxies_per_class: number of proxies that the loss itself trains; 0 (the default unless the
                 formula needs proxies, then 1) for a loss over the batch alone.
@@ -64,6 +68,8 @@ class PairLoss(MetricLoss):
             proxy_learning_rate_multiplier: factor on the learning rate of the proxies.
             references_per_batch: if positive, the first so many samples of the batch are the references (like
                 proxies), and the others are compared with them.
+            shared_proxies: further sets of proxies, those of other losses, say; they join the own ones.
+            seed: of a miner that draws.
             name: a valid Python identifier; by default made from the class name.
 
         Raises:
@@ -82,7 +88,10 @@ class PairLoss(MetricLoss):
         self.proxy_pairs = proxy_pairs
         self.proxy_learning_rate_multiplier = proxy_learning_rate_multiplier
         self.references_per_batch = references_per_batch
+        self.shared_proxies = tuple(shared_proxies)
+        self.seed = seed
         self._check()
+        self._mined: Miner | None = None if miner is None else make_miner(miner, seed)
         if self.proxies_per_class:
             assert num_classes is not None
             assert embedding_size is not None
@@ -92,7 +101,21 @@ class PairLoss(MetricLoss):
 
     def formula(self, pairs: Pairs) -> tf.Tensor:
         """The loss of the pairs, before `weight`: float32 scalar."""
+        return self.combined(self.sums(pairs))
+
+    def sums(self, pairs: Pairs) -> list[tf.Tensor]:
+        """Float32 scalars that make the loss and that add up over blocks of anchors."""
         raise NotImplementedError
+
+    def combined(self, sums: list[tf.Tensor]) -> tf.Tensor:
+        """The loss that `sums` make: float32 scalar; the first over the second, unless overridden."""
+        total, count = sums
+        return tf.math.divide_no_nan(total, count)
+
+    @property
+    def in_blocks(self) -> bool:
+        """Whether anchors may be taken a block at a time, adding up `sums`."""
+        return self.miner is None and type(self).sums is not PairLoss.sums
 
     def pairs(
         self,
@@ -101,6 +124,8 @@ class PairLoss(MetricLoss):
         references: tf.Tensor | None = None,
         reference_labels: tf.Tensor | None = None,
         *,
+        ids: tf.Tensor | None = None,
+        reference_ids: tf.Tensor | None = None,
         normalization: str | None = None,
         mine: bool = True,
     ) -> Pairs:
@@ -111,6 +136,8 @@ class PairLoss(MetricLoss):
             labels: int32 [B].
             references: float [R, D], raw, such as proxies; None pairs the batch with itself.
             reference_labels: int32 [R].
+            ids: int [B], identities of the samples, if those of the references are given.
+            reference_ids: int [R]; a sample is no pair with a reference of the same identity.
             normalization: instead of the configured one.
             mine: whether the miner acts.
         """
@@ -120,19 +147,22 @@ class PairLoss(MetricLoss):
             references, embeddings = embeddings[:cut], embeddings[cut:]
             reference_labels, labels = labels[:cut], labels[cut:]
         samples = normalize(embeddings, normalization)
+        kind, size = self.distance, samples.shape[-1] or 0
         if references is None or reference_labels is None:
-            distances = pairwise_distances(samples, kind=self.distance)
-            pairs = Pairs(distances, *pair_masks(labels), labels, labels)
+            distances = pairwise_distances(samples, kind=kind)
+            pairs = Pairs(distances, *pair_masks(labels), labels, labels, kind, size)
         else:
             rows = normalize(references, normalization)
             if self.proxy_pairs:
                 samples = tf.concat([samples, rows], axis=0)
                 labels = tf.concat([labels, reference_labels], axis=0)
-            distances = pairwise_distances(rows, samples, self.distance)
-            masks = pair_masks(reference_labels, labels)
-            pairs = Pairs(distances, *masks, reference_labels, labels)
+            positives, negatives = pair_masks(reference_labels, labels)
+            if ids is not None and reference_ids is not None:
+                positives &= tf.not_equal(reference_ids[:, tf.newaxis], ids[tf.newaxis, :])
+            distances = pairwise_distances(rows, samples, kind)
+            pairs = Pairs(distances, positives, negatives, reference_labels, labels, kind, size)
             pairs = pairs if self.proxy_anchor else pairs.transposed
-        return MINERS[self.miner](pairs) if self.miner and mine else pairs
+        return self._mined(pairs) if self._mined is not None and mine else pairs
 
     def compare(
         self,
@@ -140,27 +170,23 @@ class PairLoss(MetricLoss):
         labels: tf.Tensor,
         references: tf.Tensor | None = None,
         reference_labels: tf.Tensor | None = None,
-        *,
-        normalization: str | None = None,
-        mine: bool = True,
+        **options: Any,
     ) -> tf.Tensor:
         """The weighted loss of samples against references, or among themselves: float32 scalar.
 
         The arguments are those of `pairs`.
         """
-        pairs = self.pairs(
-            embeddings, labels, references, reference_labels, normalization=normalization, mine=mine
-        )
+        pairs = self.pairs(embeddings, labels, references, reference_labels, **options)
         return self.weight * self.formula(pairs)
 
     def parts(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """`{'pair_loss': ...}`, or `{'proxy_loss': ...}` if the loss has proxies; see the base class."""
-        name = "pair_loss" if self.proxies is None else "proxy_loss"
-        return {name: self.weight * self.formula(self._own_pairs(labels, embeddings))}
+        name = "proxy_loss" if self._proxy_sets else "pair_loss"
+        return {name: self.weight * self.formula(self.own_pairs(labels, embeddings))}
 
     def diagnostics(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """As the base class says; the distances are those of the pairs that the formula sees."""
-        return self.describe(self._own_pairs(labels, embeddings), embeddings)
+        return self.describe(self.own_pairs(labels, embeddings), embeddings)
 
     def describe(self, pairs: Pairs, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """`diagnostics` of given pairs. A pair is active if the loss has a gradient for its distance."""
@@ -177,10 +203,32 @@ class PairLoss(MetricLoss):
             "embedding_norm": tf.reduce_mean(tf.norm(tf.cast(embeddings, tf.float32), axis=-1)),
         }
 
-    def _own_pairs(self, labels: tf.Tensor, embeddings: tf.Tensor) -> Pairs:
-        if self.proxies is None:
+    def own_pairs(self, labels: tf.Tensor, embeddings: tf.Tensor) -> Pairs:
+        """The pairs of the loss alone: with its proxies if it has some, else among the batch.
+
+        The arguments are those of `parts`.
+        """
+        sets = self._proxy_sets
+        if not sets:
             return self.pairs(embeddings, class_labels(labels))
-        return self.pairs(embeddings, class_labels(labels), self.proxies.embeddings, self.proxies.labels)
+        proxies = tf.concat([proxies.embeddings for proxies in sets], axis=0)
+        proxy_labels = tf.concat([proxies.labels for proxies in sets], axis=0)
+        return self.pairs(embeddings, class_labels(labels), proxies, proxy_labels)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments that create a loss of this kind, shared proxies serialised."""
+        shared = [tf.keras.utils.serialize_keras_object(proxies) for proxies in self.shared_proxies]
+        return {**super().get_config(), "shared_proxies": shared}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> PairLoss:
+        """Create a loss from what `get_config` returned; what was shared is then proxies of the same size."""
+        shared = [tf.keras.utils.deserialize_keras_object(item) for item in config.get("shared_proxies", ())]
+        return cls(**{**config, "shared_proxies": shared})
+
+    @property
+    def _proxy_sets(self) -> list[Proxies]:
+        return [*([] if self.proxies is None else [self.proxies]), *self.shared_proxies]
 
     def _narrowed(self, option: str, asked: Any, only: Any, default: Any) -> Any:
         if only is not None and asked not in (None, only):
@@ -198,10 +246,13 @@ class PairLoss(MetricLoss):
             raise ValueError(f"average is {self.average!r}; expected one of {', '.join(AVERAGES)}")
         if self.miner is not None and self.miner not in MINERS:
             raise ValueError(f"miner is {self.miner!r}; expected None or one of {', '.join(MINERS)}")
-        if self.references_per_batch < 0 or (self.references_per_batch and self.proxies_per_class):
+        proxies = f"{self.proxies_per_class} proxies per class and {len(self.shared_proxies)} shared sets"
+        if self.references_per_batch < 0 or (
+            self.references_per_batch and (self.proxies_per_class or self.shared_proxies)
+        ):
             raise ValueError(
-                f"references_per_batch is {self.references_per_batch} beside {self.proxies_per_class} "
-                "proxies per class; expected 0, or a positive number without proxies"
+                f"references_per_batch is {self.references_per_batch} beside {proxies}; "
+                "expected 0, or a positive number without proxies"
             )
         if self.proxies_per_class < int(not self.pair_based):
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -21,6 +22,8 @@ class Pairs:
         negatives: bool [A, S], pairs of different classes.
         anchor_labels: int32 [A].
         sample_labels: int32 [S].
+        distance: kind of `distances`, as in `geometry.distances`.
+        embedding_size: dimension of the embeddings; 0 if it is not known.
     """
 
     distances: tf.Tensor
@@ -28,6 +31,8 @@ class Pairs:
     negatives: tf.Tensor
     anchor_labels: tf.Tensor
     sample_labels: tf.Tensor
+    distance: str = "euclidean"
+    embedding_size: int = 0
 
     @property
     def similarities(self) -> tf.Tensor:
@@ -37,7 +42,8 @@ class Pairs:
     @property
     def transposed(self) -> Pairs:
         """The same pairs with samples as anchors."""
-        return Pairs(
+        return dataclasses.replace(
+            self,
             distances=tf.transpose(self.distances),
             positives=tf.transpose(self.positives),
             negatives=tf.transpose(self.negatives),
@@ -51,28 +57,47 @@ def positive_part(terms: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     return tf.where(mask, tf.nn.relu(terms), 0.0)
 
 
-def mean_of_active(terms: tf.Tensor) -> tf.Tensor:
-    """Mean over the non-zero terms; 0 if there is none."""
-    active = tf.math.count_nonzero(terms, dtype=tf.float32)
-    return tf.math.divide_no_nan(tf.reduce_sum(terms), active)
-
-
-def average_of_hinges(positive_terms: tf.Tensor, negative_terms: tf.Tensor, average: str) -> tf.Tensor:
-    """One number from the hinge terms [A, S] of the positive and of the negative pairs.
+def sums_of_hinges(positive_terms: tf.Tensor, negative_terms: tf.Tensor) -> list[tf.Tensor]:
+    """What `average_of_hinges` needs of the hinge terms [A, S]; adds up over blocks of anchors.
 
     Args:
         positive_terms: non-negative, 0 where no pair.
         negative_terms: non-negative, 0 where no pair.
+
+    Returns:
+        Five float32 scalars: sum and number of the non-zero positive terms, the same of the negative ones,
+        and A * S.
+    """
+    return [
+        tf.reduce_sum(positive_terms),
+        tf.math.count_nonzero(positive_terms, dtype=tf.float32),
+        tf.reduce_sum(negative_terms),
+        tf.math.count_nonzero(negative_terms, dtype=tf.float32),
+        tf.cast(tf.size(positive_terms), tf.float32),
+    ]
+
+
+def average_of_hinges(sums: list[tf.Tensor], average: str) -> tf.Tensor:
+    """One number from the hinge terms of the positive and of the negative pairs.
+
+    Args:
+        sums: of `sums_of_hinges`.
         average: `'active'`: mean of the non-zero positive terms plus mean of the non-zero negative ones;
             `'all'`: sum over everything, divided by A * S.
 
     Returns:
         float32 scalar.
     """
+    positive_sum, positive_count, negative_sum, negative_count, size = sums
     if average == "active":
-        return mean_of_active(positive_terms) + mean_of_active(negative_terms)
-    size = tf.cast(tf.size(positive_terms), tf.float32)
-    return tf.math.divide_no_nan(tf.reduce_sum(positive_terms) + tf.reduce_sum(negative_terms), size)
+        of_positives = tf.math.divide_no_nan(positive_sum, positive_count)
+        return of_positives + tf.math.divide_no_nan(negative_sum, negative_count)
+    return tf.math.divide_no_nan(positive_sum + negative_sum, size)
+
+
+def number_of_anchors(pairs: Pairs) -> tf.Tensor:
+    """A as a float32 scalar."""
+    return tf.cast(tf.shape(pairs.distances)[0], tf.float32)
 
 
 def masked_logsumexp(values: tf.Tensor, mask: tf.Tensor, with_zero: bool = False) -> tf.Tensor:

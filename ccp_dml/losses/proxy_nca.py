@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from ccp_dml.losses.pair_loss import PairLoss
-from ccp_dml.losses.pairs import Pairs, masked_logsumexp
+from ccp_dml.losses.pairs import Pairs, masked_logsumexp, number_of_anchors
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
@@ -42,14 +42,14 @@ class ProxyNCA(PairLoss):
         self.temperature = temperature
         self.margin = margin
 
-    def formula(self, pairs: Pairs) -> tf.Tensor:
-        """As in the class docstring."""
+    def sums(self, pairs: Pairs) -> list[tf.Tensor]:
+        """The sum of the class docstring, and the number of anchors."""
         own = tf.where(pairs.positives, self.margin, 0.0)
-        return softmax_choice((pairs.similarities - own) / self.temperature, pairs)
+        return sums_of_softmax_choices((pairs.similarities - own) / self.temperature, pairs)
 
 
-def softmax_choice(logits: tf.Tensor, pairs: Pairs) -> tf.Tensor:
-    """Mean over the anchors of `-log` of the softmax mass that falls on their positives.
+def sums_of_softmax_choices(logits: tf.Tensor, pairs: Pairs) -> list[tf.Tensor]:
+    """Sum over the anchors of `-log` of the softmax mass that falls on their positives.
 
     Anchors without a positive count as 0.
 
@@ -58,8 +58,9 @@ def softmax_choice(logits: tf.Tensor, pairs: Pairs) -> tf.Tensor:
         pairs: which of them are positive and which negative; others take no part.
 
     Returns:
-        float32 scalar.
+        Two float32 scalars, the sum and the number of anchors.
     """
     of_all = masked_logsumexp(logits, pairs.positives | pairs.negatives)
     of_positives = masked_logsumexp(logits, pairs.positives)
-    return tf.reduce_mean(tf.where(tf.reduce_any(pairs.positives, axis=1), of_all - of_positives, 0.0))
+    choices = tf.where(tf.reduce_any(pairs.positives, axis=1), of_all - of_positives, 0.0)
+    return [tf.reduce_sum(choices), number_of_anchors(pairs)]

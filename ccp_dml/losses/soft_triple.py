@@ -53,9 +53,10 @@ class SoftTriple(PairLoss):
         super().__init__(**{"distance": "cosine", **options})
         if temperature <= 0:
             raise ValueError(f"temperature is {temperature}; expected a positive number")
-        if self.miner is not None or self.proxy_pairs:
+        if self.miner is not None or self.proxy_pairs or self.shared_proxies:
             raise ValueError(
-                "SoftTriple compares samples with all proxies; it takes no miner and no proxy_pairs"
+                "SoftTriple compares samples with all proxies, and these are its own; "
+                "it takes no miner, no proxy_pairs and no shared_proxies"
             )
         check_normalization(center_normalization)
         self.scale = scale

@@ -1,4 +1,4 @@
-"""Triplet loss over all triplets of a batch, or over the hardest ones, without listing triplets."""
+"""Triplet loss over all triplets of a batch, the hardest or the semi-hard ones, without listing triplets."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import tensorflow as tf
 
 from ccp_dml.losses.pair_loss import PairLoss
-from ccp_dml.losses.pairs import Pairs
+from ccp_dml.losses.pairs import Pairs, number_of_anchors
 
-TRIPLETS: tuple[str, ...] = ("all", "hardest")
+TRIPLETS: tuple[str, ...] = ("all", "hardest", "semi_hard")
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
@@ -19,12 +19,13 @@ class Triplet(PairLoss):
 
     With D the distances, the terms are `relu(D_ap - D_an + margin)` over the triplets of anchor a, positive p
     and negative n. `average='active'` divides their sum by the number of those that are not zero; `'all'` by
-    A S^2, the size of the cube, or, for the hardest triplets, by the number of triplets.
+    A S^2, the size of the cube, or, for the hardest and the semi-hard triplets, by the number of triplets.
 
     `triplets='hardest'` takes, per anchor, the farthest positives and the nearest negatives, as many of
-    either as the anchor that has the fewest has (at least one).
+    either as the anchor that has the fewest has (at least one). `triplets='semi_hard'` takes those whose
+    negative is farther than the positive, but by less than the margin.
 
-    Schroff, Kalenichenko, Philbin, "FaceNet", CVPR 2015, eq. 2. Time is O(A S log S) and memory O(A S).
+    Schroff, Kalenichenko, Philbin, "FaceNet", CVPR 2015, eq. 2 and 4. Time is O(A S log S) and memory O(A S).
     """
 
     def __init__(self, margin: float = 0.1, triplets: str = "all", **options: Any) -> None:
@@ -32,31 +33,38 @@ class Triplet(PairLoss):
 
         Args:
             margin: in units of the distance.
-            triplets: `'all'` or `'hardest'`.
+            triplets: `'all'`, `'hardest'` or `'semi_hard'`.
             **options: those of `PairLoss`.
 
         Raises:
-            ValueError: if `triplets` is unknown.
+            ValueError: if `triplets` is unknown, or semi-hard and the margin is not positive.
         """
         super().__init__(**options)
         if triplets not in TRIPLETS:
             raise ValueError(f"triplets is {triplets!r}; expected one of {', '.join(TRIPLETS)}")
+        if triplets == "semi_hard" and margin <= 0:
+            raise ValueError(f"margin is {margin}; expected a positive number with semi-hard triplets")
         self.margin = margin
         self.triplets = triplets
 
-    def formula(self, pairs: Pairs) -> tf.Tensor:
-        """As in the class docstring."""
+    @property
+    def in_blocks(self) -> bool:
+        """As in the base class: how many triplets are the hardest depends on all anchors."""
+        return super().in_blocks and self.triplets != "hardest"
+
+    def sums(self, pairs: Pairs) -> list[tf.Tensor]:
+        """Sum of the terms, and what it is divided by."""
+        if self.triplets == "semi_hard":
+            return list(sum_of_semi_hard_triplets(pairs, self.margin))
         if self.triplets == "hardest":
             pairs = hardest_pairs(pairs)
         total, active = sum_of_triplets(pairs, self.margin)
         if self.average == "active":
-            return tf.math.divide_no_nan(total, active)
+            return [total, active]
         if self.triplets == "hardest":
-            return tf.math.divide_no_nan(
-                total, tf.reduce_sum(_count(pairs.positives) * _count(pairs.negatives))
-            )
-        anchors, samples = tf.unstack(tf.cast(tf.shape(pairs.distances), tf.float32))
-        return tf.math.divide_no_nan(total, anchors * samples**2)
+            return [total, tf.reduce_sum(_count(pairs.positives) * _count(pairs.negatives))]
+        samples = tf.cast(tf.shape(pairs.distances)[1], tf.float32)
+        return [total, number_of_anchors(pairs) * samples**2]
 
 
 def sum_of_triplets(pairs: Pairs, margin: float) -> tuple[tf.Tensor, tf.Tensor]:
@@ -88,6 +96,33 @@ def sum_of_triplets(pairs: Pairs, margin: float) -> tuple[tf.Tensor, tf.Tensor]:
     return total, tf.reduce_sum(nearer_negatives)
 
 
+def sum_of_semi_hard_triplets(pairs: Pairs, margin: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Sum of the hinge terms of all triplets with `D_ap < D_an < D_ap + margin`, and how many they are.
+
+    Each triplet is active, or has a negative farther than the positive, or (semi-hard) both: so each pair
+    counts as often as it is in a triplet of either kind, less all its triplets.
+
+    Args:
+        pairs: pairs [A, S].
+        margin: in units of the distance, positive.
+
+    Returns:
+        Two float32 scalars; the first has a gradient.
+    """
+    constants = tf.stop_gradient(pairs.distances)
+    positives, negatives = (tf.cast(mask, tf.float32) for mask in (pairs.positives, pairs.negatives))
+    active_positives, active_negatives = _in_order(constants, negatives, constants + margin, positives)
+    farther_negatives, farther_positives = _in_order(constants, positives, constants, negatives)
+    all_positives, all_negatives = (
+        tf.reduce_sum(mask, axis=1, keepdims=True) for mask in (positives, negatives)
+    )
+    of_positives = tf.nn.relu(active_positives + farther_positives - all_negatives) * positives
+    of_negatives = tf.nn.relu(active_negatives + farther_negatives - all_positives) * negatives
+    count = tf.reduce_sum(of_positives)
+    total = tf.reduce_sum((of_positives - of_negatives) * pairs.distances) + margin * count
+    return total, count
+
+
 def hardest_pairs(pairs: Pairs) -> Pairs:
     """The farthest positives and the nearest negatives of each anchor; see `Triplet`."""
     return dataclasses.replace(
@@ -103,6 +138,32 @@ def _first(keys: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     order = tf.argsort(tf.where(mask, tf.stop_gradient(keys), keys.dtype.max), axis=1, stable=True)
     ranks = tf.cast(tf.argsort(order, axis=1), tf.float32)
     return mask & (ranks < wanted)
+
+
+def _in_order(
+    first: tf.Tensor, first_mask: tf.Tensor, second: tf.Tensor, second_mask: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """How often a `first` of a row is smaller than a `second` of it.
+
+    Args:
+        first: float32 [A, S].
+        first_mask: float32 [A, S], 1 for those that count.
+        second: float32 [A, S].
+        second_mask: float32 [A, S].
+
+    Returns:
+        Float32 [A, S]: for each `second` how many are smaller, for each `first` how many are larger.
+    """
+    # The sort is stable: of equal keys the second comes first, so that it does not count.
+    order = tf.argsort(tf.concat([second, first], axis=1), axis=1, stable=True)
+    places = tf.argsort(order, axis=1)
+    nothing = tf.zeros_like(first)
+    firsts = tf.gather(tf.concat([nothing, first_mask], axis=1), order, axis=1, batch_dims=1)
+    seconds = tf.gather(tf.concat([second_mask, nothing], axis=1), order, axis=1, batch_dims=1)
+    before = tf.gather(tf.cumsum(firsts, axis=1), places, axis=1, batch_dims=1)
+    after = tf.gather(tf.cumsum(seconds, axis=1, reverse=True), places, axis=1, batch_dims=1)
+    samples = tf.shape(first)[1]
+    return before[:, :samples], after[:, samples:]
 
 
 def _count(mask: tf.Tensor) -> tf.Tensor:
