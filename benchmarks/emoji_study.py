@@ -77,7 +77,14 @@ def screen() -> Iterator[Run]:
             "emoji",
             {**ccp, **EVERY_EPOCH, "steps_per_epoch": 25, "max_epochs": 48, "track_test": 8},
         ),
-        "proxy learning rate x10": ("emoji", {**ccp, **EVERY_EPOCH, "proxy_learning_rate_multiplier": 10}),
+        "proxy learning rate x1000": (
+            "emoji",
+            {**ccp, **EVERY_EPOCH, "proxy_learning_rate_multiplier": 1000},
+        ),
+        "patience 3, proxy learning rate x1000": (
+            "emoji",
+            {**ccp, **PAPER, "proxy_learning_rate_multiplier": 1000},
+        ),
         "lambda = 2e-2": ("emoji", {**ccp, **EVERY_EPOCH, "ccp_lambda": 2e-2}),
         "pair weight 1": ("emoji", {**ccp, **EVERY_EPOCH, "pair_weight": 1}),
         "reset: staleness 0.3": (
@@ -85,9 +92,9 @@ def screen() -> Iterator[Run]:
             {**ccp, "ccp_reset_rule": "staleness", "ccp_staleness_threshold": 0.3},
         ),
         "reset: patience 1": ("emoji", {**ccp, **PAPER, "ccp_patience": 1}),
-        "patience 3, proxy learning rate x10": (
+        "patience 3, proxy learning rate x100": (
             "emoji",
-            {**ccp, **PAPER, "proxy_learning_rate_multiplier": 10},
+            {**ccp, **PAPER, "proxy_learning_rate_multiplier": 100},
         ),
         "lambda = 0": ("emoji", {**ccp, **EVERY_EPOCH, "ccp_lambda": 0}),
         "K = 1": ("emoji", {**ccp, **EVERY_EPOCH, "proxies_per_class": 1}),

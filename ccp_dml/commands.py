@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
+import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import NoReturn
 
 from ccp_dml import environment
@@ -17,21 +23,28 @@ INTERRUPTED = 130
 def run(action: Callable[[], object]) -> int:
     """Runs `action` and returns the exit code of the command.
 
-    Bad input gives one line on standard error and code 2, an interruption one line and code 130. Any other
-    exception is a defect and keeps its traceback.
+    Bad input gives one line on standard error and code 2, and so does a full disk; an interruption one line
+    and code 130. Any other exception is a defect and keeps its traceback.
     """
     environment.quiet()
     try:
-        action()
+        with _termination_as_interrupt():
+            action()
     except UserError as error:
         _print_line("error", error)
         return BAD_INPUT
     except Interrupted as interruption:
         _print_line("interrupted", interruption)
         return INTERRUPTED
-    except KeyboardInterrupt:
-        _print_line("interrupted", "stopped by Ctrl-C")
+    except KeyboardInterrupt as interruption:
+        _print_line("interrupted", f"stopped by {str(interruption) or 'Ctrl-C'}")
         return INTERRUPTED
+    except Exception as error:
+        # Python, TensorFlow and the record writer each have a type of their own for it.
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        _print_line("error", f"the disk is full: {error}")
+        return BAD_INPUT
     return 0
 
 
@@ -49,6 +62,23 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Reports a mistake in one line instead of usage and message."""
         raise UserError(f"{message}; --help lists the arguments")
+
+
+@contextlib.contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Lets SIGTERM do what Ctrl-C does, so that files are closed and the user is told."""
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    if threading.current_thread() is not threading.main_thread():  # Python handles signals in that one only.
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _print_line(kind: str, message: object) -> None:

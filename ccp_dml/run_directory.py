@@ -118,10 +118,12 @@ class RunDirectory:
         Raises:
             ConfigError: the folder is no run directory, or its flagfile cannot be read.
         """
-        if self.state not in (State.UNFINISHED, State.FINISHED) or not self.config.exists():
+        if self.state not in (State.UNFINISHED, State.FINISHED):
             raise ConfigError(
                 f"--run_dir={self.path}: expected the folder of a run; found {self.state.value}"
             )
+        if not self.config.exists():
+            raise ConfigError(f"--run_dir={self.path}: expected {self.config.name} in it; found none")
         return command_line.read([f"--flagfile={self.config}"]).replace(run_dir=str(self.path))
 
     def finish(self, results: dict[str, Any]) -> None:
@@ -132,11 +134,14 @@ class RunDirectory:
         """The content of `results.json`.
 
         Raises:
-            UserError: the run is not finished.
+            UserError: the run is not finished, or the file is damaged.
         """
         if self.state is not State.FINISHED:
             raise UserError(f"--run_dir={self.path}: expected a finished run; found {self.state.value}")
-        results: dict[str, Any] = json.loads(self.results.read_text(encoding="utf-8"))
+        try:
+            results: dict[str, Any] = json.loads(self.results.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.results}: expected the results of a run: {error}") from None
         return results
 
     def _continues(self, config: ExperimentConfig) -> bool:

@@ -164,6 +164,10 @@ def test_an_unknown_name_is_refused():
             {"ccp_min_iterations": 5, "ccp_max_iterations": 4},
             "--ccp_max_iterations=4: expected at least --ccp_min",
         ),
+        (
+            {"ccp_reset_rule": "staleness", "ccp_use_representative_proxy": False},
+            "--ccp_reset_rule=staleness contradicts --noccp_use_representative_proxy",
+        ),
         ({"warm_up_learning_rate": 0.1}, "--warm_up_learning_rate=0.1 needs --warm_up_epochs"),
         ({"momentum": 0.5}, "--momentum=0.5: it does nothing with --optimizer=adam"),
         (

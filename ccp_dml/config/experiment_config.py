@@ -92,8 +92,9 @@ class ExperimentConfig:
         validation.check_values(self.items())
         validation.check_combinations(self)
         validation.check_loss(self)
-        validation.check_data(self)
+        num_classes = validation.check_data(self)
         validation.check_backbone(self)
+        validation.check_classes(self, num_classes)
 
     def warnings(self) -> tuple[str, ...]:
         """What is allowed, yet worth a word to the user."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ccp_dml.config.class_split import split_classes
 from ccp_dml.config.fields import Flag, flags_of
 from ccp_dml.config.sections import OPTIMIZERS_WITH_MOMENTS, OPTIMIZERS_WITH_MOMENTUM
 from ccp_dml.data import catalog
@@ -93,11 +94,16 @@ def check_backbone(config: ExperimentConfig) -> None:
         raise ConfigError(f"{flag}: {error}") from None
 
 
-def check_data(config: ExperimentConfig) -> None:
-    """The data set exists, and its source images are where the flags say."""
+def check_data(config: ExperimentConfig) -> int:
+    """The data set exists, and its source images are where the flags say; the number of training classes."""
     with as_user_errors():
         data = config.data
-        catalog.check(data.dataset, data.data_dir, train_fraction=data.train_fraction)
+        return catalog.check(data.dataset, data.data_dir, train_fraction=data.train_fraction)
+
+
+def check_classes(config: ExperimentConfig, num_classes: int) -> None:
+    """The training classes are enough for validation and for a batch; all else is checked before."""
+    split_classes(config.resolve().data, num_classes)
 
 
 def _contradictions(config: ExperimentConfig) -> Iterator[str]:
@@ -125,6 +131,11 @@ def _contradictions(config: ExperimentConfig) -> Iterator[str]:
         yield f"--ccp_max_iterations={most}: expected at least --ccp_min_iterations={least}"
     if projection.ccp_step_at_batch and projection.ccp_monitor not in (None, "loss"):
         yield f"--ccp_monitor={projection.ccp_monitor}: expected loss with --ccp_step_at_batch"
+    if projection.ccp_reset_rule == "staleness" and not projection.ccp_use_representative_proxy:
+        yield (
+            "--ccp_reset_rule=staleness contradicts --noccp_use_representative_proxy: "
+            "expected another rule, as only proxies chosen from images can grow stale"
+        )
     if training.warm_up_learning_rate is not None and training.warm_up_epochs == 0:
         yield f"--warm_up_learning_rate={training.warm_up_learning_rate} needs --warm_up_epochs above 0"
     if config.uses_projections and config.loss.proxies_per_class == 0:

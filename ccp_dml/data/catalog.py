@@ -7,12 +7,15 @@ import os
 from typing import Any
 
 from ccp_dml.data.image_collection import ImageDataset
+from ccp_dml.data.preparation_lock import preparation_lock
 from ccp_dml.errors import UserError, as_user_errors
 
 _BUILDERS = {
     "emoji": "datasets.emoji.emoji_dataset_builder:Builder",
     "image_folder": "datasets.image_folder.image_folder_dataset_builder:Builder",
 }
+# What the builders themselves do not say without TensorFlow.
+_NUM_TRAIN_CLASSES = {"emoji": 322}
 # Without a builder so far, with the official files that it will read.
 _PLANNED = {
     "cub": "CUB_200_2011.tgz",
@@ -27,13 +30,16 @@ def names() -> tuple[str, ...]:
     return (*_BUILDERS, *_PLANNED)
 
 
-def check(name: str, data_dir: str | None = None, *, train_fraction: float = 0.5) -> None:
+def check(name: str, data_dir: str | None = None, *, train_fraction: float = 0.5) -> int:
     """Finds out, without TensorFlow, whether `load` has what it needs.
 
     Args:
         name: one of `names()`.
         data_dir: folder with the source images; `image_folder` needs it, `emoji` does not.
         train_fraction: share of the classes of an `image_folder` without manifest that is trained on.
+
+    Returns:
+        The number of training classes, those held out for validation included.
 
     Raises:
         UserError: if the name is unknown, the data set's builder is not built yet, or the folder is missing
@@ -48,14 +54,15 @@ def check(name: str, data_dir: str | None = None, *, train_fraction: float = 0.5
     if name not in _BUILDERS:
         raise UserError(f"--dataset={name} is unknown, expected one of: {', '.join(names())}")
     if name != "image_folder":
-        return
+        return _NUM_TRAIN_CLASSES[name]
     if not data_dir:
         raise UserError("--dataset=image_folder needs --data_dir, the folder with the images; none was given")
     if not os.path.isdir(os.path.expanduser(data_dir)):
         raise UserError(f"--data_dir={data_dir} is not a folder; expected the folder with the images")
     with as_user_errors():
         layout = importlib.import_module("datasets.image_folder.layout")
-        layout.read_layout(data_dir, train_fraction)
+        entries = layout.read_layout(data_dir, train_fraction).splits["train"]
+    return len({entry.label for entry in entries})
 
 
 def load(
@@ -83,12 +90,15 @@ def load(
     check(name, data_dir, train_fraction=train_fraction)
     from ccp_dml.data import prepared
 
-    module, builder_class = _BUILDERS[name].split(":")
-    options: dict[str, Any] = {"data_dir": prepared_dir or prepared.default_prepared_dir()}
+    module, class_name = _BUILDERS[name].split(":")
+    prepared_dir = prepared_dir or prepared.default_prepared_dir()
+    options: dict[str, Any] = {"data_dir": prepared_dir}
     if name == "image_folder":
         options |= {"source_dir": data_dir, "train_fraction": train_fraction}
-    with as_user_errors():
-        builder = getattr(importlib.import_module(module), builder_class)(
-            file_format="array_record", **options
-        )
-        return prepared.load_prepared(name, builder)
+    builder_class = getattr(importlib.import_module(module), class_name)
+    with as_user_errors(), preparation_lock(prepared_dir, name):
+        try:
+            # The builder looks for prepared data when it is made, so that is inside the lock too.
+            return prepared.load_prepared(name, builder_class(file_format="array_record", **options))
+        except OSError as error:  # Errors of source images are told apart and name the image.
+            raise UserError(f"--prepared_dir={prepared_dir}: cannot be used: {error.strerror}") from error

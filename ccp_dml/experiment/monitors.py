@@ -27,7 +27,7 @@ from ccp_dml.training.monitoring.scalars import ScalarLogger, write_results
 from ccp_dml.training.progress import Progress
 
 if TYPE_CHECKING:
-    from ccp_dml.experiment.run import Experiment
+    from ccp_dml.experiment.experiment import Experiment
     from ccp_dml.training.trainer import Trainer
 
 # Training images that the covering radius is measured on, after every epoch: about a second on two cores.
@@ -102,8 +102,8 @@ class Monitors:
         if experiment.loss.proxies is not None:
             callbacks.append(self._coverage_monitor())
         callbacks.append(ScalarLogger(self._events))
-        if run.tensorboard_panels and experiment.task.validation is not None:
-            callbacks.append(self._panels(experiment.task.validation, run.tensorboard_panels))
+        if run.tensorboard_panels and experiment.monitored is not None:
+            callbacks.append(self._panels(experiment.monitored, run.tensorboard_panels))
         settings = {k: v for k, v in experiment.config.to_dict().items() if k not in _NOT_COMPARED}
         callbacks.append(HParamsLogger(self._events, settings))
         return callbacks
@@ -127,7 +127,7 @@ class Monitors:
         queries = np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(np.int64))
         return RetrievalPanels(
             self._events,
-            lambda: experiment.validation_embeddings,
+            lambda: experiment.monitored_embeddings,
             images.labels,
             lambda indices: pixels(images, indices, preprocessing),
             queries=queries.tolist(),

@@ -77,6 +77,7 @@ def make_loss(config: ExperimentConfig, num_classes: int) -> MetricLoss:
         path,
         num_classes=num_classes,
         embedding_size=config.model.embedding_size,
+        seed=config.run.seed,
         options={name: value for name, value in options.items() if value is not None},
     )
 
@@ -181,7 +182,8 @@ def make_projections(
         reset_rule=rule,
         embed_images=pool.embed_images,
         normalization=config.loss.normalization,
-        track_staleness=True,
+        # It embeds images: too much for every step.
+        track_staleness=not flags.ccp_step_at_batch,
     )
 
 

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ccp_dml.config.class_split import split_classes
 from ccp_dml.config.sections import DataConfig
 from ccp_dml.data import catalog
-from ccp_dml.data.class_splits import class_fold, hold_out_classes
 from ccp_dml.data.image_collection import ImageCollection
-from ccp_dml.data.permutations import IntArray
 from ccp_dml.data.pipeline import inference_batches
 from ccp_dml.data.preprocessing import TestPreprocessing
-from ccp_dml.errors import UserError
 from ccp_dml.evaluation.embedding import LabeledImages
 
 
@@ -60,29 +58,10 @@ def load_task(config: DataConfig) -> Task:
         prepared_dir=config.prepared_dir,
         train_fraction=config.train_fraction,
     )
-    train_classes, validation_classes = _split(config, dataset.train.num_classes)
+    train_classes, validation_classes = split_classes(config, dataset.train.num_classes)
     train = dataset.train.by_classes(train_classes)
-    if train.num_classes < config.classes_per_batch:
-        raise UserError(
-            f"--classes_per_batch={config.classes_per_batch}: expected at most {train.num_classes}, the "
-            f"number of classes to train on ({dataset.train.num_classes} less those held out for validation)"
-        )
     validation = dataset.train.by_classes(validation_classes) if len(validation_classes) else None
     return Task(train, validation, dataset.test, dataset.gallery)
-
-
-def _split(config: DataConfig, num_classes: int) -> tuple[IntArray, IntArray]:
-    try:
-        if config.fold is not None and config.num_folds is not None:
-            return class_fold(num_classes, config.num_folds, config.fold)
-        return hold_out_classes(num_classes, config.validation_fraction or 0.0)
-    except ValueError as error:
-        flags = (
-            f"--num_folds={config.num_folds} --fold={config.fold}"
-            if config.fold is not None
-            else f"--validation_fraction={config.validation_fraction}"
-        )
-        raise UserError(f"{flags}: {error}") from error
 
 
 def labeled_images(

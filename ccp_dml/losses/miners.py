@@ -66,7 +66,7 @@ def distance_weighted(pairs: Pairs, seed: int = 0) -> Pairs:
     from 1.4 on only if the anchor has no nearer negative. Drawn without replacement, at least one per anchor;
     positives stay as they are. The draw is a function of the seed and the distances alone.
 
-    Wu et al., "Sampling matters in deep embedding learning", ICCV 2017, eq. 4.
+    Wu et al., "Sampling matters in deep embedding learning", ICCV 2017.
 
     Args:
         pairs: pairs [A, S] of known `embedding_size`; a squared or cosine distance is converted to d.
@@ -103,7 +103,7 @@ def _log_weights(distances: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def _gumbel_noise(distances: tf.Tensor, seed: int) -> tf.Tensor:
-    """Noise that follows from the bits of the distances, so that no state is needed to draw anew each step."""
+    """Noise that follows from the bits of the distances: no state is needed to draw anew each step."""
     bits = tf.reduce_sum(tf.bitcast(tf.stop_gradient(distances), tf.int32))
     uniform = tf.random.stateless_uniform(
         tf.shape(distances), seed=tf.stack([tf.constant(seed, tf.int32), bits]), minval=1e-30

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ _COMMON = (
     "proxy_learning_rate_multiplier",
     "references_per_batch",
 )
+_OWN_PROXIES = ("proxies_per_class", "proxy_learning_rate_multiplier")
 
 
 @dataclass(frozen=True)
@@ -29,15 +31,18 @@ class LossSpec:
 
     Attributes:
         target: `'module:Class'`.
-        parameters: the options of its `__init__`, without `name` and what a data set and a model determine.
+        parameters: the options of its `__init__`, without `name` and what the data set, the model and the run
+            determine.
         pair_based: whether it is defined on the pairs of a batch, without proxies.
-        own_proxies: (wrapper) whether it brings proxies, so that the wrapped loss must have none.
+        wraps: (wrapper) the losses that it can be around; empty: the pair-based ones.
+        hides: (wrapper) options that the loss inside must not have.
     """
 
     target: str
     parameters: tuple[str, ...]
     pair_based: bool = True
-    own_proxies: bool = False
+    wraps: tuple[str, ...] = ()
+    hides: tuple[str, ...] = ()
 
 
 LOSSES: dict[str, LossSpec] = {
@@ -79,7 +84,34 @@ WRAPPERS: dict[str, LossSpec] = {
             "mine_pairs",
             "proxy_learning_rate_multiplier",
         ),
-        own_proxies=True,
+        hides=_OWN_PROXIES,
+    ),
+    "xbm": LossSpec(
+        "ccp_dml.losses.cross_batch_memory:CrossBatchMemory",
+        (
+            "memory_size",
+            "memory_weight",
+            "pair_weight",
+            "start_step",
+            "exclude_own_copy",
+            "mine_pairs",
+            "anchors_per_block",
+        ),
+        hides=(*_OWN_PROXIES, "proxy_pairs"),
+    ),
+    "mdr": LossSpec(
+        "ccp_dml.losses.distance_regularization:DistanceRegularization",
+        ("regularization_weight", "level_weight", "num_levels", "statistics_momentum"),
+        wraps=tuple(LOSSES),
+    ),
+    "ps": LossSpec(
+        "ccp_dml.losses.proxy_synthesis:ProxySynthesis",
+        ("mixing_alpha", "synthetic_share", "mixing_rate"),
+        wraps=("proxy_nca", "proxy_anchor"),
+        hides=("proxy_pairs",),
+    ),
+    "virtual_softmax": LossSpec(
+        "ccp_dml.losses.virtual_softmax:VirtualSoftmax", (), wraps=("proxy_nca",), hides=("proxy_pairs",)
     ),
 }
 
@@ -99,9 +131,12 @@ def parse(path: str) -> tuple[str, ...]:
         )
     if len(wrappers) > 1:
         raise ValueError(f"loss {path!r}: a wrapper wraps a loss, not another wrapper")
-    if wrappers and not LOSSES[loss].pair_based:
-        pair_based = ", ".join(name for name, spec in LOSSES.items() if spec.pair_based)
-        raise ValueError(f"loss {path!r}: {wrappers[0]} wraps pair-based losses only ({pair_based})")
+    if wrappers:
+        wrapped = WRAPPERS[wrappers[0]].wraps
+        possible = wrapped or tuple(name for name, spec in LOSSES.items() if spec.pair_based)
+        if loss not in possible:
+            kind = "these losses" if wrapped else "pair-based losses"
+            raise ValueError(f"loss {path!r}: {wrappers[0]} wraps {kind} only ({', '.join(possible)})")
     return names
 
 
@@ -115,7 +150,12 @@ def parameters(path: str) -> frozenset[str]:
 
 
 def build(
-    path: str, *, num_classes: int, embedding_size: int, options: dict[str, Any] | None = None
+    path: str,
+    *,
+    num_classes: int,
+    embedding_size: int,
+    seed: int = 0,
+    options: dict[str, Any] | None = None,
 ) -> MetricLoss:
     """Make the loss of a path.
 
@@ -123,6 +163,7 @@ def build(
         path: such as `contrastive` or `ccp/contrastive`.
         num_classes: number of training classes.
         embedding_size: dimension of the embeddings.
+        seed: of what a loss draws at random.
         options: `__init__` options; each goes to the losses of the path that take it.
 
     Raises:
@@ -139,23 +180,29 @@ def build(
     built: MetricLoss | None = None
     for name, accepted in reversed(taken.items()):
         chosen = {option: value for option, value in options.items() if option in accepted}
-        sizes = {"num_classes": num_classes, "embedding_size": embedding_size}
-        make = _load((WRAPPERS if name in WRAPPERS else LOSSES)[name].target)
-        built = make(**chosen, **sizes) if built is None else make(built, **chosen, **sizes)
+        make = _load(_spec(name).target)
+        given = {"num_classes": num_classes, "embedding_size": embedding_size, "seed": seed}
+        if built is None:
+            built = make(**chosen, **given)
+        else:
+            known = inspect.signature(make).parameters
+            built = make(built, **chosen, **{key: value for key, value in given.items() if key in known})
     assert built is not None
     return built
 
 
 def _parameters_by_name(names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """Options of each loss of a path; a wrapper with proxies takes away those of the proxies inside."""
-    inside_proxies = False
+    """Options of each loss of a path; a wrapper takes away some of the loss inside."""
+    hidden: tuple[str, ...] = ()
     taken: dict[str, tuple[str, ...]] = {}
     for name in names:
-        spec = (WRAPPERS if name in WRAPPERS else LOSSES)[name]
-        hidden = ("proxies_per_class", "proxy_learning_rate_multiplier") if inside_proxies else ()
-        taken[name] = tuple(p for p in spec.parameters if p not in hidden)
-        inside_proxies = inside_proxies or spec.own_proxies
+        taken[name] = tuple(option for option in _spec(name).parameters if option not in hidden)
+        hidden += _spec(name).hides
     return taken
+
+
+def _spec(name: str) -> LossSpec:
+    return (WRAPPERS if name in WRAPPERS else LOSSES)[name]
 
 
 def _load(target: str) -> Any:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import tensorflow as tf
 
 from ccp_dml.models.backbones import registry
@@ -86,17 +84,9 @@ def backbone_variables(model: tf.keras.Model) -> list[tf.Variable]:
 def batch_norm_variables(model: tf.keras.Model) -> list[tf.Variable]:
     """All variables of batch normalisation, trainable or not: scales, offsets and statistics."""
     variables = []
-    for layer in _layers(model):
+    for layer in model.submodules:
         if isinstance(layer, tf.keras.layers.BatchNormalization):
             variables += layer.weights
         elif isinstance(layer, FrozenNormConvolution):
             variables += layer.batch_norm_weights
     return variables
-
-
-def _layers(model: tf.keras.Model) -> Iterator[tf.keras.layers.Layer]:
-    for layer in model.layers:
-        if isinstance(layer, tf.keras.Model):
-            yield from _layers(layer)
-        else:
-            yield layer

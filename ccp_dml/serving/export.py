@@ -66,26 +66,32 @@ def _signatures(
     size = preprocessing.image_size
     prepared = tf.TensorSpec([size, size, 3], tf.float32)
 
-    def embed(prepare: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor) -> Outputs:
-        count = tf.shape(images)[0]
-        inputs = tf.map_fn(prepare, images, fn_output_signature=prepared)
+    # A function of its own, so that the network is traced and written once and not for every signature.
+    @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32)])
+    def embed_prepared(inputs: tf.Tensor) -> tf.Tensor:
+        count = tf.shape(inputs)[0]
         # Convolutions of an empty batch fail on CPUs: a black image takes the place of none, and goes again.
         inputs = tf.pad(inputs, [[0, tf.cast(tf.equal(count, 0), tf.int32)], [0, 0], [0, 0], [0, 0]])
-        embeddings = normalize(model(inputs, training=False), normalization)
-        return {"embeddings": embeddings[:count]}
+        return normalize(model(inputs, training=False), normalization)[:count]
+
+    def embed(prepare: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor) -> Outputs:
+        return {"embeddings": embed_prepared(tf.map_fn(prepare, images, fn_output_signature=prepared))}
 
     def prepare_encoded(encoded: tf.Tensor) -> tf.Tensor:
         return test_image(decode_upright_rgb(encoded), preprocessing)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32, "images")])
+    # AutoGraph would rewrite the preprocessing, which takes longer than all the rest, to no effect.
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32, "images")], autograph=False
+    )
     def serve_float(images: tf.Tensor) -> Outputs:
         return embed(lambda image: test_image(image, preprocessing), images)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "images")])
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "images")], autograph=False)
     def serve_uint8(images: tf.Tensor) -> Outputs:
         return embed(lambda image: test_image(image, preprocessing), images)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")], autograph=False)
     def serve_encoded(image_bytes: tf.Tensor) -> Outputs:
         return embed(prepare_encoded, image_bytes)
 

@@ -134,12 +134,6 @@ class ClipByValue:
         ]
 
 
-def batch_normalization_variables(model: tf.keras.Model) -> list[tf.Variable]:
-    """Lists the weights of all BatchNormalization layers of a model, nested models included."""
-    kind = tf.keras.layers.BatchNormalization
-    return [weight for layer in model.submodules if isinstance(layer, kind) for weight in layer.weights]
-
-
 def standard_transforms(
     *,
     proximal: ProximalTerm | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -50,7 +51,8 @@ class StopRequest:
     def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self.requested = True
         self._restore()
-        print("\nStopping at the next safe point; the same signal again stops at once.", flush=True)
+        # Not by print, which fails if the signal has come while something is being printed.
+        os.write(2, b"\nStopping at the next safe point; the same signal again stops at once.\n")
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

@@ -24,6 +24,7 @@ class ProjectionOptions:
             to be one of the step, such as `loss`.
         monitor: name of the score in the epoch logs.
         stop_at_min: lower scores are better.
+        min_improvement: a score counts as better if it is so by more than this; non-negative.
         seed: of the perturbation noise.
     """
 
@@ -38,6 +39,7 @@ class ProjectionOptions:
     step_at_batch: bool = False
     monitor: str = "map_at_r"
     stop_at_min: bool = False
+    min_improvement: float = 1e-5
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -49,6 +51,8 @@ class ProjectionOptions:
             raise ValueError(
                 f"min_iterations of an instance is {self.min_iterations}; at least 1 is expected."
             )
+        if self.min_improvement < 0:
+            raise ValueError(f"min_improvement is {self.min_improvement}; it cannot be negative.")
         if self.perturb_noise < 0:
             raise ValueError(f"perturb_noise is {self.perturb_noise}; it cannot be negative.")
 

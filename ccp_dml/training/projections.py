@@ -22,8 +22,6 @@ from ccp_dml.training.staleness import staleness
 DrawPool = Callable[[int, int], tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]
 EmbedImages = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
 
-# What the original calls its improvement margin.
-MIN_IMPROVEMENT = 1e-5
 _UNKNOWN_IMAGE = -1
 _MAX_MEASURED = 256
 
@@ -73,7 +71,8 @@ class AlternatingProjections(tf.Module):
             embed_images: embeds images by index as they are now, int64 [n] -> [n, D]; needed to measure
                 staleness.
             normalization: what the loss does to embeddings; staleness is measured after it.
-            track_staleness: measure staleness at every validation, whether or not the rule needs it.
+            track_staleness: measure staleness at every validation, whether or not the rule needs it; without
+                proxies there is none.
 
         Raises:
             ValueError: if proxies are to be chosen and `draw_pool` is missing.
@@ -140,7 +139,7 @@ class AlternatingProjections(tf.Module):
         """
         self.validations.assign_add(1)
         self.last_staleness = None
-        if self._track_staleness:
+        if self._track_staleness and self._proxies is not None:
             self.measure_staleness()
         if int(self.validations) < self.options.min_iterations:
             return False
@@ -165,9 +164,9 @@ class AlternatingProjections(tf.Module):
         """
         if self._proxies is None or self._embed_images is None:
             raise ValueError("Staleness can only be measured with proxies and with embed_images.")
-        images = self.proxy_images.numpy().reshape(-1)
         if self.last_staleness is not None:
             return self.last_staleness
+        images = self.proxy_images.numpy().reshape(-1)
         if (images == _UNKNOWN_IMAGE).any():
             self.last_staleness = float("inf")
             return self.last_staleness
@@ -178,7 +177,7 @@ class AlternatingProjections(tf.Module):
         return self.last_staleness
 
     def _note(self, quantity: float) -> None:
-        if quantity < float(self.best_score) - MIN_IMPROVEMENT:
+        if quantity < float(self.best_score) - self.options.min_improvement:
             self.stale.assign(0)
             self.best_score.assign(quantity)
             self._keep_best()

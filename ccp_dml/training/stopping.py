@@ -33,7 +33,7 @@ class EarlyStopping(tf.Module):
 
         Args:
             variables: what to keep at its best: all weights of the model, batch statistics included, and of
-                the loss.
+                the loss; none, if training is to end with the weights of its last step.
             patience: validations without improvement before stopping, at least 1; None never stops, but still
                 keeps the best weights.
             monitor: name of the score in the epoch logs.

@@ -113,7 +113,7 @@ def _convert(path: pathlib.Path) -> bytes | images.ImageError:
 def _report(errors: Sequence[images.ImageError]) -> str:
     if len(errors) == 1:
         return str(errors[0])
-    lines = [str(error) for error in errors[:_MAX_ERRORS_NAMED]]
+    named = [str(error) for error in errors[:_MAX_ERRORS_NAMED]]
     if len(errors) > _MAX_ERRORS_NAMED:
-        lines.append(f"and {len(errors) - _MAX_ERRORS_NAMED} more")
-    return f"{len(errors)} images cannot be used:\n  " + "\n  ".join(lines)
+        named.append(f"and {len(errors) - _MAX_ERRORS_NAMED} more")
+    return f"{len(errors)} images cannot be used: " + "; ".join(named)

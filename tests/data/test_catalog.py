@@ -131,6 +131,7 @@ def test_a_truncated_image_is_named(folder: pathlib.Path, tmp_path: pathlib.Path
 def test_emoji(tmp_path: pathlib.Path) -> None:
     data = catalog.load("emoji", prepared_dir=str(tmp_path))
     assert (data.train.num_classes, data.test.num_classes, data.gallery) == (322, 323, None)
+    assert catalog.check("emoji") == 322
     for images in (data.train, data.test):
         assert (images.labels.reshape(-1, 5) == images.labels.reshape(-1, 5)[:, :1]).all()
     code_points = [name.split()[0] for name in data.train.class_names + data.test.class_names]

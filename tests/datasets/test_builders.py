@@ -142,10 +142,11 @@ def test_unreadable_images_are_reported_together_and_leave_nothing_behind(tmp_pa
     builder = image_folder(source, tmp_path / "prepared")
     with pytest.raises(ImageError) as error:
         builder.download_and_prepare()
-    first, *lines, last = str(error.value).splitlines()
-    assert first == "25 images cannot be used:"
-    assert [line.split(": ")[0].strip() for line in lines] == [str(file) for file in bad[:20]]
-    assert last.strip() == "and 5 more"
+    summary, _, named = str(error.value).partition(": ")
+    assert summary == "25 images cannot be used"
+    *reasons, last = named.split("; ")
+    assert [reason.split(": ")[0] for reason in reasons] == [str(file) for file in bad[:20]]
+    assert last == "and 5 more"
     assert [path.name for path in (tmp_path / "prepared").rglob("*") if path.is_file()] == []
 
 

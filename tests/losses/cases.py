@@ -102,6 +102,7 @@ BASIC = [LossCase(name) for name in _DEFAULTS] + [
     LossCase("contrastive", {"proxies_per_class": 2, "miner": "hard_negatives"}),
     LossCase("margin", {"per_class": True, "beta_weight": 0.1}),
     LossCase("triplet", {"triplets": "hardest"}),
+    LossCase("triplet", {"triplets": "semi_hard", "margin": 0.5}),
     LossCase("cross_entropy", {"references_per_batch": 4, "distance": "cosine"}),
 ]
 
@@ -120,6 +121,7 @@ DETAILED = [
     LossCase("triplet", {"proxies_per_class": 2, "proxy_anchor": True, "margin": 0.2}),
     LossCase("triplet", {"miner": "hard_negatives", "distance": "cosine"}),
     LossCase("triplet", {"triplets": "hardest", "average": "all", "proxies_per_class": 3}),
+    LossCase("triplet", {"triplets": "semi_hard", "average": "all", "proxies_per_class": 2}),
     LossCase("multi_similarity", {"proxies_per_class": 2, "alpha": 14.0, "threshold": 0.6}),
     LossCase("margin", {"average": "all", "beta": 0.9}),
     LossCase("margin", {"per_class": True, "proxies_per_class": 2, "proxy_anchor": True}),
@@ -134,6 +136,19 @@ DETAILED = [
         "ccp/original_contrastive",
         {"normalization": "unit", "pair_normalization": "lipschitz", "proxy_weight": 0.6, "weight": 2.0},
     ),
+]
+
+# Wrappers with state; the memory of the first ones is full after two batches.
+WRAPPED = [
+    LossCase("xbm/contrastive", {"memory_size": 20, "start_step": 2}),
+    LossCase("xbm/triplet", {"memory_size": 24, "start_step": 0, "exclude_own_copy": False}),
+    LossCase("xbm/original_contrastive", {"memory_size": 17, "start_step": 1, "anchors_per_block": 5}),
+    LossCase("mdr/contrastive", {"normalization": "none", "level_weight": 0.1}),
+    LossCase("mdr/multi_similarity", {"num_levels": 2}),
+    LossCase("mdr/proxy_nca", {"regularization_weight": 0.5}),
+    LossCase("ps/proxy_nca", {"proxies_per_class": 2}),
+    LossCase("ps/proxy_anchor", {"synthetic_share": 0.5, "mixing_rate": 0.3}),
+    LossCase("virtual_softmax/proxy_nca", {"margin": 0.1}),
 ]
 
 

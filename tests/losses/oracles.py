@@ -116,10 +116,11 @@ def triplet(pairs: Listed, margin: float, average: str = "active", triplets: str
         for row, row_positives, row_negatives in zip(pairs.distances, positives, negatives)
         for p in row_positives
         for n in row_negatives
+        if triplets != "semi_hard" or row[p] < row[n] < row[p] + margin
     ]
     if average == "active":
         return sum(terms) / max(1, sum(term > 0.0 for term in terms))
-    if triplets == "hardest":
+    if triplets != "all":
         return sum(terms) / max(1, len(terms))
     return sum(terms) / (len(pairs.distances) * pairs.columns**2)
 

@@ -12,7 +12,7 @@ from tests.losses.cases import BASIC, BATCH, SIZE, LossCase, batch, value_and_gr
 
 _RANDOM = np.random.default_rng(0)
 _LABELS, _EMBEDDINGS = batch(9)
-_BATCHES: dict[str, tuple[np.ndarray, np.ndarray]] = {
+BATCHES: dict[str, tuple[np.ndarray, np.ndarray]] = {
     "one class": (np.zeros(BATCH, np.int32), _EMBEDDINGS),
     "no positive pair": (np.arange(5, dtype=np.int32), _EMBEDDINGS[:5]),
     "all coincide": (_LABELS, np.tile(_EMBEDDINGS[:1], (BATCH, 1))),
@@ -25,10 +25,10 @@ _BATCHES: dict[str, tuple[np.ndarray, np.ndarray]] = {
 }
 
 
-@pytest.mark.parametrize("name", _BATCHES)
+@pytest.mark.parametrize("name", BATCHES)
 @pytest.mark.parametrize("case", BASIC, ids=lambda case: case.id)
 def test_value_and_gradients_are_finite(case: LossCase, name: str) -> None:
-    labels, embeddings = _BATCHES[name]
+    labels, embeddings = BATCHES[name]
     value, gradient, of_variables = value_and_gradients(case.build(), labels, embeddings)
     assert np.isfinite(value), value
     assert np.isfinite(gradient).all(), gradient

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +23,16 @@ def test_table_agrees_with_the_class(name: str) -> None:
     for base in kind.__mro__:
         if issubclass(base, MetricLoss) and "__init__" in vars(base):
             arguments |= set(inspect.signature(base.__init__).parameters)
-    given_otherwise = {"self", "options", "name", "base", "num_classes", "embedding_size"}
+    given_otherwise = {
+        "self",
+        "options",
+        "name",
+        "base",
+        "num_classes",
+        "embedding_size",
+        "seed",
+        "shared_proxies",
+    }
     assert set(_SPECS[name].parameters) == arguments - given_otherwise
     if issubclass(kind, PairLoss):
         assert _SPECS[name].pair_based == kind.pair_based
@@ -117,3 +127,47 @@ def test_proxies_need_sizes() -> None:
 
     with pytest.raises(ValueError, match="num_classes is None"):
         Contrastive(proxies_per_class=2)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("xbm/contrastive", "CrossBatchMemory"),
+        ("mdr/soft_triple", "DistanceRegularization"),
+        ("ps/proxy_anchor", "ProxySynthesis"),
+        ("virtual_softmax/proxy_nca", "VirtualSoftmax"),
+    ],
+)
+def test_wrappers_are_built_around_their_losses(path: str, kind: str) -> None:
+    loss = registry.build(path, num_classes=3, embedding_size=4, seed=5)
+    assert type(loss).__name__ == kind
+    assert loss.base.seed == 5
+    assert loss.proxies is loss.base.proxies
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("xbm/proxy_nca", "xbm wraps pair-based losses only"),
+        ("ps/contrastive", r"ps wraps these losses only \(proxy_nca, proxy_anchor\)"),
+        ("virtual_softmax/proxy_anchor", r"wraps these losses only \(proxy_nca\)"),
+    ],
+)
+def test_wrappers_refuse_losses_they_cannot_be_around(path: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        registry.parse(path)
+
+
+def test_wrapper_hides_options_of_the_loss_inside() -> None:
+    assert "proxies_per_class" not in registry.parameters("xbm/contrastive")
+    assert {"proxies_per_class", "mixing_rate"} <= registry.parameters("ps/proxy_nca")
+    assert "proxy_pairs" not in registry.parameters("virtual_softmax/proxy_nca")
+
+
+@pytest.mark.parametrize("name", _SPECS)
+def test_documentation_names_each_loss_and_its_parameters(name: str) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "losses.md").read_text(encoding="utf-8")
+    shared, *sections = text.split("\n### ")
+    [section] = [section for section in sections if section.split()[0] == name]
+    for parameter in _SPECS[name].parameters:
+        assert f"`{parameter}`" in section + shared, parameter

@@ -8,13 +8,15 @@ import tensorflow as tf
 
 from ccp_dml.geometry.pair_masks import pair_masks
 from ccp_dml.losses.pairs import Pairs
-from ccp_dml.losses.triplet import sum_of_triplets
+from ccp_dml.losses.triplet import Triplet, sum_of_semi_hard_triplets, sum_of_triplets
 
 
-def _cube(pairs: Pairs, margin: float) -> tuple[tf.Tensor, tf.Tensor]:
+def _cube(pairs: Pairs, margin: float, semi_hard: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
     distances = tf.cast(pairs.distances, tf.float64)
     terms = tf.nn.relu(distances[:, :, tf.newaxis] - distances[:, tf.newaxis, :] + margin)
     formed = pairs.positives[:, :, tf.newaxis] & pairs.negatives[:, tf.newaxis, :]
+    if semi_hard:
+        formed &= distances[:, :, tf.newaxis] < distances[:, tf.newaxis, :]
     terms = tf.where(formed, terms, 0.0)
     return tf.reduce_sum(terms), tf.math.count_nonzero(terms)
 
@@ -39,3 +41,46 @@ def test_equals_the_cube(margin: float, ties: bool) -> None:
     np.testing.assert_allclose(total, expected_total, rtol=1e-5)
     assert float(active) == float(expected_active)
     np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("margin", [0.25, 0.5, 10.0])
+@pytest.mark.parametrize("ties", [False, True])
+def test_semi_hard_triplets_equal_those_of_the_cube(margin: float, ties: bool) -> None:
+    random = np.random.default_rng(1)
+    labels = tf.constant(random.integers(0, 7, 60), tf.int32)
+    distances = random.uniform(0.0, 2.0, (60, 60))
+    distances = tf.constant(np.round(distances * 8) / 8 if ties else distances, tf.float32)
+    pairs = Pairs(distances, *pair_masks(labels), labels, labels)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(distances)
+        pairs = Pairs(distances, *pair_masks(labels), labels, labels)
+        total, count = sum_of_semi_hard_triplets(pairs, margin)
+        expected_total, expected_count = _cube(pairs, margin, semi_hard=True)
+    assert float(count) == float(expected_count) > 0.0
+    np.testing.assert_allclose(total, expected_total, rtol=1e-5)
+    np.testing.assert_allclose(
+        tape.gradient(total, distances), tape.gradient(expected_total, distances), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_a_few_semi_hard_triplets_among_many_hard_ones_are_exact() -> None:
+    """The hard triplets far outweigh the semi-hard ones, and must not leave rounding noise."""
+    labels = tf.constant([0] * 500 + [1] * 500, tf.int32)
+    row = np.concatenate([np.full(500, 1000.0), np.linspace(0.0, 900.0, 500)])
+    row[500] = 1000.25
+    distances = np.zeros((1000, 1000), np.float32)
+    distances[0] = row
+    positives = np.zeros((1000, 1000), bool)
+    positives[0, 1] = True
+    positives[0, 2:500] = True
+    negatives = np.zeros((1000, 1000), bool)
+    negatives[0, 500:] = True
+    pairs = Pairs(tf.constant(distances), tf.constant(positives), tf.constant(negatives), labels, labels)
+    total, count = sum_of_semi_hard_triplets(pairs, 0.5)
+    assert float(count) == 499.0
+    np.testing.assert_allclose(float(total) / float(count), 0.25, rtol=1e-3)
+
+
+def test_semi_hard_needs_a_margin() -> None:
+    with pytest.raises(ValueError, match=r"margin is 0\.0"):
+        Triplet(margin=0.0, triplets="semi_hard")

@@ -14,7 +14,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +22,7 @@ import numpy as np
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from tests.parity.comparison import Case, NotPorted
+from tests.parity.comparison import Case, Comparison, NotPorted
 from tests.parity.deviations import DEVIATIONS
 
 
@@ -62,20 +62,37 @@ def cases(path: Path) -> Iterator[Case]:
         yield Case(name, parameters, own, arrays)
 
 
+def _adapter(kind: str) -> Callable[[Case], list[Comparison]] | None:
+    """What runs the cases of a kind; None for a kind that is not known."""
+    module = f"tests.parity.adapters.{kind}"
+    if not kind.isidentifier() or importlib.util.find_spec(module) is None:
+        return None
+    return getattr(importlib.import_module(module), "compare", None)
+
+
 def check_file(path: Path) -> FileReport:
     """Runs every case of one golden file."""
     kind = path.stem
     report = FileReport(kind)
-    module = f"tests.parity.adapters.{kind}"
-    adapter = importlib.import_module(module) if importlib.util.find_spec(module) else None
-    for case in cases(path):
-        if adapter is None:
+    compare = _adapter(kind)
+    try:
+        recorded = list(cases(path))
+    except Exception as error:  # whatever a damaged file leads to
+        report.failures.append(f"cannot be read: {_in_short(error)}")
+        return report
+    if not recorded:
+        report.failures.append("no cases")
+    for case in recorded:
+        if compare is None:
             report.not_ported.append(f"{case.name}: no adapter for {kind}")
             continue
         try:
-            comparisons = adapter.compare(case)
+            comparisons = compare(case)
         except NotPorted as reason:
             report.not_ported.append(f"{case.name}: {reason}")
+            continue
+        except Exception as error:  # one bad case must not hide what the others do
+            report.failures.append(f"{case.name}: {_in_short(error)}")
             continue
         wrong = [comparison for comparison in comparisons if not comparison.passed]
         deviation = DEVIATIONS.get((kind, case.name))
@@ -92,6 +109,10 @@ def check_file(path: Path) -> FileReport:
             report.passed += 1
             report.error = max([report.error, *(c.error for c in comparisons)])
     return report
+
+
+def _in_short(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".split("\n", 1)[0]
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -11,7 +11,6 @@ from ccp_dml.training.gradient_transforms import (
     ClipByValue,
     ProximalTerm,
     WeightDecay,
-    batch_normalization_variables,
     standard_transforms,
 )
 
@@ -99,14 +98,6 @@ def test_coefficient_variable_is_read_at_every_call():
 
 def test_nothing_asked_for_is_nothing():
     assert standard_transforms() == []
-
-
-def test_all_batch_normalization_weights_are_found():
-    inner = tf.keras.Sequential([tf.keras.layers.BatchNormalization(name="any_name")])
-    model = tf.keras.Sequential([tf.keras.layers.Dense(2), inner, tf.keras.layers.LayerNormalization()])
-    model.build([None, 3])
-    found = {variable.ref() for variable in batch_normalization_variables(model)}
-    assert found == {variable.ref() for variable in inner.variables}
 
 
 @pytest.mark.parametrize(

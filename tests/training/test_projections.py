@@ -198,6 +198,24 @@ def test_beginning_again_keeps_the_draws():
     assert float(machine.best_score) == 1e16
 
 
+def test_without_chosen_proxies_there_is_no_staleness_to_track():
+    weight = tf.Variable([1.0, 2.0])
+    options = ProjectionOptions(use_representative_proxy=False)
+    machine = AlternatingProjections([weight], Proxies(2, 1, 2), None, options, track_staleness=True)
+    machine.begin()
+    assert [machine.update(score) for score in (0.5, 0.4, 0.3, 0.2)] == [False, False, False, True]
+    assert machine.last_staleness is None
+    np.testing.assert_array_equal(machine.anchors[0], weight)
+
+
+def test_least_improvement():
+    machine = AlternatingProjections([], None, None, ProjectionOptions(min_improvement=0.1))
+    machine.begin()
+    for score, stale in ((0.5, 0), (0.55, 1), (0.59, 2), (0.61, 0)):
+        machine.update(score)
+        assert int(machine.stale) == stale
+
+
 def test_checkpoint_holds_everything(tmp_path):
     machine, weight, proxies = _machine()
     machine.begin()
@@ -220,7 +238,13 @@ def test_pool_is_required():
 
 @pytest.mark.parametrize(
     "options",
-    [{"coefficient": -1.0}, {"decay": 0.0}, {"min_iterations": 0}, {"perturb_noise": -0.1}],
+    [
+        {"coefficient": -1.0},
+        {"decay": 0.0},
+        {"min_iterations": 0},
+        {"perturb_noise": -0.1},
+        {"min_improvement": -0.2},
+    ],
 )
 def test_bad_options(options):
     with pytest.raises(ValueError, match=str(next(iter(options.values())))):

@@ -26,7 +26,7 @@ class RetrievalPanels(EventCallback):
     Args:
         events: where to write.
         embeddings: returns the present embeddings of the searched images, float [N, D], as the evaluation
-            compares them; the last validation's will do.
+            compares them; the last validation's will do. None yet (N = 0): nothing is drawn.
         labels: int [N], classes of the searched images.
         images: given indices [n], returns these n images, uint8 RGB [H, W, 3], of any size.
         queries: indices of the queries, the rows of the picture.
@@ -80,8 +80,10 @@ class RetrievalPanels(EventCallback):
         self.events.flush()
 
     def _draw(self) -> None:
-        self._drawn_at = self.events.step
         embeddings = np.asarray(self._embeddings(), np.float32)
+        if not len(embeddings):  # Nothing was validated: the run has no epochs, or was already trained.
+            return
+        self._drawn_at = self.events.step
         found, _ = nearest_neighbors(
             embeddings[self._queries],
             embeddings,

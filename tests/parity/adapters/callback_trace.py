@@ -33,6 +33,7 @@ def compare(case: Case) -> list[Comparison]:
             normalized_embeddings=config["normalized_embeddings"],
             perturb_noise=config["perturb_noise"],
             stop_at_min=config["stop_at_min"],
+            min_improvement=config["min_improvement_margin"],
         ),
         reset_rule=make_reset_rule(
             "patience" if config["early_stopping"] else "fixed", patience=config["early_stopping_patience"]

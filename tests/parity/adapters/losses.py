@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from ccp_dml.losses.base import MetricLoss
-from ccp_dml.losses.registry import build
+from ccp_dml.losses.registry import build, parameters
 from tests.parity.comparison import Case, Comparison
 
 _MINERS = {None: None, "hardNegatives": "hard_negatives"}
@@ -69,6 +69,19 @@ def _distance(config: dict[str, Any]) -> str:
     if config["distance"] == "cos":
         return "cosine"
     return "squared_euclidean" if config.get("squared_distance") else "euclidean"
+
+
+def build_loss_of(
+    path: str, config: dict[str, Any], embedding_size: int, extra: dict[str, Any] | None = None
+) -> MetricLoss:
+    """The loss of a recorded configuration; what a wrapper does not let the loss inside have is left out."""
+    chosen = {**options(config), **(extra or {})}
+    return build(
+        path,
+        num_classes=config.get("num_classes", 0),
+        embedding_size=embedding_size,
+        options={name: value for name, value in chosen.items() if name in parameters(path)},
+    )
 
 
 def build_loss(path: str, case: Case, extra: dict[str, Any] | None = None) -> MetricLoss:

@@ -16,8 +16,9 @@ _GRADIENT = {"rtol": 1e-4, "atol": 1e-6}
 
 def compare(case: Case) -> list[Comparison]:
     """Run one case of ops.npz."""
-    kind = case.name.split("_")[0]
-    return {"l2norm": _normalization, "pdist": _distances, "negcos": _distances, "pairs": _masks}[kind](case)
+    if "lipschitz_cont" in case.config:
+        return _normalization(case)
+    return _masks(case) if "labels" in case.arrays else _distances(case)
 
 
 def _normalization(case: Case) -> list[Comparison]:
@@ -34,9 +35,8 @@ def _normalization(case: Case) -> list[Comparison]:
 
 
 def _distances(case: Case) -> list[Comparison]:
-    if case.name.startswith("negcos"):
-        kind = "cosine"
-    else:
+    kind = "cosine"
+    if "squared" in case.config:
         kind = "squared_euclidean" if case.config["squared"] else "euclidean"
     x = tf.constant(case.arrays["x"])
     references = tf.constant(case.arrays["ref"]) if case.config["has_ref"] else None

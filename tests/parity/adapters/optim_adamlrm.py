@@ -16,9 +16,10 @@ from tests.parity.comparison import Case, Comparison
 def compare(case: Case) -> list[Comparison]:
     """Run one case of optim_adamlrm.npz."""
     config = case.config
-    prefix = next(key for key in config["multipliers"] if config["proxy_variable"].startswith(key))
-    multiplier = {"proxy_learning_rate_multiplier": config["multipliers"][prefix]}
-    loss = build_loss(loss_name(config), case, multiplier)
+    multiplier = next(
+        (m for key, m in config["multipliers"].items() if config["proxy_variable"].startswith(key)), 1.0
+    )
+    loss = build_loss(loss_name(config), case, {"proxy_learning_rate_multiplier": multiplier})
     kernel = tf.Variable(case.arrays["kernel_initial"])
     proxies = loss.proxies.embeddings
     # Keras computes the bias correction in float32: the decays have to be the numbers that it corrects for.

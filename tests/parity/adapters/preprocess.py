@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,10 @@ from tests.parity.comparison import Case, Comparison
 
 # Largest error recorded for float32, in units of the full pixel range.
 _ATOL = 1e-6
-_EVERY = 9
 
 
 def compare(case: Case) -> list[Comparison]:
-    """Compares resized image and result (or every ninth pixel and its moments), or only resized sizes."""
+    """Compares resized image and result (or some of its pixels and its moments), or only resized sizes."""
     if "input_hw" in case.arrays:
         return [_compare_sizes(case)]
     config = case.config
@@ -37,15 +37,15 @@ def compare(case: Case) -> list[Comparison]:
     ]
     if "resized" in case.arrays:
         comparisons.append(Comparison("resized", resized / 255, case.arrays["resized"], atol=_ATOL))
-    if "out" in case.arrays:
-        comparisons.append(Comparison("out", result, case.arrays["out"], atol=atol))
-    if "out_sub" in case.arrays:
-        comparisons += [
-            Comparison("out_sub", result[::_EVERY, ::_EVERY], case.arrays["out_sub"], atol=atol),
-            Comparison("out_mean", result.mean((0, 1), np.float64), case.arrays["out_mean"], atol=atol),
-            Comparison("out_std", result.std((0, 1), np.float64), case.arrays["out_std"], atol=atol),
-        ]
-    return comparisons
+    if "out_rows_cols" not in config:
+        return [*comparisons, Comparison("out", result, case.arrays["out"], atol=atol)]
+    every = int(re.search(r"::(\d+)", config["out_rows_cols"])[1])
+    return [
+        *comparisons,
+        Comparison("out_sub", result[::every, ::every], case.arrays["out_sub"], atol=atol),
+        Comparison("out_mean", result.mean((0, 1), np.float64), case.arrays["out_mean"], atol=atol),
+        Comparison("out_std", result.std((0, 1), np.float64), case.arrays["out_std"], atol=atol),
+    ]
 
 
 def _pixel_scaling(config: dict[str, Any]) -> PixelScaling:

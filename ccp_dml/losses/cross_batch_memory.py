@@ -1,0 +1,173 @@
+"""Cross-batch memory: a pair loss on the batch, and against the embeddings of earlier batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from ccp_dml.geometry.normalization import normalize
+from ccp_dml.losses.base import class_labels, image_ids
+from ccp_dml.losses.blocks import loss_over_blocks
+from ccp_dml.losses.pair_loss import PairLoss
+from ccp_dml.losses.pairs import Pairs
+from ccp_dml.losses.wrapper import WrappingLoss, without_proxies
+
+
+@tf.keras.utils.register_keras_serializable("ccp_dml")
+class CrossBatchMemory(WrappingLoss):
+    """XBM: the embeddings of the last steps are further references, without gradient.
+
+    `pair_weight * L(pairs of the batch) + memory_weight * L(batch against the memory)`, with L any
+    pair-based loss. Each call of `parts` first writes the raw embeddings of the batch over the oldest rows of
+    the memory. The second term counts once the memory is full and `start_step` steps were made, this one
+    included. So every call has to be a training step.
+
+    Wang, Zhang, Huang, Scott, "Cross-batch memory for embedding learning", CVPR 2020.
+
+    Attributes:
+        memory: float32 variable [M, D], raw embeddings.
+        memory_labels: int32 variable [M], their classes.
+        memory_ids: int64 variable [M], their image ids; distinct negative numbers where labels had none.
+        rows_written: int64 variable, how many rows were written so far: the next goes to that, modulo M.
+        steps: int64 variable, how many batches were written so far.
+    """
+
+    def __init__(
+        self,
+        base: PairLoss,
+        embedding_size: int,
+        memory_size: int = 4096,
+        memory_weight: float = 1.0,
+        pair_weight: float = 1.0,
+        start_step: int = 1000,
+        exclude_own_copy: bool = True,
+        mine_pairs: bool = False,
+        anchors_per_block: int = 0,
+        name: str | None = None,
+    ) -> None:
+        """Wraps a loss.
+
+        Args:
+            base: L, without proxies of its own. Its `weight` is a factor on both terms.
+            embedding_size: dimension D of the embeddings.
+            memory_size: number M of embeddings that are remembered, at least 1; of a larger batch the last
+                ones are.
+            memory_weight: weight of the batch against the memory.
+            pair_weight: weight of the pairs of the batch.
+            start_step: first step, counted from 1, whose loss may use the memory.
+            exclude_own_copy: never pair a sample with a row of its own image: with labels (class, image id)
+                any such row, without ids the copy that this very step has written.
+            mine_pairs: let the miner of `base` act on the pairs of the batch too, not only on the memory.
+            anchors_per_block: if positive, compare only so many anchors with the memory at a time, which
+                needs less room and about twice the time.
+            name: a valid Python identifier; by default made from the class name.
+
+        Raises:
+            ValueError: if `base` has proxies or is not defined on pairs, a number is out of range, or blocks
+                are asked for and the loss depends on all anchors at once.
+        """
+        super().__init__(name=name)
+        without_proxies(base, "XBM")
+        if base.proxy_pairs:
+            raise ValueError("XBM does not compare its memory with itself; expected proxy_pairs to be False")
+        for option, value, least in (
+            ("memory_size", memory_size, 1),
+            ("start_step", start_step, 0),
+            ("anchors_per_block", anchors_per_block, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{option} is {value}; expected at least {least}")
+        if anchors_per_block and not base.in_blocks:
+            raise ValueError(
+                f"anchors_per_block is {anchors_per_block}, but the miner or the formula of "
+                f"{type(base).__name__} looks at all anchors at once; expected 0"
+            )
+        self.base: PairLoss = base
+        self.embedding_size = embedding_size
+        self.memory_size = memory_size
+        self.memory_weight = memory_weight
+        self.pair_weight = pair_weight
+        self.start_step = start_step
+        self.exclude_own_copy = exclude_own_copy
+        self.mine_pairs = mine_pairs
+        self.anchors_per_block = anchors_per_block
+        self.memory = tf.Variable(tf.zeros([memory_size, embedding_size]), trainable=False, name="memory")
+        self.memory_labels = tf.Variable(tf.fill([memory_size], -1), trainable=False, name="memory_labels")
+        self.memory_ids = tf.Variable(tf.zeros([memory_size], tf.int64), trainable=False, name="memory_ids")
+        self.rows_written = tf.Variable(0, trainable=False, dtype=tf.int64, name="rows_written")
+        self.steps = tf.Variable(0, trainable=False, dtype=tf.int64, name="steps")
+
+    @property
+    def memory_in_use(self) -> tf.Tensor:
+        """Whether the loss of the last step looked at the memory: bool scalar."""
+        return (self.rows_written >= self.memory_size) & (self.steps >= self.start_step)
+
+    def parts(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
+        """`pair_loss` and `memory_loss`; see the base class. Writes the batch to the memory."""
+        classes, embeddings = class_labels(labels), tf.cast(embeddings, tf.float32)
+        ids = self._remember(classes, image_ids(labels), embeddings)
+        among_samples = self.base.compare(embeddings, classes, mine=self.mine_pairs)
+        to_memory = tf.cond(
+            self.memory_in_use, lambda: self._against_memory(embeddings, classes, ids), lambda: tf.zeros([])
+        )
+        return {"pair_loss": self.pair_weight * among_samples, "memory_loss": self.memory_weight * to_memory}
+
+    def diagnostics(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
+        """As the base class says, of the pairs of the batch. Writes nothing."""
+        pairs = self.base.pairs(embeddings, class_labels(labels), mine=self.mine_pairs)
+        return self.base.describe(pairs, embeddings)
+
+    def _remember(self, classes: tf.Tensor, ids: tf.Tensor | None, embeddings: tf.Tensor) -> tf.Tensor:
+        """Writes the batch over the oldest rows; returns its ids."""
+        count = tf.shape(embeddings, out_type=tf.int64)[0]
+        serial = self.rows_written + tf.range(count)
+        ids = -1 - serial if ids is None else ids
+        # Of a batch that exceeds the memory, the rows that would not be overwritten at once.
+        last = slice(-self.memory_size, None)
+        places = (serial[last] % self.memory_size)[:, tf.newaxis]
+        self.memory.scatter_nd_update(places, tf.stop_gradient(embeddings)[last])
+        self.memory_labels.scatter_nd_update(places, classes[last])
+        self.memory_ids.scatter_nd_update(places, ids[last])
+        self.rows_written.assign_add(count)
+        self.steps.assign_add(1)
+        return ids
+
+    def _against_memory(self, embeddings: tf.Tensor, classes: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
+        """The base loss of the batch against the memory: float32 scalar."""
+        rows = normalize(self.memory.read_value(), self.base.normalization)
+        memory = [rows, self.memory_labels.read_value(), self.memory_ids.read_value()]
+        if not self.anchors_per_block:
+            return self.base.weight * self.base.formula(self._pairs([embeddings, classes, ids], memory))
+        batch_size = tf.shape(embeddings)[0] if embeddings.shape[0] is None else embeddings.shape[0]
+
+        def sums_of_block(points: tf.Tensor, start: Any, size: Any) -> tf.Tensor:
+            batch, chosen = [points, classes, ids], start + tf.range(size)
+            if self.base.proxy_anchor:
+                pairs = self._pairs(batch, [tf.gather(part, chosen) for part in memory])
+            else:
+                pairs = self._pairs([tf.gather(part, chosen) for part in batch], memory)
+            return tf.stack(self.base.sums(pairs))
+
+        loss = loss_over_blocks(
+            sums_of_block,
+            lambda sums: self.base.combined(tf.unstack(sums)),
+            embeddings,
+            self.base.trainable_variables,
+            count=self.memory_size if self.base.proxy_anchor else batch_size,
+            block=self.anchors_per_block,
+        )
+        return self.base.weight * loss
+
+    def _pairs(self, batch: list[tf.Tensor], memory: list[tf.Tensor]) -> Pairs:
+        """Pairs of (raw embeddings, classes, ids) with rows (normalised embeddings, classes, ids)."""
+        (embeddings, classes, ids), (references, reference_labels, reference_ids) = batch, memory
+        return self.base.pairs(
+            normalize(embeddings, self.base.normalization),
+            classes,
+            references,
+            reference_labels,
+            ids=ids if self.exclude_own_copy else None,
+            reference_ids=reference_ids,
+            normalization="none",
+        )

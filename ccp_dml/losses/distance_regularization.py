@@ -1,0 +1,120 @@
+"""Multi-level distance regularisation of any loss."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from ccp_dml.geometry.distances import pairwise_distances
+from ccp_dml.losses.pair_loss import PairLoss
+from ccp_dml.losses.wrapper import WrappingLoss
+
+_OUTERMOST_LEVEL = 3.0
+# Below this, a mean or a deviation of distances says nothing about their scale.
+_SMALLEST_SCALE = 1e-6
+# Batches with larger components are scaled down to this first: the squares of distances stay finite.
+_LARGEST_COMPONENT = 2.0**20
+
+
+@tf.keras.utils.register_keras_serializable("ccp_dml")
+class DistanceRegularization(WrappingLoss):
+    """MDR: distances are drawn to a few learned levels, and embeddings are scaled by their mean distance.
+
+    With D the distances of all B x B pairs of raw embeddings e (the diagonal included), m their mean and s
+    their deviation, the loss is the base loss of `e / m` plus `regularization_weight` times the mean over the
+    pairs of `min_l |(D - m') / s' - level_l|` plus `level_weight` times the sum of the squared levels. m' and
+    s' are running means of m and s, without gradient: those of the first batch at first, then
+    `statistics_momentum` times the old plus the rest times the new value; each call of `parts` updates them.
+
+    The scaling takes the place of a normalisation: the paper's base loss has `normalization='none'`.
+
+    Kim, Park, "Multi-level distance regularization for deep metric learning", AAAI 2021.
+
+    Attributes:
+        levels: float32 variable, trained; initially evenly spaced from -3 to 3.
+        running_mean: float32 variable, m'.
+        running_deviation: float32 variable, s'.
+        batches: int64 variable, number of batches that these have seen.
+    """
+
+    def __init__(
+        self,
+        base: PairLoss,
+        regularization_weight: float = 1.0,
+        level_weight: float = 0.01,
+        num_levels: int = 3,
+        statistics_momentum: float = 0.9,
+        name: str | None = None,
+    ) -> None:
+        """Wraps a loss.
+
+        Args:
+            base: the loss of the scaled embeddings. Its distance is D; instead of the cosine distance, whose
+                mean is near 0, D is the Euclidean one.
+            regularization_weight: weight of the distances to the levels.
+            level_weight: weight of the squared levels.
+            num_levels: number of levels, at least 1.
+            statistics_momentum: of the running statistics, in [0, 1).
+            name: a valid Python identifier; by default made from the class name.
+
+        Raises:
+            ValueError: if `base` is no loss over pairs, or a number is out of range.
+        """
+        super().__init__(name=name)
+        if not isinstance(base, PairLoss):
+            raise ValueError(f"MDR wraps a loss over pairs; {type(base).__name__} is none")
+        if num_levels < 1:
+            raise ValueError(f"num_levels is {num_levels}; expected at least 1")
+        if not 0 <= statistics_momentum < 1:
+            raise ValueError(f"statistics_momentum is {statistics_momentum}; expected at least 0 and below 1")
+        self.base: PairLoss = base
+        self.proxies = base.proxies
+        self.regularization_weight = regularization_weight
+        self.level_weight = level_weight
+        self.num_levels = num_levels
+        self.statistics_momentum = statistics_momentum
+        outermost = _OUTERMOST_LEVEL if num_levels > 1 else 0.0
+        levels = np.linspace(-outermost, outermost, num_levels, dtype=np.float32)
+        self.levels = tf.Variable(levels, name="levels")
+        self.running_mean = tf.Variable(0.0, trainable=False, name="running_mean")
+        self.running_deviation = tf.Variable(0.0, trainable=False, name="running_deviation")
+        self.batches = tf.Variable(0, trainable=False, dtype=tf.int64, name="batches")
+
+    def parts(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The parts of the base loss and `mdr_loss`; see the base class. Updates the running statistics."""
+        finite = tf.reduce_all(tf.math.is_finite(embeddings))
+        embeddings, distances = self._measured(embeddings)
+        mean = tf.reduce_mean(distances)
+        self._update(tf.stop_gradient(mean), tf.math.reduce_std(tf.stop_gradient(distances)), finite)
+        deviation = tf.maximum(self.running_deviation, _SMALLEST_SCALE)
+        normalized = (distances - self.running_mean) / deviation
+        to_levels = tf.abs(normalized[..., tf.newaxis] - self.levels)
+        regularization = self.regularization_weight * tf.reduce_mean(tf.reduce_min(to_levels, axis=-1))
+        of_levels = self.level_weight * tf.reduce_sum(tf.square(self.levels))
+        return {**self.base.parts(labels, _scaled(embeddings, mean)), "mdr_loss": regularization + of_levels}
+
+    def diagnostics(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
+        """As the base class says, of the base loss and the scaled embeddings. Changes no state."""
+        raw, distances = self._measured(embeddings)
+        pairs = self.base.own_pairs(labels, _scaled(raw, tf.reduce_mean(distances)))
+        return self.base.describe(pairs, embeddings)
+
+    def _measured(self, embeddings: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Embeddings in float32 (of a bearable size), and the distances of all pairs [B, B]."""
+        embeddings = tf.cast(embeddings, tf.float32)
+        largest = tf.stop_gradient(tf.reduce_max(tf.abs(embeddings)))
+        embeddings = embeddings * (_LARGEST_COMPONENT / tf.maximum(largest, _LARGEST_COMPONENT))
+        kind = "euclidean" if self.base.distance == "cosine" else self.base.distance
+        return embeddings, pairwise_distances(embeddings, kind=kind)
+
+    def _update(self, mean: tf.Tensor, deviation: tf.Tensor, usable: tf.Tensor) -> None:
+        momentum = tf.where(self.batches == 0, 0.0, self.statistics_momentum)
+        # One overflowing step of a float16 run, which its loss scaling leaves out, must not stay for good.
+        for variable, value in ((self.running_mean, mean), (self.running_deviation, deviation)):
+            update = momentum * variable + (1.0 - momentum) * value
+            variable.assign(tf.where(usable, update, variable))
+        self.batches.assign_add(tf.cast(usable, tf.int64))
+
+
+def _scaled(embeddings: tf.Tensor, mean: tf.Tensor) -> tf.Tensor:
+    return embeddings / tf.maximum(mean, _SMALLEST_SCALE)

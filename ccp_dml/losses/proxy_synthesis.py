@@ -1,0 +1,178 @@
+"""Proxy synthesis: samples and proxies of synthetic classes, mixed of neighbours in the batch."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from ccp_dml.geometry.normalization import normalize
+from ccp_dml.losses.base import class_labels
+from ccp_dml.losses.pair_loss import PairLoss
+from ccp_dml.losses.proxy_anchor import ProxyAnchor
+from ccp_dml.losses.proxy_nca import ProxyNCA
+from ccp_dml.losses.wrapper import WrappingLoss
+
+
+class Synthesis(NamedTuple):
+    """Samples and proxies of synthetic classes.
+
+    Attributes:
+        embeddings: float32 [S, D], not normalised again.
+        labels: int32 [S].
+        proxies: float32 [K * S, D], not normalised again.
+        proxy_labels: int32 [K * S].
+    """
+
+    embeddings: tf.Tensor
+    labels: tf.Tensor
+    proxies: tf.Tensor
+    proxy_labels: tf.Tensor
+
+
+@tf.keras.utils.register_keras_serializable("ccp_dml")
+class ProxySynthesis(WrappingLoss):
+    """PS: a proxy loss that has to tell classes apart which lie between the real ones.
+
+    With e the normalised embeddings of the batch and p the normalised proxies of their classes, sample i and
+    its predecessor (the last one for the first) make the synthetic sample `r e_i + (1 - r) e_(i-1)` and the
+    synthetic proxies `r p_i + (1 - r) p_(i-1)`. The same two classes in the same order make the same
+    synthetic class; two samples of one class make a sample of it. The base loss then sees real and synthetic
+    samples and proxies, all normalised. One rate r ~ Beta(mixing_alpha, mixing_alpha) holds for a batch; it
+    follows from the seed and the number of batches so far.
+
+    Gu, Ko, Kim, "Proxy synthesis: learning with synthetic classes for deep metric learning", AAAI 2021.
+
+    Attributes:
+        steps: int64 variable, number of rates drawn so far.
+    """
+
+    def __init__(
+        self,
+        base: PairLoss,
+        mixing_alpha: float = 0.4,
+        synthetic_share: float = 1.0,
+        mixing_rate: float | None = None,
+        seed: int = 0,
+        name: str | None = None,
+    ) -> None:
+        """Wraps a loss.
+
+        Args:
+            base: a `ProxyNCA` or `ProxyAnchor` without `proxy_pairs`.
+            mixing_alpha: parameter of the distribution of the rate, positive; small ones mix little.
+            synthetic_share: number of synthetic samples (the first ones) relative to the batch, in (0, 1].
+            mixing_rate: the rate, in [0, 1], instead of a random one.
+            seed: of the rates, non-negative.
+            name: a valid Python identifier; by default made from the class name.
+
+        Raises:
+            ValueError: if `base` is another loss, or a number is out of range.
+        """
+        super().__init__(name=name)
+        if not isinstance(base, ProxyNCA | ProxyAnchor) or base.proxy_pairs or base.shared_proxies:
+            raise ValueError(
+                "proxy synthesis wraps ProxyNCA or ProxyAnchor without proxy_pairs and shared_proxies; "
+                f"found {type(base).__name__}"
+            )
+        if mixing_alpha <= 0:
+            raise ValueError(f"mixing_alpha is {mixing_alpha}; expected a positive number")
+        if not 0 < synthetic_share <= 1:
+            raise ValueError(f"synthetic_share is {synthetic_share}; expected above 0 and at most 1")
+        if mixing_rate is not None and not 0 <= mixing_rate <= 1:
+            raise ValueError(f"mixing_rate is {mixing_rate}; expected at least 0 and at most 1")
+        self.base: PairLoss = base
+        self.proxies = base.proxies
+        self.mixing_alpha = mixing_alpha
+        self.synthetic_share = synthetic_share
+        self.mixing_rate = mixing_rate
+        self.seed = seed
+        self.steps = tf.Variable(0, trainable=False, dtype=tf.int64, name="steps")
+
+    def parts(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
+        """`proxy_loss`; see the base class. Moves on to the next rate."""
+        rate = self.next_rate()
+        self.steps.assign_add(1)
+        proxies = self.proxies
+        assert proxies is not None
+        synthesis = self.synthesize(labels, embeddings, rate)
+        loss = self.base.compare(
+            tf.concat([tf.cast(embeddings, tf.float32), synthesis.embeddings], axis=0),
+            tf.concat([class_labels(labels), synthesis.labels], axis=0),
+            tf.concat([proxies.embeddings, synthesis.proxies], axis=0),
+            tf.concat([proxies.labels, synthesis.proxy_labels], axis=0),
+        )
+        return {"proxy_loss": loss}
+
+    def diagnostics(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
+        """As the base class says, of the base loss, without synthetic classes. Changes no state."""
+        return self.base.diagnostics(labels, embeddings)
+
+    def next_rate(self) -> tf.Tensor:
+        """The rate of the next batch: float32 scalar in [0, 1]."""
+        if self.mixing_rate is not None:
+            return tf.constant(self.mixing_rate, tf.float32)
+        return symmetric_beta(self.mixing_alpha, tf.stack([tf.constant(self.seed, tf.int64), self.steps]))
+
+    def synthesize(self, labels: tf.Tensor, embeddings: tf.Tensor, rate: float | tf.Tensor) -> Synthesis:
+        """The synthetic samples and proxies of a batch.
+
+        Args:
+            labels: as for `parts`.
+            embeddings: as for `parts`.
+            rate: r, in [0, 1].
+        """
+        proxies = self.proxies
+        assert proxies is not None
+        classes, kind = class_labels(labels), self.base.normalization
+        own_proxies = tf.gather(normalize(proxies.by_class, kind), classes, axis=1)
+        samples = normalize(embeddings, kind)
+        synthetic_labels = _labels_of_mixtures(classes, proxies.num_classes)
+        count = _rounded_share(samples, self.synthetic_share)
+        mixed_proxies = _mixed_with_predecessor(own_proxies, rate, axis=1)[:, :count]
+        return Synthesis(
+            embeddings=_mixed_with_predecessor(samples, rate, axis=0)[:count],
+            labels=synthetic_labels[:count],
+            proxies=tf.reshape(mixed_proxies, [-1, proxies.embedding_size]),
+            proxy_labels=tf.tile(synthetic_labels[:count], [proxies.proxies_per_class]),
+        )
+
+
+def symmetric_beta(alpha: float, seed: tf.Tensor) -> tf.Tensor:
+    """A draw from Beta(alpha, alpha): float32 scalar in [0, 1].
+
+    With U, V uniform and n = 2 alpha, T = sqrt(n (U^(-2 / n) - 1)) cos(2 pi V) has Student's distribution of
+    n degrees of freedom, and (1 + T / sqrt(n + T^2)) / 2 the one that is wanted.
+
+    Devroye, "Random variate generation in one line of code", 1996.
+
+    Args:
+        alpha: positive.
+        seed: int [2]; XLA has another sequence of draws than plain TensorFlow.
+    """
+    u, v = tf.unstack(tf.random.stateless_uniform([2], seed=seed, minval=1e-30))
+    share = tf.pow(u, 1.0 / alpha)
+    cosine = tf.cos(2.0 * math.pi * v)
+    # The quotient of the docstring, without its infinities.
+    spread = tf.sqrt(1.0 - share) * cosine
+    return 0.5 + 0.5 * tf.math.divide_no_nan(spread, tf.sqrt(share + tf.square(spread)))
+
+
+def _mixed_with_predecessor(values: tf.Tensor, rate: float | tf.Tensor, axis: int) -> tf.Tensor:
+    return rate * values + (1.0 - rate) * tf.roll(values, shift=1, axis=axis)
+
+
+def _labels_of_mixtures(classes: tf.Tensor, num_classes: int) -> tf.Tensor:
+    """Label [B] of each sample mixed with its predecessor: int32, from `num_classes` on for new classes."""
+    predecessors = tf.roll(classes, shift=1, axis=0)
+    same = (classes[:, tf.newaxis] == classes) & (predecessors[:, tf.newaxis] == predecessors)
+    first_alike = tf.argmax(tf.cast(same, tf.int32), axis=1, output_type=tf.int32)
+    return tf.where(classes == predecessors, classes, num_classes + first_alike)
+
+
+def _rounded_share(samples: tf.Tensor, share: float) -> int | tf.Tensor:
+    size = samples.shape[0]
+    if size is not None:
+        return round(size * share)
+    return tf.cast(tf.round(tf.cast(tf.shape(samples)[0], tf.float32) * share), tf.int32)

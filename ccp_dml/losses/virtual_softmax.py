@@ -1,0 +1,65 @@
+"""Virtual softmax: each sample also competes with a virtual class that follows it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+from ccp_dml.geometry.distances import squared_norms
+from ccp_dml.geometry.normalization import normalize
+from ccp_dml.losses.pair_loss import PairLoss
+from ccp_dml.losses.pairs import Pairs
+from ccp_dml.losses.proxy_nca import ProxyNCA
+from ccp_dml.losses.wrapper import WrappingLoss
+
+
+@tf.keras.utils.register_keras_serializable("ccp_dml")
+class VirtualSoftmax(WrappingLoss):
+    """A softmax over proxies with one more negative per sample: a proxy in the direction of the sample.
+
+    The similarity of a (normalised) sample e to its virtual proxy is `|e|^2`, the largest that a proxy of the
+    same norm can have, so that the own proxy has to come ever closer.
+
+    Chen, Deng, Shen, "Virtual class enhanced discriminative embedding learning", NeurIPS 2018.
+    """
+
+    def __init__(self, base: PairLoss, name: str | None = None) -> None:
+        """Wraps a loss.
+
+        Args:
+            base: a `ProxyNCA` without `proxy_pairs`.
+            name: a valid Python identifier; by default made from the class name.
+
+        Raises:
+            ValueError: if `base` is another loss.
+        """
+        super().__init__(name=name)
+        if not isinstance(base, ProxyNCA) or base.proxy_pairs:
+            raise ValueError(
+                f"virtual softmax wraps ProxyNCA without proxy_pairs; found {type(base).__name__}"
+                f"{' with proxy_pairs' if isinstance(base, ProxyNCA) else ''}"
+            )
+        self.base: ProxyNCA = base
+        self.proxies = base.proxies
+
+    def parts(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
+        """`proxy_loss`; see the base class."""
+        return {"proxy_loss": self.base.weight * self.base.formula(self._pairs(labels, embeddings))}
+
+    def diagnostics(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
+        """As the base class says; the virtual proxies are among the negatives."""
+        return self.base.describe(self._pairs(labels, embeddings), embeddings)
+
+    def _pairs(self, labels: tf.Tensor, embeddings: tf.Tensor) -> Pairs:
+        """The pairs of the base loss and a last column, the virtual proxies."""
+        pairs = self.base.own_pairs(labels, embeddings)
+        similarities = squared_norms(normalize(embeddings, self.base.normalization))[:, tf.newaxis]
+        negative = tf.ones_like(similarities, tf.bool)
+        return dataclasses.replace(
+            pairs,
+            distances=tf.concat([pairs.distances, -similarities], axis=1),
+            positives=tf.concat([pairs.positives, ~negative], axis=1),
+            negatives=tf.concat([pairs.negatives, negative], axis=1),
+            sample_labels=tf.concat([pairs.sample_labels, [-1]], axis=0),
+        )
