@@ -80,8 +80,10 @@ def _fit(trainer: Trainer, config: ExperimentConfig, directory: RunDirectory) ->
     try:
         trainer.restore()
         trainer.fit(config.training.max_epochs)
-    except (CheckpointError, Diverged) as error:
+    except CheckpointError as error:
         raise UserError(f"--run_dir={directory.path}: {error}") from error
+    except Diverged as error:
+        raise UserError(f"--learning_rate={config.training.learning_rate:g}: {error}") from error
 
 
 @contextlib.contextmanager

@@ -244,7 +244,7 @@ class Trainer:
             if not warming_up:
                 self._controllers.after_steps({name: value / count for name, value in sums.items()})
         self._diagnose(labels, embeddings)
-        return {**logs, **self._present_state()}
+        return {**logs, **self._present_state(warming_up)}
 
     def _check_finite(self, sums: dict[str, float]) -> None:
         # The loss alone does not tell: hinges turn NaN embeddings into a loss of 0.
@@ -253,8 +253,12 @@ class Trainer:
             step = int(self.step)
             raise Diverged(f"Not finite at step {step}: {', '.join(bad)}. Try a lower learning rate.")
 
-    def _present_state(self) -> dict[str, Any]:
-        state = {"step": int(self.step), "learning_rate": float(self._optimizer.learning_rate)}
+    def _present_state(self, warming_up: bool) -> dict[str, Any]:
+        multiplier = self._warm_up.learning_rate_multiplier if warming_up else 1.0
+        state = {
+            "step": int(self.step),
+            "learning_rate": float(self._optimizer.learning_rate) * multiplier,
+        }
         if "active_pairs" in self.diagnostics:
             state["active_pairs"] = float(self.diagnostics["active_pairs"])
         return {**state, **self._controllers.logs}

@@ -158,8 +158,8 @@ def test_warm_up_freezes_the_backbone_and_keeps_the_rate():
     assert not np.array_equal(kernels[2], start)
     assert not np.array_equal(heads[0], heads[1])
     # The schedule begins after the warm-up, at its own rate; the last of four steps has the exponent 3.
-    assert rates == pytest.approx([0.02, 0.02, 0.02 / 8])
     assert real_rates == pytest.approx([0.002, 0.002, 0.02 / 8])
+    assert rates == pytest.approx(real_rates)
     # The frozen group's count of updates has not moved during the warm-up.
     assert [int(o.iterations) for o in run._optimizer.optimizers] == [4, 12, 12]
     assert run.trace_count == 2
