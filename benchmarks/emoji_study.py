@@ -1,6 +1,6 @@
 """When does CCP pay? A study on the emoji set; its tables and curves are those of `docs/results.md`.
 
-    python -m benchmarks.emoji_study run [--phase screen|compare] [--jobs N] [--budget_minutes M]
+    python -m benchmarks.emoji_study run [--phase screen|compare] [--only TEXT] [--jobs N]
     python -m benchmarks.emoji_study report
 
 `run` trains every run of a phase that is not finished yet, so it can be stopped and repeated. Each run is
@@ -183,6 +183,7 @@ def main() -> None:
     )
     parser.add_argument("action", choices=("run", "report"))
     parser.add_argument("--phase", choices=tuple(PHASES), action="append", help="default: all")
+    parser.add_argument("--only", default="", help="only runs whose name contains this text")
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time (default: 1)")
     parser.add_argument("--threads", type=int, default=2, help="threads of a run (default: 2)")
     parser.add_argument(
@@ -191,6 +192,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.action == "run":
         runs = [run for phase in arguments.phase or PHASES for run in PHASES[phase]()]
+        runs = [run for run in runs if arguments.only in run.name]
         deadline = time.monotonic() + 60 * arguments.budget_minutes
         run_phase(runs, arguments.jobs, arguments.threads, deadline)
         collect(runs)

@@ -13,15 +13,16 @@ from ccp_dml.data.permutations import IntArray
 from ccp_dml.data.pipeline import inference_batches
 from ccp_dml.data.preprocessing import TestPreprocessing
 from ccp_dml.evaluation.embedding import Evaluation
+from ccp_dml.evaluation.inputs import Floats
 from ccp_dml.experiment import parts
 from ccp_dml.geometry.normalization import normalize
 from ccp_dml.run_directory import RunDirectory
 from ccp_dml.training.metrics_csv import MetricsCsv
+from ccp_dml.training.monitoring import panels
 from ccp_dml.training.monitoring.coverage import CoverageMonitor
 from ccp_dml.training.monitoring.distances import DistanceMonitor
 from ccp_dml.training.monitoring.events import EventLog
 from ccp_dml.training.monitoring.hparams import HParamsLogger
-from ccp_dml.training.monitoring.panels import RetrievalPanels
 from ccp_dml.training.monitoring.projector import write_projector
 from ccp_dml.training.monitoring.scalars import ScalarLogger, write_results
 from ccp_dml.training.progress import Progress
@@ -80,11 +81,13 @@ class Monitors:
         self._trainer = trainer
 
     def finish(self, test: Evaluation) -> None:
-        """Writes the test scores and the projector's view of the test embeddings."""
+        """Writes the test's scores, some queries with their neighbours, and the projector's view."""
         run = self._experiment.config.run
         if not run.tensorboard:
             return
         write_results(self._events, test.result.means())
+        if run.tensorboard_panels:
+            self._events.image("test", panels.TAG, self._test_panel(test), panels.DESCRIPTION)
         if run.tensorboard_projector:
             self._write_projector(test)
         self._events.flush()
@@ -121,17 +124,36 @@ class Monitors:
             proxies=lambda: normalize(proxies.by_class, kind),
         )
 
-    def _panels(self, images: ImageCollection, count: int) -> RetrievalPanels:
+    def _panels(self, images: ImageCollection, count: int) -> panels.RetrievalPanels:
         experiment = self._experiment
         preprocessing = parts.test_preprocessing(experiment.config.data)
-        queries = np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(np.int64))
-        return RetrievalPanels(
+        return panels.RetrievalPanels(
             self._events,
             lambda: experiment.monitored_embeddings,
             images.labels,
             lambda indices: pixels(images, indices, preprocessing),
-            queries=queries.tolist(),
+            queries=_evenly(len(images), count).tolist(),
         )
+
+    def _test_panel(self, test: Evaluation) -> npt.NDArray[np.uint8]:
+        experiment, count = self._experiment, self._experiment.config.run.tensorboard_panels
+        preprocessing = parts.test_preprocessing(experiment.config.data)
+
+        def searched(images: ImageCollection, embeddings: Floats) -> panels.SearchedImages:
+            return panels.SearchedImages(
+                embeddings,
+                images.labels,
+                images.image_ids,
+                lambda indices: pixels(images, indices, preprocessing),
+            )
+
+        gallery = experiment.task.gallery
+        if gallery is None or test.gallery_embeddings is None:
+            rest = None
+        else:
+            rest = searched(gallery, test.gallery_embeddings)
+        queries = searched(experiment.task.test, test.embeddings)
+        return panels.neighbors_panel(queries, _evenly(len(queries.labels), count), rest)
 
     def _write_projector(self, test: Evaluation) -> None:
         images = self._experiment.task.test
@@ -157,5 +179,9 @@ def _whole_classes(labels: IntArray, most: int) -> IntArray:
     """Indices of all images of evenly spread classes: about `most` images, at least one class."""
     num_classes = int(labels.max()) + 1
     count = max(1, min(num_classes, most * num_classes // len(labels)))
-    classes = np.unique(np.linspace(0, num_classes - 1, count).astype(np.int64))
-    return np.flatnonzero(np.isin(labels, classes))
+    return np.flatnonzero(np.isin(labels, _evenly(num_classes, count)))
+
+
+def _evenly(size: int, count: int) -> IntArray:
+    """At most `count` of the numbers 0..size-1, evenly spread, int64."""
+    return np.unique(np.linspace(0, size - 1, min(count, size)).astype(np.int64))

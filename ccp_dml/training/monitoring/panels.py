@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,59 @@ from ccp_dml.evaluation.panels import retrieval_panel
 from ccp_dml.evaluation.search import nearest_neighbors
 from ccp_dml.training.monitoring.events import EventCallback, EventLog
 
-_TAG = "retrieval/nearest_neighbors"
-_DESCRIPTION = (
+TAG = "retrieval/nearest_neighbors"
+DESCRIPTION = (
     "A query per row, then its nearest neighbours: green, of the query's class; red and dashed, of another."
 )
+
+
+@dataclass(frozen=True)
+class SearchedImages:
+    """Images that are queries or neighbours.
+
+    Attributes:
+        embeddings: float [N, D], as the evaluation compares them.
+        labels: int [N], classes.
+        ids: int [N], identity of the images.
+        pictures: given indices [n], returns these n images, uint8 RGB [H, W, 3], of any size.
+    """
+
+    embeddings: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.integer[Any]]
+    ids: npt.NDArray[np.integer[Any]]
+    pictures: Callable[[npt.NDArray[np.int64]], Sequence[npt.NDArray[np.uint8]]]
+
+
+def neighbors_panel(
+    images: SearchedImages,
+    queries: npt.NDArray[np.int64],
+    gallery: SearchedImages | None = None,
+    neighbors: int = 8,
+) -> npt.NDArray[np.uint8]:
+    """Draws a few queries and their nearest neighbours.
+
+    Args:
+        images: the queries are among them.
+        queries: their indices, the rows of the picture.
+        gallery: where neighbours are searched; None: among `images`. A query is never its own neighbour.
+        neighbors: how many neighbours are shown, fewer if there are not so many.
+
+    Returns:
+        uint8 RGB picture, see `evaluation.panels.retrieval_panel`.
+    """
+    gallery = images if gallery is None else gallery
+    count = min(neighbors, len(gallery.labels) - int(np.isin(images.ids[queries], gallery.ids).any()))
+    found, _ = nearest_neighbors(
+        images.embeddings[queries],
+        gallery.embeddings,
+        k=count,
+        query_ids=images.ids[queries],
+        gallery_ids=gallery.ids,
+    )
+    pictures = gallery.pictures(found.ravel().astype(np.int64))
+    rows = [pictures[row * count :][:count] for row in range(len(found))]
+    correct = gallery.labels[found] == images.labels[queries, np.newaxis]
+    return retrieval_panel(images.pictures(queries), rows, correct)
 
 
 class RetrievalPanels(EventCallback):
@@ -84,15 +134,6 @@ class RetrievalPanels(EventCallback):
         if not len(embeddings):  # Nothing was validated: the run has no epochs, or was already trained.
             return
         self._drawn_at = self.events.step
-        found, _ = nearest_neighbors(
-            embeddings[self._queries],
-            embeddings,
-            k=self._neighbors,
-            query_ids=self._queries,
-            gallery_ids=np.arange(len(embeddings)),
-        )
-        images = self._images(np.concatenate([self._queries, found.ravel()]))
-        queries, rest = images[: len(found)], images[len(found) :]
-        neighbors = [rest[row * self._neighbors :][: self._neighbors] for row in range(len(found))]
-        correct = self._labels[found] == self._labels[self._queries, np.newaxis]
-        self.events.image("validation", _TAG, retrieval_panel(queries, neighbors, correct), _DESCRIPTION)
+        images = SearchedImages(embeddings, self._labels, np.arange(len(embeddings)), self._images)
+        panel = neighbors_panel(images, self._queries, neighbors=self._neighbors)
+        self.events.image("validation", TAG, panel, DESCRIPTION)
