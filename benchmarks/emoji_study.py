@@ -113,10 +113,12 @@ def screen() -> Iterator[Run]:
 
 
 def compare() -> Iterator[Run]:
-    """The two committed configurations, to convergence, three seeds."""
+    """The two committed configurations, and CCP by the paper's rule, to convergence, three seeds."""
     for seed in range(3):
         yield Run("compare/emoji_contrastive", "emoji_contrastive", COMPARE, seed)
         yield Run("compare/emoji", "emoji", COMPARE, seed)
+    for seed in range(3):
+        yield Run("compare/emoji, patience 3", "emoji", {**COMPARE, **PAPER}, seed)
 
 
 PHASES = {"screen": screen, "compare": compare}

@@ -11,8 +11,16 @@ Measurements = Mapping[str, Mapping[str, Any]]
 
 # Left, in the text of docs/results.md, of each part that is made from measurements.
 _BEGIN, _END = "<!-- {name}: made by benchmarks.emoji_study -->", "<!-- end of {name} -->"
-_METHODS = {"compare/emoji_contrastive": "contrastive", "compare/emoji": "CCP around contrastive"}
-_COLORS = {"compare/emoji_contrastive": "#4477aa", "compare/emoji": "#cc3311"}
+_METHODS = {
+    "compare/emoji_contrastive": "contrastive",
+    "compare/emoji": "CCP, an instance per epoch",
+    "compare/emoji, patience 3": "CCP, patience 3 (the paper's rule)",
+}
+_COLORS = {
+    "compare/emoji_contrastive": "#4477aa",
+    "compare/emoji": "#cc3311",
+    "compare/emoji, patience 3": "#999933",
+}
 _COLUMNS = {"precision_at_1": "P@1", "r_precision": "P@R", "map_at_r": "MAP@R"}
 
 
@@ -64,18 +72,18 @@ def _screening(measurements: Measurements) -> Iterator[str]:
 
 
 def _comparison(measurements: Measurements) -> Iterator[str]:
-    yield "| test scores at convergence (3 seeds) | P@1 | P@R | MAP@R | steps of the best epoch |"
-    yield "|---|---|---|---|---|"
+    yield "| test scores at convergence | seeds | P@1 | P@R | MAP@R | steps of the best epoch |"
+    yield "|---|---|---|---|---|---|"
     for name, label in _METHODS.items():
         runs = _runs(measurements, name)
         if not runs:
             continue
         cells = [_spread([run["test"][column] for run in runs]) for column in _COLUMNS]
         cells.append(_spread([(run["best_epoch"] + 1) * run["steps_per_epoch"] for run in runs], digits=0))
-        yield f"| {label} | " + " | ".join(cells) + " |"
+        yield f"| {label} | {len(runs)} | " + " | ".join(cells) + " |"
     yield ""
     common = _common_steps(measurements)
-    yield "| test MAP@R at equal steps (3 seeds) | " + " | ".join(str(step) for step in common) + " |"
+    yield "| test MAP@R at equal steps | " + " | ".join(str(step) for step in common) + " |"
     yield "|---|" + "---|" * len(common)
     for name, label in _METHODS.items():
         runs = _runs(measurements, name)
@@ -84,7 +92,7 @@ def _comparison(measurements: Measurements) -> Iterator[str]:
             yield f"| {label} | " + " | ".join(cells) + " |"
 
 
-def _common_steps(measurements: Measurements, most: int = 6) -> list[int]:
+def _common_steps(measurements: Measurements, most: int = 9) -> list[int]:
     """Steps at which every run of the comparison was tested, at most so many, evenly spread."""
     tested = [
         {step for step, _ in _test_curve(run)} for name in _METHODS for run in _runs(measurements, name)
@@ -95,8 +103,9 @@ def _common_steps(measurements: Measurements, most: int = 6) -> list[int]:
 
 
 def _spread(values: list[float], digits: int = 1) -> str:
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+    """Mean ± standard deviation over seeds; the value alone if there is one."""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
 def _draw(measurements: Measurements, path: Path) -> None:

@@ -169,6 +169,7 @@ def test_an_unknown_name_is_refused():
             "--ccp_reset_rule=staleness contradicts --noccp_use_representative_proxy",
         ),
         ({"warm_up_learning_rate": 0.1}, "--warm_up_learning_rate=0.1 needs --warm_up_epochs"),
+        ({"ema_decay": 0.9}, "--ema_decay=0.9: it does nothing without the averages"),
         ({"momentum": 0.5}, "--momentum=0.5: it does nothing with --optimizer=adam"),
         (
             {"plateau_factor": 0.1},

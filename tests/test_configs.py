@@ -28,7 +28,8 @@ def test_the_promised_ones_are_there():
 
 @pytest.mark.parametrize("file", ALL, ids=lambda file: str(file.relative_to(FOLDER)))
 def test_each_one_can_be_read(file):
-    assert command_line.read([f"--flagfile={file}"]) != ExperimentConfig()
+    assert flagfiles.expand([f"--flagfile={file}"])
+    command_line.read([f"--flagfile={file}"])
 
 
 @pytest.mark.parametrize("file", TOP_LEVEL, ids=lambda file: file.stem)
@@ -113,6 +114,19 @@ def test_includes_are_relative_to_the_including_file(tmp_path, monkeypatch):
     assert texts == ["--seed=1", "--patience=7", "--seed=2", "--seed=3"]
     config = command_line.read(["--flagfile", "a/top.cfg", "--seed", "3"])
     assert (config.run.seed, config.training.patience) == (3, 7)
+
+
+def test_the_name_of_the_data_set_may_be_part_of_a_path(tmp_path):
+    (tmp_path / "top.cfg").write_text("--dataset=cub\n--flagfile={dataset}/values.cfg\n")
+    for name, seed in (("cub", 1), ("sop", 2), ("emoji", 3)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "values.cfg").write_text(f"--seed={seed}\n--flagfile=../{{dataset}}.cfg\n")
+        (tmp_path / f"{name}.cfg").write_text(f"--patience={seed}\n")
+    for flags, expected in (([], 1), (["--dataset=sop"], 2), (["-dataset", "emoji"], 3)):
+        config = command_line.read([f"--flagfile={tmp_path}/top.cfg", *flags])
+        assert (config.run.seed, config.training.patience) == (expected, expected)
+    (tmp_path / "top.cfg").write_text("--flagfile={dataset}/values.cfg\n")
+    assert command_line.read([f"--flagfile={tmp_path}/top.cfg"]).run.seed == 3
 
 
 def test_a_file_may_be_included_twice(tmp_path):

@@ -1,4 +1,4 @@
-"""The README's library example runs as it is printed."""
+"""The examples of the README and of docs/losses.md run as they are printed."""
 
 from __future__ import annotations
 
@@ -6,14 +6,27 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
 
 
-def test_library_example_runs() -> None:
-    section = (PROJECT / "README.md").read_text().split("## As a library", 1)[1].split("\n## ", 1)[0]
-    (code,) = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+def library_section() -> str:
+    return (PROJECT / "README.md").read_text().split("## As a library", 1)[1].split("\n## ", 1)[0]
+
+
+def losses() -> str:
+    return (PROJECT / "docs" / "losses.md").read_text()
+
+
+@pytest.mark.parametrize("text", [library_section, losses])
+def test_the_examples_run_one_after_the_other(text: Callable[[], str], tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", text(), flags=re.DOTALL)
+    assert blocks
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(PROJECT)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-c", "\n".join(blocks)]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -142,10 +142,10 @@ def _origin(arguments: Sequence[flagfiles.Argument], written: str) -> str:
 
 
 def _default_run_dir(arguments: Sequence[str], config: ExperimentConfig) -> str:
-    """runs/<config>-<UTC time>, the config being the last flagfile on the command line."""
+    """runs/<config>-<UTC time>, the config being the flagfiles on the command line, such as cub-ms_ccp."""
     files = flagfiles.included(arguments)
     if files:
-        name = os.path.splitext(os.path.basename(files[-1]))[0]
+        name = "-".join(os.path.splitext(os.path.basename(file))[0] for file in files)
     else:
         name = f"{config.data.dataset}-{config.loss.loss.replace('/', '-')}"
     now = datetime.datetime.now(datetime.UTC)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 
@@ -11,6 +12,9 @@ from ccp_dml.config.fields import flags_of
 from ccp_dml.errors import ConfigError
 
 _NAMES = ("--flagfile", "-flagfile")
+_DATASET_NAMES = ("--dataset", "-dataset")
+# In a path it stands for the name of the run's data set.
+_PLACEHOLDER = "{dataset}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +30,15 @@ def expand(arguments: Sequence[str]) -> list[Argument]:
 
     A flagfile has one flag per line; empty lines and lines that start with # or // are comments. A path is
     relative to the working directory on the command line, and to the including file in a flagfile. As always,
-    the last of several values of a flag counts.
+    the last of several values of a flag counts. `{dataset}` in a path is the value of `--dataset`, wherever
+    that stands, except in a file that is itself included by such a path.
 
     Raises:
         ConfigError: a file cannot be read or includes itself; the message names the includer.
     """
-    return list(_expanded([Argument(text) for text in arguments], folder="", includers=()))
+    written = [Argument(text) for text in arguments]
+    dataset = _dataset(list(_expanded(written, folder="", includers=(), dataset=None)))
+    return list(_expanded(written, folder="", includers=(), dataset=dataset))
 
 
 def included(arguments: Sequence[str]) -> list[str]:
@@ -58,17 +65,30 @@ def to_flagfile(config: ExperimentConfig) -> str:
     return "\n".join(lines)
 
 
-def _expanded(arguments: Sequence[Argument], folder: str, includers: tuple[str, ...]) -> Iterator[Argument]:
+def _expanded(
+    arguments: Sequence[Argument], folder: str, includers: tuple[str, ...], dataset: str | None
+) -> Iterator[Argument]:
+    """See `expand`; without a data set the files whose paths need one are left out."""
     remaining = iter(arguments)
     for argument in remaining:
         path = _path(argument, remaining)
         if path is None:
             yield argument
-        else:
-            file = os.path.normpath(os.path.join(folder, os.path.expanduser(path)))
-            yield from _expanded(
-                _read(file, argument, includers), os.path.dirname(file), (*includers, os.path.realpath(file))
-            )
+        elif dataset is not None or _PLACEHOLDER not in path:
+            path = os.path.expanduser(path).replace(_PLACEHOLDER, dataset or "")
+            file = os.path.normpath(os.path.join(folder, path))
+            content, inside = _read(file, argument, includers), (*includers, os.path.realpath(file))
+            yield from _expanded(content, os.path.dirname(file), inside, dataset)
+
+
+def _dataset(arguments: Sequence[Argument]) -> str:
+    """The data set that the arguments name last, else the default one."""
+    found = ExperimentConfig().data.dataset
+    for argument, following in itertools.pairwise([*arguments, Argument("")]):
+        name, equals, value = argument.text.partition("=")
+        if name in _DATASET_NAMES:
+            found = value if equals else following.text
+    return found.strip()
 
 
 def _path(argument: Argument, following: Iterator[Argument]) -> str | None:

@@ -227,6 +227,13 @@ class TrainingConfig:
         None, Number(above=0), "Learning rate of these epochs (default: --learning_rate)."
     )
     weight_decay: float = flag(1e-4, Number(low=0), "Weight decay; spares batch normalisation.")
+    ema_attraction: float = flag(
+        0.0, Number(low=0), "Pull of the weights to their moving averages; the original's value is 1e-7."
+    )
+    ema_repulsion: float = flag(
+        0.0, Number(low=0), "Push off these averages, per component; the original's value is 1e-5."
+    )
+    ema_decay: float = flag(0.99, Number(low=0, below=1), "Share of an average that a step keeps.")
     clip_norm: float = flag(10.0, Number(low=0), "Clip gradients by their global norm; 0: do not.")
     clip_value: float = flag(10.0, Number(low=0), "Then clip each component; 0: do not.")
     mixed_precision: str = flag(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ccp_dml.config.class_split import split_classes
 from ccp_dml.config.fields import Flag, flags_of
-from ccp_dml.config.sections import OPTIMIZERS_WITH_MOMENTS, OPTIMIZERS_WITH_MOMENTUM
+from ccp_dml.config.sections import OPTIMIZERS_WITH_MOMENTS, OPTIMIZERS_WITH_MOMENTUM, TrainingConfig
 from ccp_dml.data import catalog
 from ccp_dml.errors import ConfigError, as_user_errors
 from ccp_dml.losses import registry as losses
@@ -138,6 +138,14 @@ def _contradictions(config: ExperimentConfig) -> Iterator[str]:
         )
     if training.warm_up_learning_rate is not None and training.warm_up_epochs == 0:
         yield f"--warm_up_learning_rate={training.warm_up_learning_rate} needs --warm_up_epochs above 0"
+    if (
+        training.ema_decay != TrainingConfig.ema_decay
+        and training.ema_attraction == training.ema_repulsion == 0
+    ):
+        yield (
+            f"--ema_decay={training.ema_decay}: it does nothing without the averages; "
+            "expected --ema_attraction or --ema_repulsion above 0"
+        )
     if config.uses_projections and config.loss.proxies_per_class == 0:
         yield f"--proxies_per_class=0 contradicts --loss={config.loss.loss}: ccp expects at least 1"
 

@@ -35,6 +35,7 @@ from ccp_dml.training.proxy_pool import ProxyPool
 from ccp_dml.training.reset_rules import make_reset_rule
 from ccp_dml.training.schedules import ExponentialDecay, ReduceOnPlateau, Schedule
 from ccp_dml.training.warm_up import WarmUp
+from ccp_dml.training.weight_averages import AverageRegularization
 
 Inference = Callable[..., tf.Tensor]
 
@@ -207,6 +208,20 @@ def image_embedder(
     return lambda indices: embedder(inference_batches(images, preprocessing, batch_size, indices))
 
 
+def make_average_regularization(
+    config: TrainingConfig, model: tf.keras.Model
+) -> AverageRegularization | None:
+    """The regularisation of the model by the averages of its weights; None without."""
+    if config.ema_attraction == config.ema_repulsion == 0:
+        return None
+    return AverageRegularization(
+        model.trainable_variables,
+        attraction=config.ema_attraction,
+        repulsion=config.ema_repulsion,
+        decay=config.ema_decay,
+    )
+
+
 def make_transforms(
     config: TrainingConfig, model: tf.keras.Model, projections: AlternatingProjections | None
 ) -> list[GradientTransform]:
@@ -218,6 +233,7 @@ def make_transforms(
     )
     return standard_transforms(
         proximal=proximal,
+        averages=make_average_regularization(config, model),
         weight_decay=config.weight_decay,
         exclude_from_decay=batch_norm_variables(model),
         clip_norm=config.clip_norm or None,

@@ -2,8 +2,9 @@
 
 A transform takes the gradients and their variables, in the same order, and returns the new gradients. A
 gradient of None (the variable does not take part in the loss) stays None. The order in which the library
-applies them is proximal term, weight decay, clipping by global norm, clipping by value;
-`standard_transforms` builds that list. All are tensor code that compiles with XLA.
+applies them is proximal term, regularisation by the averages of the weights, weight decay, clipping by global
+norm, clipping by value; `standard_transforms` builds that list. All are tensor code that compiles with XLA. A
+transform with state is a `tf.Module`, which the trainer puts into its checkpoints.
 """
 
 from __future__ import annotations
@@ -137,6 +138,7 @@ class ClipByValue:
 def standard_transforms(
     *,
     proximal: ProximalTerm | None = None,
+    averages: GradientTransform | None = None,
     weight_decay: float = 0.0,
     exclude_from_decay: Iterable[tf.Variable] = (),
     clip_norm: float | None = None,
@@ -146,6 +148,8 @@ def standard_transforms(
 
     Args:
         proximal: the proximal term, if any.
+        averages: regularisation by the averages of the weights, if any
+            (`ccp_dml.training.weight_averages.AverageRegularization`).
         weight_decay: decay rate; 0 leaves decay out.
         exclude_from_decay: variables that are not decayed.
         clip_norm: largest joint norm of the gradients; None leaves clipping by norm out.
@@ -157,7 +161,7 @@ def standard_transforms(
     Raises:
         ValueError: if a number is out of its range.
     """
-    transforms: list[GradientTransform] = [] if proximal is None else [proximal]
+    transforms: list[GradientTransform] = [term for term in (proximal, averages) if term is not None]
     if weight_decay:
         transforms.append(WeightDecay(weight_decay, exclude_from_decay))
     if clip_norm is not None:

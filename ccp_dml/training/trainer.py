@@ -80,7 +80,7 @@ class Trainer:
             optimizer: groups that contain all of these variables.
             batches: `batches(first_step)` gives the endless stream of (images, labels) from that step on.
             steps_per_epoch: at least 1.
-            transforms: applied to the gradients in this order.
+            transforms: applied to the gradients in this order; those that are modules are checkpointed.
             validate: scores the model after every epoch.
             schedule: sets `optimizer.learning_rate` before every step; None leaves it to whoever changes it.
             stopping: early stopping; its best weights are restored at the end.
@@ -146,6 +146,11 @@ class Trainer:
             "means": self._means,
             "loss_scale": self._loss_scale,
             **self._controllers.state,
+            **{
+                transform.name: transform
+                for transform in self._transforms
+                if isinstance(transform, tf.Module)
+            },
         }
         return {name: part for name, part in parts.items() if isinstance(part, (tf.Module, tf.Variable))}
 

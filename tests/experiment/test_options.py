@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from ccp_dml import experiment
 from ccp_dml.config import ExperimentConfig, command_line
 from ccp_dml.experiment.experiment import Experiment
+from ccp_dml.experiment.parts import make_transforms
+from ccp_dml.training.weight_averages import AverageRegularization
 from tests.image_folder import SMALL_RUN, write_image
 
 CLASSES, PER_CLASS, EPOCHS = 14, 4, 3
@@ -58,6 +61,7 @@ def column(run_dir: Path, name: str) -> list[float]:
         ["--warm_up_epochs=1", "--warm_up_learning_rate=1e-2"],
         ["--ccp_reset_rule=staleness", "--ccp_staleness_threshold=0.01", "--ccp_normalized_embeddings"],
         ["--ccp_reset_rule=fixed", "--ccp_random_init", "--ccp_perturb_noise=0.01"],
+        ["--ema_attraction=0.1", "--ema_repulsion=1e-6", "--ema_decay=0.9"],
         ["--loss=contrastive", "--proxies_per_class="],
     ],
     ids=lambda flags: flags[0].lstrip("-"),
@@ -68,6 +72,17 @@ def test_a_run_with(folder, tmp_path, flags):
     assert np.isfinite(column(tmp_path / "run", "loss")).all()
     if "--ccp_reset_rule=staleness" in flags or "--ccp_reset_rule=fixed" in flags:
         assert column(tmp_path / "run", "problem_instance") == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "flags, expected", [({}, 0), ({"ema_attraction": 0.1}, 1), ({"ema_repulsion": 0.1}, 1)]
+)
+def test_weights_are_regularised_by_their_averages_if_asked_for(flags, expected):
+    model = tf.keras.Sequential([tf.keras.layers.Dense(2, input_shape=[3])])
+    transforms = make_transforms(ExperimentConfig.from_dict(flags).training, model, None)
+    found = [transform for transform in transforms if isinstance(transform, AverageRegularization)]
+    assert len(found) == expected
+    assert all(len(transform.averages) == 2 for transform in found)
 
 
 @pytest.mark.slow

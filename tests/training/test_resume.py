@@ -43,20 +43,23 @@ def _rows(path) -> list[dict]:
 
 
 @pytest.mark.parametrize(
-    "optimizer, stop_at, number",
+    "optimizer, stop_at, number, averages",
     [
-        ("adam", 7, signal.SIGINT),
-        ("radam", 8, signal.SIGTERM),
-        pytest.param("adamw", 3, signal.SIGINT, marks=pytest.mark.slow),
+        ("adam", 7, signal.SIGINT, None),
+        ("radam", 8, signal.SIGTERM, {"attraction": 0.1, "repulsion": 1e-3, "decay": 0.9}),
+        pytest.param("adamw", 3, signal.SIGINT, None, marks=pytest.mark.slow),
     ],
 )
-def test_interrupted_run_ends_like_an_uninterrupted_one(tmp_path, optimizer, stop_at, number):
-    whole = tiny.trainer(optimizer=optimizer, callbacks=[MetricsCsv(tmp_path / "whole.csv")])
+def test_interrupted_run_ends_like_an_uninterrupted_one(tmp_path, optimizer, stop_at, number, averages):
+    whole = tiny.trainer(
+        optimizer=optimizer, averages=averages, callbacks=[MetricsCsv(tmp_path / "whole.csv")]
+    )
     whole.fit(EPOCHS)
 
     def part():
         log = MetricsCsv(tmp_path / "parts.csv")
-        return tiny.trainer(optimizer=optimizer, checkpoints=Checkpoints(tmp_path / "ckpt"), callbacks=[log])
+        checkpoints = Checkpoints(tmp_path / "ckpt")
+        return tiny.trainer(optimizer=optimizer, averages=averages, checkpoints=checkpoints, callbacks=[log])
 
     first = part()
     first._callbacks.append(SignalAt(first, stop_at, number))

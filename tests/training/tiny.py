@@ -21,6 +21,7 @@ from ccp_dml.training.schedules import ReduceOnPlateau
 from ccp_dml.training.stopping import EarlyStopping
 from ccp_dml.training.trainer import Trainer
 from ccp_dml.training.warm_up import WarmUp
+from ccp_dml.training.weight_averages import AverageRegularization
 
 CLASSES, PER_CLASS, INPUT, SIZE, BATCH = 4, 5, 6, 3, 8
 
@@ -102,6 +103,7 @@ def trainer(
     reset_patience: int = 1,
     reset_rule: str = "patience",
     warm_up: tuple[int, float] | None = None,
+    averages: dict[str, Any] | None = None,
     **options: Any,
 ) -> Trainer:
     """A whole run: CCP, plateau schedule, early stopping, two optimizer groups."""
@@ -129,7 +131,14 @@ def trainer(
     frozen = network.get_layer("backbone").trainable_variables
     defaults: dict[str, Any] = {
         "warm_up": None if warm_up is None else WarmUp(warm_up[0], frozen, warm_up[1]),
-        "transforms": standard_transforms(proximal=proximal, weight_decay=1e-3, clip_norm=1.0),
+        "transforms": standard_transforms(
+            proximal=proximal,
+            averages=None
+            if averages is None
+            else AverageRegularization(network.trainable_variables, **averages),
+            weight_decay=1e-3,
+            clip_norm=1.0,
+        ),
         "validate": Scores(network),
         "schedule": ReduceOnPlateau(0.02, patience=2),
         "stopping": EarlyStopping([*network.variables, *loss.trainable_variables], patience=patience),

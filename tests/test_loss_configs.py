@@ -1,0 +1,122 @@
+"""The methods of the paper on each data set: configs/DATASET.cfg with configs/losses/METHOD.cfg on top."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ccp_dml.config import ExperimentConfig, command_line
+from ccp_dml.errors import UserError
+
+FOLDER = Path(__file__).parents[1] / "configs"
+DATASETS = ("cub", "cars196", "inshop", "sop", "emoji")
+CONTRASTIVE = ("positive_margin", "negative_margin")
+MULTI_SIMILARITY = ("alpha", "beta", "threshold")
+SOFT_TRIPLE = ("scale", "temperature", "center_weight", "margin")
+PROXIES = {
+    "classes_per_batch": 32,
+    "samples_per_class": 1,
+    "warm_up_epochs": 1,
+    "proxy_learning_rate_multiplier": 100,
+}
+# Of the four data sets of the paper, and of emoji.
+VALUES: dict[tuple[str, ...], tuple[tuple[Any, ...], ...]] = {
+    CONTRASTIVE: ((0, 0.3841), (0.2652, 0.5409), (0.2858, 0.513), (0.2858, 0.513), (0, 0.3841)),
+    ("margin",): ((0.0961,), (0.119,), (0.0451,), (0.0451,), (0.0961,)),
+    MULTI_SIMILARITY: ((2, 40, 0.5), (14.35, 75.83, 0.66), (8.49, 57.38, 0.41), (2, 40, 0.5), (2, 40, 0.5)),
+    SOFT_TRIPLE: (
+        (20, 0.1, 0.2, 0.01),
+        (17.69, 19.18, 0.0669, 0.3588),
+        (20, 0.1, 0.2, 0.01),
+        (100, 47.9, 0.2, 0.3145),
+        (20, 0.1, 0.2, 0.01),
+    ),
+    ("proxies_per_class", "pool_size"): ((8, 12), (8, 12), (4, 7), (4, 7), (4, 5)),
+    ("memory_size", "start_step"): ((800, 1000), (800, 1000), (12800, 1000), (44800, 1000), (800, 100)),
+}
+CCP = {"pair_weight": 0.1, "proxy_weight": 1, "ccp_lambda": 2e-4, "ccp_patience": 3}
+XBM = {"pair_weight": 1, "memory_weight": 1}
+# The loss, what is common to all data sets, and what is looked up above.
+METHODS: dict[str, tuple[str, dict[str, Any], tuple[tuple[str, ...], ...]]] = {
+    "c1": ("original_contrastive", {"margin": 0.5}, ()),
+    "c2": ("contrastive", {}, (CONTRASTIVE,)),
+    "ms": ("multi_similarity", {}, (MULTI_SIMILARITY,)),
+    "triplet": ("triplet", {}, (("margin",),)),
+    "proxy_anchor": ("proxy_anchor", PROXIES | {"margin": 0.1, "alpha": 32}, ()),
+    "proxy_nca": ("proxy_nca", PROXIES | {"temperature": 0.11}, ()),
+    "soft_triple": ("soft_triple", PROXIES | {"proxies_per_class": 10}, (SOFT_TRIPLE,)),
+}
+for base in ("c1", "c2", "ms", "triplet"):
+    path, common, names = METHODS[base]
+    METHODS[f"{base}_ccp"] = (f"ccp/{path}", common | CCP, (*names, ("proxies_per_class", "pool_size")))
+for base in ("c1", "c2"):
+    path, common, names = METHODS[base]
+    METHODS[f"{base}_xbm"] = (f"xbm/{path}", common | XBM, (*names, ("memory_size", "start_step")))
+
+
+def flagfiles(dataset: str, *losses: str) -> list[str]:
+    names = [dataset, *(f"losses/{loss}" for loss in losses)]
+    return [f"--flagfile={FOLDER / name}.cfg" for name in names]
+
+
+def read(dataset: str, *losses: str) -> ExperimentConfig:
+    return command_line.read(flagfiles(dataset, *losses))
+
+
+def test_all_methods_of_the_paper_are_there():
+    assert {file.stem for file in (FOLDER / "losses").glob("*.cfg")} == set(METHODS)
+    assert len(METHODS) == 13
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_each_is_valid_and_has_the_hyperparameters_of_the_paper(dataset, method):
+    config = read(dataset, method)
+    config.replace(dataset="emoji", backbone="efficientnet_lite0").validate()
+    loss, expected, looked_up = METHODS[method]
+    for names in looked_up:
+        expected = expected | dict(zip(names, VALUES[names][DATASETS.index(dataset)], strict=True))
+    expected = {"classes_per_batch": 8, "samples_per_class": 4, "warm_up_epochs": 0} | expected
+    found = config.to_dict()
+    assert {flag: found[flag] for flag in expected} == expected
+    assert (found["loss"], found["dataset"]) == (loss, dataset)
+    data_set_alone = read(dataset).to_dict()
+    for flag in (
+        "backbone",
+        "learning_rate",
+        "steps_per_epoch",
+        "max_epochs",
+        "weight_decay",
+        "normalization",
+    ):
+        assert found[flag] == data_set_alone[flag]
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_the_method_of_a_data_set_is_c2_ccp(dataset):
+    assert read(dataset, "c2_ccp") == read(dataset)
+
+
+def test_the_emoji_baseline_is_c2():
+    assert read("emoji", "c2") == read("emoji_contrastive")
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_the_data_set_may_be_named_before_or_after_the_method(order):
+    method = [f"--flagfile={FOLDER}/losses/ms.cfg"]
+    dataset = ["--dataset", "cars196"]
+    config = command_line.read(dataset + method if order == "before" else method + dataset)
+    assert config.loss.beta == 75.83
+
+
+def test_a_data_set_without_values_is_named():
+    with pytest.raises(UserError, match=r"losses/ms\.cfg, line \d+: .*values/none/multi_similarity\.cfg"):
+        command_line.read([*flagfiles("emoji", "ms"), "--dataset=none"])
+
+
+def test_the_run_directory_names_data_set_and_method():
+    config = command_line.parse(flagfiles("emoji", "soft_triple"))
+    assert config.run.run_dir is not None
+    assert config.run.run_dir.startswith("runs/emoji-soft_triple-")

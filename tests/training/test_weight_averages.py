@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ccp_dml.training.gradient_transforms import (
+    ClipByGlobalNorm,
+    ProximalTerm,
+    WeightDecay,
+    standard_transforms,
+)
+from ccp_dml.training.weight_averages import AverageRegularization
+from tests.training import tiny
+
+SHAPES = [(2, 3), (4,), (3, 2)]
+
+
+def _arrays(seed: int) -> list[np.ndarray]:
+    generator = np.random.default_rng(seed)
+    return [generator.normal(size=shape).astype(np.float32) for shape in SHAPES]
+
+
+def _by_hand(averages, weights, gradients, *, attraction, repulsion, decay):
+    """New averages and gradients, component by component in float64; the last variable is a proxy."""
+    squares, count = 0.0, 0
+    for average, weight, gradient in zip(averages, weights, gradients):
+        count += average.size
+        if gradient is not None:
+            for index in np.ndindex(average.shape):
+                average[index] = decay * average[index] + (1 - decay) * float(weight[index])
+                squares += (float(weight[index]) - average[index]) ** 2
+    distance = np.sqrt(squares)
+    slope = 0.0
+    if distance > 0:
+        slope = (attraction * distance**2 - repulsion * count / distance**2) / distance
+    added = [
+        gradient if gradient is None else gradient + slope * (weight - average)
+        for average, weight, gradient in zip(averages, weights, gradients)
+    ]
+    return added + list(gradients[len(averages) :])
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 1000),
+    missing=st.sampled_from([None, 0, 1, 2]),
+    attraction=st.floats(0, 2),
+    repulsion=st.floats(0, 2),
+    decay=st.floats(0, 0.99),
+    start=st.sampled_from(["weights", "zeros"]),
+)
+def test_values_over_several_steps(seed, missing, attraction, repulsion, decay, start):
+    options = {"attraction": attraction, "repulsion": repulsion, "decay": decay}
+    variables = [tf.Variable(array) for array in _arrays(seed)]
+    transform = AverageRegularization(variables[:2], start=start, **options)
+    averages = [v.numpy().astype(np.float64) * (start == "weights") for v in variables[:2]]
+    for step in range(1, 4):
+        for variable, array in zip(variables, _arrays(seed + step)):
+            variable.assign(array)
+        gradients = _arrays(seed - step + 2000)
+        if missing is not None:
+            gradients[missing] = None
+        actual = transform([None if g is None else tf.constant(g) for g in gradients], variables)
+        expected = _by_hand(averages, [v.numpy() for v in variables], gradients, **options)
+        for a, b in zip(actual, expected):
+            assert (a is None) == (b is None)
+            # Of weights close to their averages float32 keeps few digits of the difference.
+            if a is not None and decay > 0.1:
+                np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+        for average, value in zip(transform.averages, averages):
+            np.testing.assert_allclose(average, value, rtol=1e-5, atol=1e-6)
+
+
+def test_gradient_is_that_of_the_potential():
+    weight = tf.Variable([0.3, -0.5, 0.9])
+    transform = AverageRegularization([weight], attraction=0.7, repulsion=0.2, decay=0.5, start="zeros")
+    (actual,) = transform([tf.zeros(3)], [weight])
+    average = transform.averages[0].numpy().astype(np.float64)
+
+    def potential(point):
+        distance = np.linalg.norm(point - average)
+        return 0.7 * distance**3 / 3 + 0.2 * 3 / distance
+
+    point, step = weight.numpy().astype(np.float64), 1e-5
+    slopes = [(potential(point + e) - potential(point - e)) / (2 * step) for e in step * np.eye(3)]
+    np.testing.assert_allclose(actual, slopes, rtol=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-30, 1e30])
+def test_finite_where_weights_meet_their_averages_and_far_away(value):
+    weight = tf.Variable([0.0, 0.0])
+    transform = AverageRegularization(
+        [weight], attraction=1e-7, repulsion=1e-5, decay=0.0 if not value else 0.99
+    )
+    weight.assign([value, value])
+    (gradient,) = transform([tf.ones(2)], [weight])
+    assert np.isfinite(gradient).all()
+
+
+def test_compiles_with_xla_and_counts_each_step():
+    weight = tf.Variable([2.0])
+    transform = AverageRegularization([weight], attraction=1.0, repulsion=0.0, decay=0.5, start="zeros")
+    added = tf.function(lambda: transform([tf.zeros(1)], [weight])[0], jit_compile=True)
+    assert float(added()[0]) == pytest.approx(1.0)
+    assert float(added()[0]) == pytest.approx(0.25)
+
+
+def test_comes_after_the_proximal_term_and_before_decay_and_clipping():
+    weight = tf.Variable([1.0])
+    kinds = [
+        type(transform)
+        for transform in standard_transforms(
+            proximal=ProximalTerm([weight], [tf.Variable([0.0])], 1.0),
+            averages=AverageRegularization([weight]),
+            weight_decay=0.1,
+            clip_norm=1.0,
+        )
+    ]
+    assert kinds == [ProximalTerm, AverageRegularization, WeightDecay, ClipByGlobalNorm]
+
+
+def test_averages_are_in_the_state_of_a_run_and_follow_the_weights():
+    run = tiny.trainer(averages={"decay": 0.9})
+    averages = run.state["average_regularization"].averages
+    before = [average.numpy() for average in averages]
+    run.fit(1)
+    assert len(averages) == len(run.model.trainable_variables)
+    assert any(not np.array_equal(average, start) for average, start in zip(averages, before))
+    assert "average_regularization" not in tiny.trainer().state
+
+
+@pytest.mark.parametrize(
+    "options", [{"attraction": -1.0}, {"repulsion": -1.0}, {"decay": 1.0}, {"decay": -0.1}, {"start": "ones"}]
+)
+def test_bad_arguments(options):
+    with pytest.raises(ValueError, match="expected"):
+        AverageRegularization([tf.Variable(1.0)], **options)
