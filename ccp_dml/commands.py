@@ -68,7 +68,7 @@ class Parser(argparse.ArgumentParser):
 def _termination_as_interrupt() -> Iterator[None]:
     """Lets SIGTERM do what Ctrl-C does, so that files are closed and the user is told."""
 
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt(signal.Signals(number).name)
 
     if threading.current_thread() is not threading.main_thread():  # Python handles signals in that one only.

@@ -196,7 +196,7 @@ def make_inference(config: ExperimentConfig, model: tf.keras.Model) -> Inference
     def infer(images: tf.Tensor) -> tf.Tensor:
         return model(images, training=False)
 
-    return lambda images, training=False: infer(images)  # noqa: ARG005 - called as a model
+    return lambda images, training=False: infer(images)
 
 
 def image_embedder(

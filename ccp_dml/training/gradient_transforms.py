@@ -105,7 +105,7 @@ class ClipByGlobalNorm:
             raise ValueError(f"The norm to clip gradients to is {norm}; a positive number is expected.")
         self._norm = norm
 
-    def __call__(self, gradients: Gradients, variables: Sequence[tf.Variable]) -> Gradients:  # noqa: ARG002
+    def __call__(self, gradients: Gradients, variables: Sequence[tf.Variable]) -> Gradients:
         """Returns the scaled gradients."""
         clipped, _ = tf.clip_by_global_norm(gradients, self._norm)
         return list(clipped)
@@ -127,7 +127,7 @@ class ClipByValue:
             raise ValueError(f"The value to clip gradients to is {value}; a positive number is expected.")
         self._value = value
 
-    def __call__(self, gradients: Gradients, variables: Sequence[tf.Variable]) -> Gradients:  # noqa: ARG002
+    def __call__(self, gradients: Gradients, variables: Sequence[tf.Variable]) -> Gradients:
         """Returns the limited gradients."""
         return [
             None if gradient is None else tf.clip_by_value(gradient, -self._value, self._value)

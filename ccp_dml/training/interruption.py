@@ -48,7 +48,7 @@ class StopRequest:
     ) -> None:
         self._restore()
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         self._restore()
         # Not by print, which fails if the signal has come while something is being printed.

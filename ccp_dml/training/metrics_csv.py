@@ -29,7 +29,7 @@ class MetricsCsv(tf.keras.callbacks.Callback):
         self._rows: list[dict[str, Any]] = []
         self._first = True
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Reads what an earlier part of the run has written."""
         self._first = True
         self._rows = []
@@ -37,7 +37,7 @@ class MetricsCsv(tf.keras.callbacks.Callback):
             with self._path.open(newline="") as file:
                 self._rows = list(csv.DictReader(file))
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Forgets this epoch and later ones if they are already there."""
         if self._first:
             self._rows = [row for row in self._rows if int(row["epoch"]) < epoch]

@@ -31,11 +31,11 @@ class Progress(tf.keras.callbacks.Callback):
         self._columns, self._stream = tuple(columns), stream
         self._bar: Any = None
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Starts the clock of the run."""
         self._started, self._epochs_done = time.monotonic(), 0
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Starts a bar."""
         self._epoch_started = time.monotonic()
         if self._stream is None and sys.stdout.isatty():

@@ -63,7 +63,7 @@ class FixedRule:
 
     uses_score = False
 
-    def due(self, instance: InstanceView) -> bool:  # noqa: ARG002
+    def due(self, instance: InstanceView) -> bool:
         """Always."""
         return True
 

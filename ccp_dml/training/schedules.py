@@ -56,7 +56,7 @@ class ExponentialDecay(tf.Module):
         """Returns the learning rate of a step."""
         return self._schedule(step)
 
-    def update(self, score: float) -> bool:  # noqa: ARG002
+    def update(self, score: float) -> bool:
         """Does nothing: the rate depends on the step alone."""
         return False
 
@@ -111,7 +111,7 @@ class ReduceOnPlateau(tf.Module):
         self.best = tf.Variable(float("inf"), trainable=False, dtype=tf.float64, name="best")
         self.stale = tf.Variable(0, trainable=False, dtype=tf.int64, name="stale")
 
-    def __call__(self, step: tf.Tensor) -> tf.Tensor:  # noqa: ARG002
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
         """Returns the present rate."""
         return self.learning_rate.read_value()
 

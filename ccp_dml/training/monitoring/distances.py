@@ -32,7 +32,7 @@ class DistanceMonitor(EventCallback):
         super().__init__(events)
         self._diagnostics = diagnostics
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Writes the histograms and completes the logs."""
         values = self._diagnostics()
         for name, (tag, description) in _HISTOGRAMS.items():

@@ -127,6 +127,6 @@ class EventCallback(tf.keras.callbacks.Callback):
         super().__init__()
         self.events = events
 
-    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Removes what an interrupted process wrote beyond the restored step."""
         self.events.begin()

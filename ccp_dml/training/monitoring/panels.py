@@ -118,12 +118,12 @@ class RetrievalPanels(EventCallback):
                 f"queries are {self._queries.tolist()}; expected indices below {len(self._labels)}"
             )
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Draws, if this epoch is due."""
         if epoch == 0 or (epoch + 1) % self._every == 0:
             self._draw()
 
-    def on_train_end(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         """Draws the last picture, unless the last epoch was due."""
         if self._drawn_at != self.events.step:
             self._draw()

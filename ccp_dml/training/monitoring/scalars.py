@@ -116,7 +116,7 @@ class ScalarLogger(EventCallback):
     Callbacks that add scalars to the logs stand before it in the callback list.
     """
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Writes and flushes, so that no point is missing after a checkpoint of this epoch."""
         for name, value in (logs or {}).items():
             if name != _STEP:
