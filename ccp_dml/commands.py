@@ -18,18 +18,25 @@ from ccp_dml.errors import Interrupted, UserError
 
 BAD_INPUT = 2
 INTERRUPTED = 130
+OUTPUT_CLOSED = 141
 
 
 def run(action: Callable[[], object]) -> int:
     """Runs `action` and returns the exit code of the command.
 
     Bad input gives one line on standard error and code 2, and so does a full disk; an interruption one line
-    and code 130. Any other exception is a defect and keeps its traceback.
+    and code 130. Whoever closes standard output early (`| head`) ends the command silently with code 141. Any
+    other exception is a defect and keeps its traceback.
     """
     environment.quiet()
     try:
         with _termination_as_interrupt():
             action()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still buffered would fail once more when Python exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OUTPUT_CLOSED
     except UserError as error:
         _print_line("error", error)
         return BAD_INPUT
