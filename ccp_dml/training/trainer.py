@@ -40,11 +40,11 @@ class Trainer:
     is killed in between repeats the epoch's row of logs rather than losing it.
 
     Callbacks are ordinary Keras callbacks; `on_train_batch_end` comes after every chunk of steps, with the
-    number of its last step. The epoch logs are the means over the epoch of `loss`, of its parts, of
-    `gradient_norm` (before clipping) and `embedding_norm`; `active_pairs` of the last batch; `learning_rate`
-    of the last step; `images_per_second`; `step`; with projections `problem_instance` and
-    `proximal_coefficient`, as they were during the epoch, and `proxy_staleness` where it was measured; and
-    the validation's scores, prefixed by `val_`.
+    number of its last step, and `on_test_end` before proxies may change. The epoch logs are the means over
+    the epoch of `loss`, of its parts, of `gradient_norm` (before clipping) and `embedding_norm`;
+    `active_pairs` of the last batch; `learning_rate` of the last step; `images_per_second`; `step`; with
+    projections `problem_instance` and `proximal_coefficient`, as they were during the epoch, and
+    `proxy_staleness` where it was measured; and the validation's scores, prefixed by `val_`.
 
     Attributes:
         model: the embedding model.
@@ -213,8 +213,10 @@ class Trainer:
             self._controllers.begin()
         callbacks.on_epoch_begin(epoch)
         logs = self._train_epoch(iterator, callbacks, request)
+        callbacks.on_test_begin()
         if self._validate is not None:
             logs.update({f"val_{name}": float(value) for name, value in self._validate().items()})
+        callbacks.on_test_end(logs)
         if not warming_up:
             self._controllers.after_validation(epoch, logs)
         callbacks.on_epoch_end(epoch, logs)

@@ -175,9 +175,11 @@ def test_coverage_is_the_mean_over_classes_that_have_images(tmp_path):
     sample = (tf.constant(embeddings, tf.float32), tf.constant(labels, tf.int32))
     monitor = CoverageMonitor(events, lambda: sample, lambda: tf.constant(proxies, tf.float32), every=2)
     logs: dict[str, float] = {}
-    monitor.on_epoch_end(1, logs)
-    assert logs == {}
-    monitor.on_epoch_end(2, logs)
+    for epoch in (1, 2):
+        assert logs == {}
+        monitor.on_epoch_begin(epoch)
+        monitor.on_test_end()
+        monitor.on_epoch_end(epoch, logs)
     radius, spread = coverage_oracle(embeddings, labels, proxies)
     assert logs == {
         "covering_radius": pytest.approx(radius, rel=1e-5),

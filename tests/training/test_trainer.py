@@ -34,6 +34,12 @@ class Calls(tf.keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self.calls.append(("batch_end", batch))
 
+    def on_test_begin(self, logs=None):
+        self.calls.append(("test_begin",))
+
+    def on_test_end(self, logs=None):
+        self.calls.append(("test_end", "val_map_at_r" in logs))
+
     def on_epoch_end(self, epoch, logs=None):
         self.calls.append(("epoch_end", epoch))
         self.logs.append(dict(logs))
@@ -48,7 +54,8 @@ def test_order_of_callbacks_and_contents_of_logs():
     epoch = [("batch_begin", 0), ("batch_end", 2), ("batch_begin", 3), ("batch_end", 3)]
     expected = [("train_begin",)]
     for number in (0, 1):
-        expected += [("epoch_begin", number), *epoch, ("epoch_end", number)]
+        validation = [("test_begin",), ("test_end", True)]
+        expected += [("epoch_begin", number), *epoch, *validation, ("epoch_end", number)]
     assert calls.calls == [*expected, ("train_end",)]
     names = "loss pair_loss proxy_loss gradient_norm embedding_norm images_per_second step learning_rate"
     names += " active_pairs problem_instance proximal_coefficient val_map_at_r proxy_staleness"
@@ -57,6 +64,22 @@ def test_order_of_callbacks_and_contents_of_logs():
     assert history["loss"] == [logs["loss"] for logs in calls.logs]
     assert [logs["step"] for logs in calls.logs] == [4, 8]
     assert [logs["proximal_coefficient"] for logs in calls.logs] == [0.0, 0.0]
+
+
+def test_callbacks_of_the_validation_see_the_proxies_before_they_are_replaced():
+    class Watch(tf.keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.trained = run.loss.proxies.embeddings.numpy()
+
+        def on_test_end(self, logs=None):
+            np.testing.assert_array_equal(run.loss.proxies.embeddings, self.trained)
+
+        def on_epoch_end(self, epoch, logs=None):
+            assert not np.allclose(run.loss.proxies.embeddings, self.trained)
+
+    watch = Watch()
+    run = tiny.trainer(callbacks=[watch], reset_rule="fixed")
+    run.fit(2)
 
 
 def _by_hand(steps: int, rate: float) -> tuple[list[np.ndarray], list[float]]:

@@ -41,10 +41,16 @@ class CoverageMonitor(EventCallback):
         self._sample = sample
         self._proxies = proxies
         self._every = every
+        self._due = False
+        self._means: dict[str, float] = {}
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Measures, if this epoch is due."""
-        if epoch % self._every:
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Notes whether this epoch is due."""
+        self._due = epoch % self._every == 0
+
+    def on_test_end(self, logs: dict[str, float] | None = None) -> None:
+        """Measures the proxies of the epoch, before the next problem instance may replace them."""
+        if not self._due:
             return
         embeddings, labels = self._sample()
         proxies = self._proxies()
@@ -57,5 +63,10 @@ class CoverageMonitor(EventCallback):
             if finite.size == 0:
                 continue
             self.events.histogram("train", f"coverage/{name}_of_classes", finite, "One value per class.")
-            if logs is not None:
-                logs[name] = float(finite.mean())
+            self._means[name] = float(finite.mean())
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Adds the means, if the epoch was due."""
+        if logs is not None:
+            logs.update(self._means)
+        self._means = {}

@@ -31,8 +31,7 @@ _KNOWN: dict[str, tuple[str, str]] = {
     ),
     "covering_radius": (
         "coverage",
-        "Mean over classes of the largest distance from an image of the class to its nearest proxy, for the "
-        "proxies that the next epoch begins with.",
+        "Mean over classes of the largest distance from an image of the class to its nearest proxy.",
     ),
     "proxy_spread": ("coverage", "Mean over classes of the mean distance between proxies of the class."),
     "active_pairs": ("embedding", "Share of the pairs that have a non-zero loss, in [0, 1]."),
