@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# Neighbouring columns that lie in different chunks: the floats of the widest vector register.
+LANES = 16
+
 DEFAULT_MEMORY_BYTES = 256 * 2**20
 
 # Candidates kept beyond the requested depth. They are found by the expanded square, whose rounding can swap
@@ -17,6 +20,8 @@ SPARE_CANDIDATES = 8
 _MAX_QUERIES = 512
 # Below this the product is bound by reading the gallery, so the gallery is cut into tiles instead.
 _MIN_QUERIES = 32
+# A survivor is gathered from a cache line of its own, then ranked; a chunk's maximum is only ranked.
+_SURVIVOR_COST = 2.5
 _CHUNK_SIZES = (16, 32, 64, 128, 256)
 # Score, three comparisons, two combinations of them and the summand, per query and gallery row.
 _COUNT_BYTES = 4 + 5 * 1 + 4
@@ -28,8 +33,8 @@ class BlockPlan:
 
     Attributes:
         queries: rows of a query block.
-        gallery: rows of a gallery tile, padding included; a multiple of `chunk`.
-        chunk: length of the runs whose maxima are looked at first; 0: plain top-k over the row.
+        gallery: rows of a gallery tile, padding included; a multiple of `chunk * LANES`.
+        chunk: columns whose maximum is looked at first; 0: plain top-k over the row.
         candidates: neighbours kept for the exact re-ranking.
     """
 
@@ -93,7 +98,8 @@ def plan_count(
 def query_bytes(gallery: int, dimension: int, chunk: int, candidates: int) -> int:
     """Upper bound of the bytes of all intermediate tensors that one query adds to a block."""
     scores = gallery + dimension
-    stage_one = gallery // chunk + candidates * (chunk + 8) if chunk else 0
+    # Maxima; places and scores of the survivors, and what the places are added up from.
+    stage_one = gallery // chunk + candidates * (4 * chunk + 16) if chunk else 0
     return 4 * (scores + stage_one) + _ranking_bytes(dimension, candidates)
 
 
@@ -103,8 +109,8 @@ def _ranking_bytes(dimension: int, candidates: int) -> int:
 
 
 def _chunk_size(gallery: int, candidates: int) -> int:
-    """The chunk that makes both top-k stages equally short; 0 if two stages do not pay."""
-    ideal = (gallery / candidates) ** 0.5
+    """The chunk with which both stages cost the least; 0 if two stages do not pay."""
+    ideal = (gallery / (_SURVIVOR_COST * candidates)) ** 0.5
     chunk = min(_CHUNK_SIZES, key=lambda size: abs(size - ideal))
     return chunk if 2 * chunk * candidates <= gallery else 0
 
@@ -113,8 +119,9 @@ def _largest_tile(gallery: int, dimension: int, candidates: int, bytes_per_query
     """The most gallery rows whose search stays within the bytes given to a query; at least `candidates`."""
     while gallery > candidates:
         chunk = _chunk_size(gallery, candidates)
-        if query_bytes(_round_up(gallery, chunk), dimension, chunk, candidates) <= bytes_per_query:
-            return _round_up(gallery, chunk), chunk
+        padded = _round_up(gallery, chunk * LANES)
+        if query_bytes(padded, dimension, chunk, candidates) <= bytes_per_query:
+            return padded, chunk
         gallery = max(candidates, gallery * 7 // 8)
     return candidates, 0
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ccp_dml.evaluation.blocks import DEFAULT_MEMORY_BYTES
 from ccp_dml.evaluation.inputs import Floats, Ints, as_cutoffs, as_embeddings, as_labels, own_rows
-from ccp_dml.evaluation.search import iterate_neighbors, nearest_member_ranks
+from ccp_dml.evaluation.search import iterate_neighbors, nearest_member_ranks, ranks_by_score
 
 RECALL_AT = (1, 2, 4, 8)
 
@@ -157,11 +157,21 @@ def evaluate_retrieval(
 
     depth = max(int(num_positives.max()), *cutoffs.precision, *cutoffs.map, 1)
     columns = _Columns(len(queries), cutoffs)
-    for part, found, _ in iterate_neighbors(queries, rows, own, depth, memory_bytes):
-        relevant = (labels[found] == query_labels[part, np.newaxis]) & (found >= 0)
+    deepest = max(cutoffs.recall, default=0)
+    for found in iterate_neighbors(queries, rows, own, depth, memory_bytes):
+        part = found.part
+        relevant = (labels[found.indices] == query_labels[part, np.newaxis]) & (found.indices >= 0)
         columns.write(part, relevant, num_positives[part])
-    beyond = np.flatnonzero((columns.first_hit == 0) & (num_positives > 0))
-    if beyond.size and max(cutoffs.recall, default=0) > depth:
+        beyond = columns.beyond(part, num_positives)
+        if beyond.size and deepest > depth and found.scores is not None:
+            columns.first_hit[beyond] = ranks_by_score(
+                found.scores,
+                beyond - part.start,
+                members.lists(query_labels[beyond], own[beyond]),
+                own[beyond],
+            )
+    beyond = columns.beyond(slice(0, len(queries)), num_positives)
+    if beyond.size and deepest > depth:
         columns.first_hit[beyond] = nearest_member_ranks(
             queries[beyond], rows, own[beyond], members.lists(query_labels[beyond], own[beyond]), memory_bytes
         )
@@ -232,6 +242,11 @@ class _Columns:
         for k, values in self._map.items():
             values[part] = gains[:, min(k, depth) - 1] / np.minimum(positives, k)
         self.first_hit[part] = np.where(hits[:, -1] > 0, np.argmax(relevant, axis=1) + 1, 0)
+
+    def beyond(self, part: slice, num_positives: Ints) -> Ints:
+        """Queries of a block whose positives all lie deeper than was searched, ascending."""
+        missed = (self.first_hit[part] == 0) & (num_positives[part] > 0)
+        return part.start + np.flatnonzero(missed)
 
     def result(self, num_positives: Ints) -> RetrievalResult:
         """The finished columns, NaN where a query has no positive."""

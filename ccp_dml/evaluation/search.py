@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
@@ -58,16 +59,35 @@ def nearest_neighbors(
     own = own_rows(len(queries), len(rows), gallery is None, query_ids, gallery_ids)
     indices = np.full((len(queries), k), -1, np.int32)
     distances = np.full((len(queries), k), np.inf, np.float32)
-    for part, found, squared in iterate_neighbors(queries, rows, own, k, memory_bytes):
-        indices[part, : found.shape[1]] = found
-        distances[part, : found.shape[1]] = np.sqrt(squared)
+    for found in iterate_neighbors(queries, rows, own, k, memory_bytes):
+        depth = found.indices.shape[1]
+        indices[found.part, :depth] = found.indices
+        distances[found.part, :depth] = np.sqrt(found.squared_distances)
     return indices, distances
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """Neighbours of a block of queries.
+
+    Attributes:
+        part: which queries.
+        indices: int32 [b, depth], gallery rows, nearest first, -1 for none.
+        squared_distances: float32 [b, depth].
+        scores: float32 [b, G or more], the larger the nearer, of all gallery rows, then of padding that is
+            farther than any; None if the gallery was too large for one piece.
+    """
+
+    part: slice
+    indices: Ints
+    squared_distances: Floats
+    scores: tf.Tensor | None
 
 
 def iterate_neighbors(
     queries: Floats, gallery: Floats, own: Ints, depth: int, memory_bytes: int
-) -> Iterator[tuple[slice, Ints, Floats]]:
-    """Yields (queries' slice, indices [b, depth], squared distances [b, depth]) block by block.
+) -> Iterator[Neighbors]:
+    """Yields the neighbours of a block of queries after another.
 
     Args:
         queries: float32 [Q, D], checked.
@@ -83,11 +103,41 @@ def iterate_neighbors(
     for part in _parts(len(queries), plan.queries):
         block = tf.constant(queries[part])
         with _full_float32():
-            candidates = _search_tiles(block, tiles, plan)
+            candidates, scores = _search_tiles(block, tiles, plan)
             indices, squared = kernels.rank(
                 block, rows, candidates, tf.constant(own[part]), tf.constant(depth)
             )
-        yield part, indices.numpy(), squared.numpy()
+        yield Neighbors(part, indices.numpy(), squared.numpy(), scores if len(tiles) == 1 else None)
+
+
+def ranks_by_score(scores: tf.Tensor, rows: Ints, members: Ints, own: Ints) -> Ints:
+    """Ranks, from 1, of the nearest of each query's listed gallery rows, given the scores of all rows.
+
+    Plain comparisons of rows that were computed anyway: the search that looks no deeper than R costs hardly
+    more when it is asked how deep the nearest positive lies.
+
+    Args:
+        scores: float32 [b, G or more], the larger the nearer.
+        rows: int [Q], row of `scores` of each query.
+        members: int32 [Q, M], see `nearest_member_ranks`.
+        own: int32 [Q], see there.
+
+    Returns:
+        int64 [Q].
+    """
+    # Other than `numpy()`, a view does not copy.
+    view = np.asarray(memoryview(scores))
+    ranks = np.empty(len(rows), np.int64)
+    for query, (row, listed, itself) in enumerate(zip(rows, members, own)):
+        row, listed = view[row], listed[listed >= 0]
+        position = listed[np.argmax(row[listed])]
+        nearest = row[position]
+        # Equal scores rank by index.
+        nearer = np.count_nonzero(row[:position] >= nearest) + np.count_nonzero(row[position + 1 :] > nearest)
+        if itself >= 0:
+            nearer -= row[itself] >= nearest if itself < position else row[itself] > nearest
+        ranks[query] = nearer + 1
+    return ranks
 
 
 def nearest_member_ranks(
@@ -157,14 +207,22 @@ def _full_float32() -> Iterator[None]:
         tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
-def _search_tiles(queries: tf.Tensor, tiles: list[tuple[np.int32, tf.Tensor]], plan: BlockPlan) -> tf.Tensor:
-    """Candidates int32 [b, plan.candidates] over all tiles, ascending by index."""
-    count, chunk = tf.constant(plan.candidates), tf.constant(plan.chunk)
-    scores, indices = None, None
+def _search_tiles(
+    queries: tf.Tensor, tiles: list[tuple[np.int32, tf.Tensor]], plan: BlockPlan
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Candidates int32 [b, plan.candidates] over all tiles, ascending by index; scores of the last tile."""
+    best, indices = None, None
     for first, tile in tiles:
-        if plan.chunk:
-            found = kernels.search_chunks(queries, tile, tf.constant(first), count, chunk)
-        else:
-            found = kernels.search_row(queries, tile, tf.constant(first), count)
-        scores, indices = found if scores is None else kernels.merge(scores, indices, *found)
-    return indices
+        scores = kernels.score(queries, tile)
+        found = _best(scores, tf.constant(first), plan)
+        best, indices = found if best is None else kernels.merge(best, indices, *found)
+    return indices, scores
+
+
+def _best(scores: tf.Tensor, first: tf.Tensor, plan: BlockPlan) -> tuple[tf.Tensor, tf.Tensor]:
+    count = tf.constant(plan.candidates)
+    if plan.chunk:
+        *found, tied = kernels.best_of_chunks(scores, first, count, tf.constant(plan.chunk))
+        if not tied:
+            return tuple(found)
+    return kernels.best_of_rows(scores, first, count)

@@ -100,9 +100,31 @@ def test_tensor_float_32_is_off_inside_and_restored():
     assert states == [False, True, False, False]
 
 
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 10**6), size=st.integers(2, 60), listed=st.integers(1, 4), levels=st.integers(1, 5)
+)
+def test_rank_by_score_counts_what_a_stable_sort_puts_before(seed, size, listed, levels):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, levels, (8, size)).astype(np.float32)  # ties
+    rows = rng.permutation(8)[:5]
+    own = np.where(rng.random(5) < 0.3, -1, rng.integers(0, size, 5)).astype(np.int32)
+    members = np.full((5, listed), -1, np.int32)
+    for line, itself in zip(members, own):
+        others = np.setdiff1d(np.arange(size), [itself])
+        chosen = rng.choice(others, rng.integers(1, min(listed, len(others)) + 1), replace=False)
+        line[: len(chosen)] = np.sort(chosen)
+    expected = []
+    for row, line, itself in zip(rows, members, own):
+        ranking = [i for i in sorted(range(size), key=lambda i: (-scores[row, i], i)) if i != itself]
+        expected.append(1 + min(ranking.index(member) for member in line if member >= 0))
+    actual = search.ranks_by_score(tf.constant(scores), rows, members, own)
+    np.testing.assert_array_equal(actual, expected)
+
+
 def test_one_trace_serves_all_shapes():
     def traces() -> list[int]:
-        functions = (kernels.search_row, kernels.search_chunks, kernels.merge, kernels.rank)
+        functions = (kernels.score, kernels.best_of_rows, kernels.best_of_chunks, kernels.merge, kernels.rank)
         return [function.experimental_get_tracing_count() for function in functions]
 
     rng = np.random.default_rng(0)
@@ -141,12 +163,14 @@ def test_all_intermediates_of_a_block_together_fit_the_bound(queries, gallery, d
     plan = plan_search(queries, gallery, dimension, depth, memory)
     block = tf.TensorSpec([plan.queries, dimension])
     tile, first = tf.TensorSpec([dimension + 1, plan.gallery]), tf.TensorSpec([], tf.int32)
+    scores = tf.TensorSpec([plan.queries, plan.gallery])
     found = tf.TensorSpec([plan.queries, plan.candidates])
     found_indices = tf.TensorSpec([plan.queries, plan.candidates], tf.int32)
+    sizes = intermediate_bytes(kernels.score, block, tile)
     if plan.chunk:
-        sizes = intermediate_bytes(kernels.search_chunks, block, tile, first, plan.candidates, plan.chunk)
+        sizes += intermediate_bytes(kernels.best_of_chunks, scores, first, plan.candidates, plan.chunk)
     else:
-        sizes = intermediate_bytes(kernels.search_row, block, tile, first, plan.candidates)
+        sizes += intermediate_bytes(kernels.best_of_rows, scores, first, plan.candidates)
     sizes += intermediate_bytes(kernels.merge, found, found_indices, found, found_indices)
     rows, own = tf.TensorSpec([gallery, dimension]), tf.TensorSpec([plan.queries], tf.int32)
     sizes += intermediate_bytes(kernels.rank, block, rows, found_indices, own, depth)
