@@ -13,9 +13,10 @@ from ccp_dml.errors import UserError, as_user_errors
 _BUILDERS = {
     "emoji": "datasets.emoji.emoji_dataset_builder:Builder",
     "image_folder": "datasets.image_folder.image_folder_dataset_builder:Builder",
+    "fashion_mnist": "datasets.fashion_mnist.fashion_mnist_dataset_builder:Builder",
 }
 # What the builders themselves do not say without TensorFlow.
-_NUM_TRAIN_CLASSES = {"emoji": 322}
+_NUM_TRAIN_CLASSES = {"emoji": 322, "fashion_mnist": 10}
 # Without a builder so far, with the official files that it will read.
 _PLANNED = {
     "cub": "CUB_200_2011.tgz",
@@ -35,7 +36,8 @@ def check(name: str, data_dir: str | None = None, *, train_fraction: float = 0.5
 
     Args:
         name: one of `names()`.
-        data_dir: folder with the source images; `image_folder` needs it, `emoji` does not.
+        data_dir: folder with the source images; `image_folder` needs it, `emoji` does not, and
+            `fashion_mnist` looks where the Debian package puts them if it is not given.
         train_fraction: share of the classes of an `image_folder` without manifest that is trained on.
 
     Returns:
@@ -53,6 +55,9 @@ def check(name: str, data_dir: str | None = None, *, train_fraction: float = 0.5
         )
     if name not in _BUILDERS:
         raise UserError(f"--dataset={name} is unknown, expected one of: {', '.join(names())}")
+    if name == "fashion_mnist":
+        with as_user_errors():
+            importlib.import_module("datasets.fashion_mnist.source").find(data_dir)
     if name != "image_folder":
         return _NUM_TRAIN_CLASSES[name]
     if not data_dir:
@@ -81,8 +86,8 @@ def load(
         train_fraction: see `check`.
 
     Returns:
-        Collections of the training and the test images. Their classes are disjoint, unless a manifest says
-        otherwise.
+        Collections of the training and the test images. Their classes are disjoint, but those of
+        `fashion_mnist` are the same, and a manifest may say otherwise.
 
     Raises:
         UserError: see `check`; also if an image cannot be read or prepared data cannot be written.
@@ -93,6 +98,8 @@ def load(
     module, class_name = _BUILDERS[name].split(":")
     prepared_dir = prepared_dir or prepared.default_prepared_dir()
     options: dict[str, Any] = {"data_dir": prepared_dir}
+    if name == "fashion_mnist":
+        options |= {"source_dir": data_dir}
     if name == "image_folder":
         options |= {"source_dir": data_dir, "train_fraction": train_fraction}
     builder_class = getattr(importlib.import_module(module), class_name)
