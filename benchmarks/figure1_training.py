@@ -1,0 +1,290 @@
+"""One training run of the study of figure 1: a small network that embeds into the plane, and its proxies."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks import figure1_measures as measures
+from benchmarks.figure1_measures import Floats, Ints
+from ccp_dml.data.sampling import MPerClassSampler, OnePerClassSampler
+from ccp_dml.evaluation.embedding import Embedder
+from ccp_dml.geometry.normalization import normalize
+from ccp_dml.losses.ccp import CCP
+from ccp_dml.losses.contrastive import Contrastive
+from ccp_dml.training.gradient_transforms import ProximalTerm, standard_transforms
+from ccp_dml.training.optimizer_groups import OptimizerGroups, VariableGroup
+from ccp_dml.training.optimizers import make_optimizer
+from ccp_dml.training.projection_options import ProjectionOptions
+from ccp_dml.training.projections import AlternatingProjections
+from ccp_dml.training.proxy_pool import ProxyPool
+from ccp_dml.training.reset_rules import FixedRule
+from ccp_dml.training.trainer import Trainer
+from datasets.fashion_mnist import source
+
+CLASSES = len(source.CLASS_NAMES)
+_EMBEDDING_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run is made of.
+
+    Attributes:
+        trained_per_class: training images of a class; fewer than the 6,000 there are keep the run short.
+        steps_per_epoch: steps between two measurements.
+        epochs: measurements of a run, the one before the first step aside.
+        epochs_per_instance: after so many epochs new proxies are chosen.
+        samples_per_class: images of each of the ten classes in a batch.
+        learning_rate: of Adam.
+        proxies_per_class: K.
+        proxy_multiplier: factor on the learning rate of the proxies.
+        pool_size: b, the embeddings per class that proxies are chosen from.
+        coefficient: λ of the proximal term, from the second instance on.
+        pair_weight: weight of the pairs of the batch.
+        positive_margin: m+ of the contrastive loss.
+        negative_margin: m- of the contrastive loss.
+        normalization: what the loss does to embeddings and proxies, and so do measurements and pictures.
+        measured_per_class: images of a class that are measured, in both splits.
+    """
+
+    trained_per_class: int = 1000
+    steps_per_epoch: int = 50
+    epochs: int = 16
+    epochs_per_instance: int = 4
+    samples_per_class: int = 4
+    learning_rate: float = 1e-3
+    proxies_per_class: int = 8
+    proxy_multiplier: float = 1.0
+    pool_size: int = 12
+    coefficient: float = 2e-4
+    pair_weight: float = 0.1
+    positive_margin: float = 0.0
+    negative_margin: float = 0.3841
+    normalization: str = "lipschitz"
+    measured_per_class: int = 200
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images uint8 [N, 28, 28] and their labels int64 [N]."""
+
+    images: source.Bytes
+    labels: Ints
+
+    def first_per_class(self, count: int) -> Split:
+        """Returns the first `count` images of every class."""
+        rows = np.concatenate([np.flatnonzero(self.labels == label)[:count] for label in range(CLASSES)])
+        return Split(self.images[rows], self.labels[rows])
+
+
+def load(data_dir: str | None) -> dict[str, Split]:
+    """Reads the splits `train` and `test` of Fashion-MNIST.
+
+    Raises:
+        ValueError: if files are missing or damaged.
+    """
+    folder = source.find(data_dir)
+    pictures = {split: source.read_split(folder, split) for split in ("train", "test")}
+    return {name: Split(images, labels.astype(np.int64)) for name, (images, labels) in pictures.items()}
+
+
+def preprocess(images: tf.Tensor) -> tf.Tensor:
+    """The original's MNIST preprocessing: pixels in 0..1 less 0.5, one channel, no augmentation.
+
+    Args:
+        images: uint8 [B, H, W].
+
+    Returns:
+        float32 [B, H, W, 1].
+    """
+    return (tf.cast(images, tf.float32) / 255.0 - 0.5)[..., tf.newaxis]
+
+
+def make_network(seed: int) -> tf.keras.Model:
+    """Two convolutions, a hidden layer, and the plane: [B, 28, 28, 1] -> [B, 2]."""
+    seeds = iter(range(1000 * seed, 1000 * seed + 4))
+
+    def initializer() -> Any:
+        return tf.keras.initializers.GlorotUniform(seed=next(seeds))
+
+    layers = tf.keras.layers
+    return tf.keras.Sequential(
+        [
+            tf.keras.Input((source.SIDE, source.SIDE, 1)),
+            layers.Conv2D(16, 5, 2, "same", activation="relu", kernel_initializer=initializer()),
+            layers.Conv2D(32, 5, 2, "same", activation="relu", kernel_initializer=initializer()),
+            layers.Flatten(),
+            layers.Dense(64, activation="relu", kernel_initializer=initializer()),
+            layers.Dense(2, use_bias=False, kernel_initializer=initializer(), name="embedding"),
+        ]
+    )
+
+
+def make_embedder(network: tf.keras.Model, normalization: str) -> Callable[[source.Bytes], Floats]:
+    """Embeds images uint8 [N, 28, 28] with the present weights and normalises: float32 [N, 2]."""
+    embedder = Embedder(lambda images, training: network(preprocess(images), training), normalization)
+    return lambda images: embedder(tf.data.Dataset.from_tensor_slices(images).batch(_EMBEDDING_BATCH))
+
+
+class Recorder(tf.keras.callbacks.Callback):
+    """Measures the proxies that were trained and, where they are replaced, those that replace them.
+
+    Attributes:
+        curve: the measurements in order of time. Each says the `step`, the problem `instance` (from 1) that
+            the proxies belong to, whether they are just `"chosen"` or `"trained"`, and, for both splits, what
+            `figure1_measures.coverage` and `nearest_proxy_accuracy` tell of them.
+        pictures: every so many steps, the embeddings [N, 2] of the measured training images, the trained
+            proxies `old` [K, C, 2], and `new` ones if an instance begins there.
+    """
+
+    def __init__(
+        self,
+        splits: dict[str, Split],
+        embed: Callable[[source.Bytes], Floats],
+        loss: CCP,
+        projections: AlternatingProjections,
+        steps_per_picture: int,
+    ) -> None:
+        super().__init__()
+        self._steps_per_picture = steps_per_picture
+        self._splits, self._embed, self._loss, self._projections = splits, embed, loss, projections
+        self._step = 0
+        self.curve: list[dict[str, Any]] = []
+        self.pictures: list[dict[str, Floats]] = []
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Measures the very first proxies, which were chosen just before."""
+        if epoch == 0:
+            self._measure("chosen")
+
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Measures the trained proxies, before they may be replaced."""
+        assert logs is not None
+        self._step = logs["step"]
+        self._measure("trained")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Measures new proxies, if an instance has just begun."""
+        if int(self._projections.instance) == self.curve[-1]["instance"]:
+            self._measure("chosen")
+
+    def _measure(self, kind: str) -> None:
+        proxies = normalize(self._loss.proxies.by_class, self._loss.base.normalization).numpy()
+        embeddings = {name: self._embed(split.images) for name, split in self._splits.items()}
+        scores = {
+            name: {
+                **measures.coverage(embeddings[name], split.labels, proxies),
+                "accuracy": measures.nearest_proxy_accuracy(embeddings[name], split.labels, proxies),
+            }
+            for name, split in self._splits.items()
+        }
+        instance = int(self._projections.instance) + 1
+        self.curve.append({"step": self._step, "instance": instance, "proxies": kind, **scores})
+        self._keep_picture(kind, embeddings["train"], proxies)
+
+    def _keep_picture(self, kind: str, embeddings: Floats, proxies: Floats) -> None:
+        ends = self._step and self._step % self._steps_per_picture == 0
+        if ends and kind == "trained":
+            self.pictures.append({"embeddings": embeddings, "old": proxies})
+        elif ends:
+            self.pictures[-1]["new"] = proxies
+
+
+def train(data: dict[str, Split], setting: Setting, seed: int, steps_per_picture: int) -> Recorder:
+    """Trains a network and its proxies, and measures them along the way.
+
+    The first instance is the same for all settings that differ in `epochs_per_instance` alone.
+
+    Args:
+        data: of `load`.
+        setting: what the run is made of.
+        seed: of the weights, the batches and the draws of proxies.
+        steps_per_picture: a multiple of `steps_per_epoch`.
+
+    Returns:
+        The measurements.
+    """
+    tf.keras.utils.set_random_seed(seed)
+    trained = data["train"].first_per_class(setting.trained_per_class)
+    network = make_network(seed)
+    base = Contrastive(
+        positive_margin=setting.positive_margin,
+        negative_margin=setting.negative_margin,
+        normalization=setting.normalization,
+    )
+    loss = CCP(
+        base,
+        CLASSES,
+        2,
+        proxies_per_class=setting.proxies_per_class,
+        pair_weight=setting.pair_weight,
+        proxy_learning_rate_multiplier=setting.proxy_multiplier,
+    )
+    raw = make_embedder(network, "none")
+    draws = OnePerClassSampler(trained.labels, seed, window=setting.pool_size).draws
+    pool = ProxyPool(draws, lambda rows: raw(trained.images[rows]))
+    projections = AlternatingProjections(
+        network.trainable_variables,
+        loss.proxies,
+        pool,
+        ProjectionOptions(
+            coefficient=setting.coefficient,
+            pool_size=setting.pool_size,
+            min_iterations=setting.epochs_per_instance,
+            monitor="loss",
+            seed=seed,
+        ),
+        reset_rule=FixedRule(),
+    )
+    measured = {name: split.first_per_class(setting.measured_per_class) for name, split in data.items()}
+    recorder = Recorder(
+        measured,
+        make_embedder(network, setting.normalization),
+        loss,
+        projections,
+        steps_per_picture=steps_per_picture,
+    )
+    groups = [
+        VariableGroup(network.trainable_variables),
+        VariableGroup(loss.trainable_variables, setting.proxy_multiplier),
+    ]
+    trainer = Trainer(
+        network,
+        loss,
+        OptimizerGroups(functools.partial(make_optimizer, "adam"), groups, setting.learning_rate),
+        functools.partial(_batches, trained, setting.samples_per_class, seed),
+        steps_per_epoch=setting.steps_per_epoch,
+        transforms=standard_transforms(
+            proximal=ProximalTerm(
+                network.trainable_variables, projections.anchors, projections.proximal_coefficient
+            )
+        ),
+        projections=projections,
+        callbacks=[recorder],
+        chunk_size=setting.steps_per_epoch,
+    )
+    trainer.fit(setting.epochs)
+    return recorder
+
+
+def _batches(split: Split, samples_per_class: int, seed: int, first_step: int) -> tf.data.Dataset:
+    """Endless batches of every class: preprocessed images and labels int32 [B]."""
+    sampler = MPerClassSampler(split.labels, CLASSES, samples_per_class, seed)
+    size = sampler.batch_size
+
+    def read(step: np.int64) -> tuple[source.Bytes, Any]:
+        rows = sampler.batch(int(step))
+        return split.images[rows], split.labels[rows].astype(np.int32)
+
+    def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images, labels = tf.numpy_function(read, [step], (tf.uint8, tf.int32), stateful=False)
+        images = tf.ensure_shape(images, [size, source.SIDE, source.SIDE])
+        return preprocess(images), tf.ensure_shape(labels, [size])
+
+    return tf.data.Dataset.counter(first_step).map(batch).prefetch(2)
