@@ -188,6 +188,16 @@ def test_an_unknown_name_is_refused():
             "--margin=0.5: expected it to be left out, as no loss in --loss=ccp/contrastive takes it",
         ),
         ({"loss": "contrastive", "pair_weight": 0.5}, "--pair_weight=0.5: expected it to be left out"),
+        (
+            {"loss": "ccp/xbm/contrastive", "pair_normalization": "unit"},
+            "--pair_normalization=unit: expected it to be left out",
+        ),
+        (
+            {"loss": "mdr/contrastive", "normalization": "lipschitz"},
+            "--normalization=lipschitz contradicts --loss=mdr/contrastive: it would be evaluated in another "
+            "way than trained, as mdr scales embeddings; expected none or unit",
+        ),
+        ({"loss": "mdr/ccp/triplet", "normalization": "none"}, "as mdr scales embeddings; expected unit"),
         ({"loss": "contrastive", "pool_size": 3}, "--pool_size=3: expected it with ccp/..."),
         ({"dataset": "mnist"}, "--dataset=mnist"),
         ({"dataset": "image_folder"}, "--data_dir"),
@@ -216,6 +226,8 @@ def test_validation_names_the_flag(values, named):
         {"warm_up_epochs": 1, "warm_up_learning_rate": 1e-3},
         {"ccp_step_at_batch": True},
         {"mixed_precision": "mixed_float16"},
+        {"loss": "ccp/xbm/contrastive", "mine_pairs": True, "memory_size": 9, "ccp_patience": 2},
+        {"loss": "mdr/ps/virtual_softmax/proxy_nca"},
     ],
 )
 def test_valid_combinations_stay_valid_once_resolved(values):
@@ -236,6 +248,10 @@ def test_valid_combinations_stay_valid_once_resolved(values):
         ({"ccp_step_at_batch": True}, {"ccp_monitor": "loss", "ccp_stop_at_min": True}),
         ({"loss": "contrastive"}, {"ccp_monitor": None, "ccp_stop_at_min": None}),
         ({"warm_up_epochs": 1, "learning_rate": 0.5}, {"warm_up_learning_rate": 0.5}),
+        ({"loss": "ccp/contrastive"}, {"normalization": "lipschitz"}),
+        ({"loss": "mdr/contrastive"}, {"normalization": "none"}),
+        ({"loss": "mdr/contrastive", "normalization": "unit"}, {"normalization": "unit"}),
+        ({"loss": "mdr/ccp/contrastive"}, {"normalization": "unit"}),
     ],
 )
 def test_what_resolving_fills_in(values, resolved):

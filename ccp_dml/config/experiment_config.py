@@ -19,6 +19,7 @@ from ccp_dml.config.sections import (
     TrainingConfig,
 )
 from ccp_dml.errors import ConfigError
+from ccp_dml.losses import registry as losses
 from ccp_dml.models.backbones import registry as backbones
 
 _DEFAULT_NUM_FOLDS = 4
@@ -117,6 +118,7 @@ class ExperimentConfig:
             test_shorter_side=data.test_shorter_side or round(image_size * _SHORTER_SIDE_RATIO),
             validation_fraction=self._validation_fraction(),
             num_folds=data.num_folds or (_DEFAULT_NUM_FOLDS if data.fold else None),
+            normalization=self.loss.normalization or losses.normalizations(self.loss.loss)[0],
             backbone_weights=model.backbone_weights or spec.default_weights,
             **self._projection_monitor(),
             **self._warm_up_learning_rate(),

@@ -78,10 +78,10 @@ class LossConfig:
     loss: str = flag(
         "ccp/contrastive", Text("a path of losses"), "Loss, wrappers first, such as ccp/contrastive."
     )
-    normalization: str = flag(
-        "lipschitz",
+    normalization: str | None = flag(
+        None,
         Choice(_NORMALIZATIONS),
-        "Normalisation of embeddings, evaluation included.",
+        "Normalisation of embeddings, evaluation included (default: lipschitz; with mdr/... none, or unit).",
     )
     pair_normalization: str | None = flag(
         None, Choice(_NORMALIZATIONS), "Normalisation in the pair term of CCP."
@@ -91,7 +91,7 @@ class LossConfig:
     )
     average: str | None = flag(None, Choice(("active", "all")), "Pairs over which a loss is averaged.")
     miner: str | None = flag(None, Choice(("hard_negatives", "distance_weighted")), "Selection of negatives.")
-    mine_pairs: bool | None = flag(None, Switch(), "Mine the pair term of ccp or xbm too.")
+    mine_pairs: bool | None = flag(None, Switch(), "Mine the pairs of the batch too, in ccp or xbm.")
     proxies_per_class: int | None = flag(None, Integer(0), "Proxies per class (K); 0: none, compare samples.")
     proxy_anchor: bool | None = flag(None, Switch(), "Proxies are the anchors, not the samples.")
     proxy_pairs: bool | None = flag(None, Switch(), "Compare proxies with each other too.")

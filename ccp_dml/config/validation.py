@@ -64,7 +64,12 @@ def check_loss(config: ExperimentConfig) -> None:
         losses.parse(path)
     except ValueError as error:
         raise ConfigError(f"--loss={path}: " + str(error).removeprefix(f"loss {path!r}: ")) from None
-    taken = losses.parameters(path)
+    taken, normalizations = losses.parameters(path), losses.normalizations(path)
+    if config.loss.normalization not in (None, *normalizations):
+        raise ConfigError(
+            f"--normalization={config.loss.normalization} contradicts --loss={path}: it would be evaluated "
+            f"in another way than trained, as mdr scales embeddings; expected {' or '.join(normalizations)}"
+        )
     for flag in flags_of(config.loss):
         value = getattr(config.loss, flag.name)
         if flag.optional and value is not None and flag.name not in taken:

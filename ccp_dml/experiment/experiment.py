@@ -57,7 +57,7 @@ class Experiment:
         self.loss = parts.make_loss(config, self.task.train.num_classes)
         self.monitored_embeddings = np.zeros((0, config.model.embedding_size), np.float32)
         self.inference = parts.make_inference(config, self.model)
-        self._embedder = Embedder(self.inference, config.loss.normalization)
+        self._embedder = Embedder(self.inference, parts.normalization(config))
 
     @property
     def monitored(self) -> ImageCollection | None:
@@ -165,7 +165,7 @@ class Experiment:
             self.model,
             str(directory),
             preprocessing=parts.test_preprocessing(self.config.data),
-            normalization=self.config.loss.normalization,
+            normalization=parts.normalization(self.config),
             overwrite=overwrite,
         )
 

@@ -115,7 +115,7 @@ class Monitors:
         experiment = self._experiment
         proxies, images = experiment.loss.proxies, experiment.task.train
         assert proxies is not None
-        kind = experiment.config.loss.normalization
+        kind = parts.normalization(experiment.config)
         indices = _whole_classes(images.labels, _COVERAGE_IMAGES)
         embed = parts.image_embedder(experiment.config, experiment.inference, images, kind)
         return CoverageMonitor(

@@ -70,6 +70,12 @@ def make_model(config: ExperimentConfig) -> tf.keras.Model:
     )
 
 
+def normalization(config: ExperimentConfig) -> str:
+    """Normalisation of embeddings in loss, evaluation and export."""
+    assert config.loss.normalization is not None
+    return config.loss.normalization
+
+
 def make_loss(config: ExperimentConfig, num_classes: int) -> MetricLoss:
     """The loss of the path `--loss`, with the options that were given."""
     options = asdict(config.loss)
@@ -182,7 +188,7 @@ def make_projections(
         options,
         reset_rule=rule,
         embed_images=pool.embed_images,
-        normalization=config.loss.normalization,
+        normalization=normalization(config),
         # It embeds images: too much for every step.
         track_staleness=not flags.ccp_step_at_batch,
     )

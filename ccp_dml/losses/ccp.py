@@ -5,26 +5,26 @@ from __future__ import annotations
 import tensorflow as tf
 
 from ccp_dml.geometry.normalization import check_normalization
-from ccp_dml.losses.base import class_labels
-from ccp_dml.losses.pair_loss import PairLoss
-from ccp_dml.losses.wrapper import WrappingLoss, without_proxies
+from ccp_dml.losses.base import MetricLoss, class_labels
+from ccp_dml.losses.wrapper import ExtendingLoss
 from ccp_dml.models.proxies import Proxies
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
-class CCP(WrappingLoss):
+class CCP(ExtendingLoss):
     """The loss of one problem instance of the alternating projections.
 
     `pair_weight * L(pairs of the batch) + proxy_weight * L(batch against proxies)`, with L any pair-based
     loss. A sample is never paired with itself. The proxies are trained with the embedding, and replaced
-    between problem instances by `training.projections.AlternatingProjections`.
+    between problem instances by `training.projections.AlternatingProjections`. Around a wrapper of L the
+    first term is the whole of that wrapper.
 
     Gürbüz, Can, Alatan, "Deep metric learning with chance constraints", WACV 2024.
     """
 
     def __init__(
         self,
-        base: PairLoss,
+        base: MetricLoss,
         num_classes: int,
         embedding_size: int,
         proxies_per_class: int = 4,
@@ -38,25 +38,25 @@ class CCP(WrappingLoss):
         """Wraps a loss.
 
         Args:
-            base: L, without proxies of its own. Its `weight` is a factor on both terms.
+            base: L, without proxies of its own, or a wrapper of it. The `weight` of L is a factor on both
+                terms.
             num_classes: number of training classes.
             embedding_size: dimension of the embeddings.
             proxies_per_class: number K of proxies of each class.
-            pair_weight: weight of the pairs of the batch.
+            pair_weight: weight of the pairs of the batch, or of the wrapper inside.
             proxy_weight: weight of the batch against the proxies.
-            pair_normalization: normalisation of the pairs of the batch; None is the one of `base`.
-            mine_pairs: let the miner of `base` act on the pairs of the batch too, not only on the proxies.
+            pair_normalization: normalisation of the pairs of the batch; None is the one of L.
+            mine_pairs: let the miner of L act on the pairs of the batch too, not only on the proxies.
             proxy_learning_rate_multiplier: factor on the learning rate of the proxies.
             name: a valid Python identifier; by default made from the class name.
 
         Raises:
-            ValueError: if `base` has proxies or is not defined on pairs, or an option is unknown.
+            ValueError: if `base` has proxies or is not defined on pairs, or an option is unknown, or the
+                matter of a wrapper inside.
         """
-        super().__init__(name=name)
-        without_proxies(base, "CCP")
+        super().__init__(base, name=name)
         if pair_normalization is not None:
             check_normalization(pair_normalization)
-        self.base: PairLoss = base
         self.num_classes = num_classes
         self.embedding_size = embedding_size
         self.proxies_per_class = proxies_per_class
@@ -64,35 +64,31 @@ class CCP(WrappingLoss):
         self.proxy_weight = proxy_weight
         self.pair_normalization = pair_normalization
         self.mine_pairs = mine_pairs
+        self.check_base()
         self.proxy_learning_rate_multiplier = proxy_learning_rate_multiplier
         self.proxies: Proxies = Proxies(
             num_classes, proxies_per_class, embedding_size, proxy_learning_rate_multiplier
         )
 
     def parts(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
-        """`pair_loss` and `proxy_loss`; see the base class."""
-        labels = class_labels(labels)
-        among_samples = self.base.compare(
-            embeddings, labels, normalization=self.pair_normalization, mine=self.mine_pairs
+        """`pair_loss`, or the parts of the wrapper inside, and `proxy_loss`; see the base class."""
+        of_batch = self.batch_parts(labels, embeddings)
+        to_proxies = self.core.compare(
+            embeddings, class_labels(labels), self.proxies.embeddings, self.proxies.labels
         )
-        to_proxies = self.base.compare(embeddings, labels, self.proxies.embeddings, self.proxies.labels)
-        return {"pair_loss": self.pair_weight * among_samples, "proxy_loss": self.proxy_weight * to_proxies}
+        return {**of_batch, "proxy_loss": self.proxy_weight * to_proxies}
 
     def diagnostics(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """As the base class says: `active_pairs` of batch against proxies, distances among the batch.
 
         The distances to the proxies are there as `proxy_positive_distances` and `proxy_negative_distances`.
         """
-        labels = class_labels(labels)
-        among_samples = self.base.describe(
-            self.base.pairs(embeddings, labels, normalization=self.pair_normalization, mine=self.mine_pairs),
-            embeddings,
+        pairs = self.core.pairs(
+            embeddings, class_labels(labels), self.proxies.embeddings, self.proxies.labels
         )
-        to_proxies = self.base.describe(
-            self.base.pairs(embeddings, labels, self.proxies.embeddings, self.proxies.labels), embeddings
-        )
+        to_proxies = self.core.describe(pairs, embeddings)
         return {
-            **among_samples,
+            **self.batch_diagnostics(labels, embeddings),
             "active_pairs": to_proxies["active_pairs"],
             "proxy_positive_distances": to_proxies["positive_distances"],
             "proxy_negative_distances": to_proxies["negative_distances"],

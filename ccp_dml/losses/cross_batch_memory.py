@@ -7,21 +7,21 @@ from typing import Any
 import tensorflow as tf
 
 from ccp_dml.geometry.normalization import normalize
-from ccp_dml.losses.base import class_labels, image_ids
+from ccp_dml.losses.base import MetricLoss, class_labels, image_ids
 from ccp_dml.losses.blocks import loss_over_blocks
-from ccp_dml.losses.pair_loss import PairLoss
 from ccp_dml.losses.pairs import Pairs
-from ccp_dml.losses.wrapper import WrappingLoss, without_proxies
+from ccp_dml.losses.wrapper import ExtendingLoss
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
-class CrossBatchMemory(WrappingLoss):
+class CrossBatchMemory(ExtendingLoss):
     """XBM: the embeddings of the last steps are further references, without gradient.
 
     `pair_weight * L(pairs of the batch) + memory_weight * L(batch against the memory)`, with L any
     pair-based loss. Each call of `parts` first writes the raw embeddings of the batch over the oldest rows of
     the memory. The second term counts once the memory is full and `start_step` steps were made, this one
-    included. So every call has to be a training step.
+    included. So every call has to be a training step. Around a wrapper of L the first term is the whole of
+    that wrapper.
 
     Wang, Zhang, Huang, Scott, "Cross-batch memory for embedding learning", CVPR 2020.
 
@@ -35,7 +35,7 @@ class CrossBatchMemory(WrappingLoss):
 
     def __init__(
         self,
-        base: PairLoss,
+        base: MetricLoss,
         embedding_size: int,
         memory_size: int = 4096,
         memory_weight: float = 1.0,
@@ -49,27 +49,31 @@ class CrossBatchMemory(WrappingLoss):
         """Wraps a loss.
 
         Args:
-            base: L, without proxies of its own. Its `weight` is a factor on both terms.
+            base: L, without proxies of its own, or a wrapper of it. The `weight` of L is a factor on both
+                terms.
             embedding_size: dimension D of the embeddings.
             memory_size: number M of embeddings that are remembered, at least 1; of a larger batch the last
                 ones are.
             memory_weight: weight of the batch against the memory.
-            pair_weight: weight of the pairs of the batch.
+            pair_weight: weight of the pairs of the batch, or of the wrapper inside.
             start_step: first step, counted from 1, whose loss may use the memory.
             exclude_own_copy: never pair a sample with a row of its own image: with labels (class, image id)
                 any such row, without ids the copy that this very step has written.
-            mine_pairs: let the miner of `base` act on the pairs of the batch too, not only on the memory.
+            mine_pairs: let the miner of L act on the pairs of the batch too, not only on the memory.
             anchors_per_block: if positive, compare only so many anchors with the memory at a time, which
                 needs less room and about twice the time.
             name: a valid Python identifier; by default made from the class name.
 
         Raises:
-            ValueError: if `base` has proxies or is not defined on pairs, a number is out of range, or blocks
-                are asked for and the loss depends on all anchors at once.
+            ValueError: if `base` has proxies or is not defined on pairs, a number is out of range, an option
+                is the matter of a wrapper inside, or blocks are asked for and the loss depends on all anchors
+                at once.
         """
-        super().__init__(name=name)
-        without_proxies(base, "XBM")
-        if base.proxy_pairs:
+        super().__init__(base, name=name)
+        self.pair_weight = pair_weight
+        self.mine_pairs = mine_pairs
+        self.check_base()
+        if self.core.proxy_pairs:
             raise ValueError("XBM does not compare its memory with itself; expected proxy_pairs to be False")
         for option, value, least in (
             ("memory_size", memory_size, 1),
@@ -78,19 +82,16 @@ class CrossBatchMemory(WrappingLoss):
         ):
             if value < least:
                 raise ValueError(f"{option} is {value}; expected at least {least}")
-        if anchors_per_block and not base.in_blocks:
+        if anchors_per_block and not self.core.in_blocks:
             raise ValueError(
                 f"anchors_per_block is {anchors_per_block}, but the miner or the formula of "
-                f"{type(base).__name__} looks at all anchors at once; expected 0"
+                f"{type(self.core).__name__} looks at all anchors at once; expected 0"
             )
-        self.base: PairLoss = base
         self.embedding_size = embedding_size
         self.memory_size = memory_size
         self.memory_weight = memory_weight
-        self.pair_weight = pair_weight
         self.start_step = start_step
         self.exclude_own_copy = exclude_own_copy
-        self.mine_pairs = mine_pairs
         self.anchors_per_block = anchors_per_block
         self.memory = tf.Variable(tf.zeros([memory_size, embedding_size]), trainable=False, name="memory")
         self.memory_labels = tf.Variable(tf.fill([memory_size], -1), trainable=False, name="memory_labels")
@@ -104,19 +105,21 @@ class CrossBatchMemory(WrappingLoss):
         return (self.rows_written >= self.memory_size) & (self.steps >= self.start_step)
 
     def parts(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
-        """`pair_loss` and `memory_loss`; see the base class. Writes the batch to the memory."""
+        """`pair_loss`, or the parts of the wrapper inside, and `memory_loss`; see the base class.
+
+        Writes the batch to the memory.
+        """
+        of_batch = self.batch_parts(labels, embeddings)
         classes, embeddings = class_labels(labels), tf.cast(embeddings, tf.float32)
         ids = self._remember(classes, image_ids(labels), embeddings)
-        among_samples = self.base.compare(embeddings, classes, mine=self.mine_pairs)
         to_memory = tf.cond(
             self.memory_in_use, lambda: self._against_memory(embeddings, classes, ids), lambda: tf.zeros([])
         )
-        return {"pair_loss": self.pair_weight * among_samples, "memory_loss": self.memory_weight * to_memory}
+        return {**of_batch, "memory_loss": self.memory_weight * to_memory}
 
     def diagnostics(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
-        """As the base class says, of the pairs of the batch. Writes nothing."""
-        pairs = self.base.pairs(embeddings, class_labels(labels), mine=self.mine_pairs)
-        return self.base.describe(pairs, embeddings)
+        """As the base class says, of the pairs of the batch or the wrapper inside. Writes nothing."""
+        return self.batch_diagnostics(labels, embeddings)
 
     def _remember(self, classes: tf.Tensor, ids: tf.Tensor | None, embeddings: tf.Tensor) -> tf.Tensor:
         """Writes the batch over the oldest rows; returns its ids."""
@@ -134,36 +137,37 @@ class CrossBatchMemory(WrappingLoss):
         return ids
 
     def _against_memory(self, embeddings: tf.Tensor, classes: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
-        """The base loss of the batch against the memory: float32 scalar."""
-        rows = normalize(self.memory.read_value(), self.base.normalization)
+        """The innermost loss of the batch against the memory: float32 scalar."""
+        core = self.core
+        rows = normalize(self.memory.read_value(), core.normalization)
         memory = [rows, self.memory_labels.read_value(), self.memory_ids.read_value()]
         if not self.anchors_per_block:
-            return self.base.weight * self.base.formula(self._pairs([embeddings, classes, ids], memory))
+            return core.weight * core.formula(self._pairs([embeddings, classes, ids], memory))
         batch_size = tf.shape(embeddings)[0] if embeddings.shape[0] is None else embeddings.shape[0]
 
         def sums_of_block(points: tf.Tensor, start: Any, size: Any) -> tf.Tensor:
             batch, chosen = [points, classes, ids], start + tf.range(size)
-            if self.base.proxy_anchor:
+            if core.proxy_anchor:
                 pairs = self._pairs(batch, [tf.gather(part, chosen) for part in memory])
             else:
                 pairs = self._pairs([tf.gather(part, chosen) for part in batch], memory)
-            return tf.stack(self.base.sums(pairs))
+            return tf.stack(core.sums(pairs))
 
         loss = loss_over_blocks(
             sums_of_block,
-            lambda sums: self.base.combined(tf.unstack(sums)),
+            lambda sums: core.combined(tf.unstack(sums)),
             embeddings,
-            self.base.trainable_variables,
-            count=self.memory_size if self.base.proxy_anchor else batch_size,
+            core.trainable_variables,
+            count=self.memory_size if core.proxy_anchor else batch_size,
             block=self.anchors_per_block,
         )
-        return self.base.weight * loss
+        return core.weight * loss
 
     def _pairs(self, batch: list[tf.Tensor], memory: list[tf.Tensor]) -> Pairs:
         """Pairs of (raw embeddings, classes, ids) with rows (normalised embeddings, classes, ids)."""
         (embeddings, classes, ids), (references, reference_labels, reference_ids) = batch, memory
-        return self.base.pairs(
-            normalize(embeddings, self.base.normalization),
+        return self.core.pairs(
+            normalize(embeddings, self.core.normalization),
             classes,
             references,
             reference_labels,

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from ccp_dml.geometry.distances import pairwise_distances
-from ccp_dml.losses.pair_loss import PairLoss
+from ccp_dml.losses.base import MetricLoss
 from ccp_dml.losses.wrapper import WrappingLoss
 
 _OUTERMOST_LEVEL = 3.0
@@ -26,7 +26,9 @@ class DistanceRegularization(WrappingLoss):
     s' are running means of m and s, without gradient: those of the first batch at first, then
     `statistics_momentum` times the old plus the rest times the new value; each call of `parts` updates them.
 
-    The scaling takes the place of a normalisation: the paper's base loss has `normalization='none'`.
+    The scaling takes the place of a normalisation: the paper's base loss has `normalization='none'`. With
+    `'unit'` the base loss does not see the scale, and only the regularisation acts. With `'lipschitz'` it
+    depends on where `e / m` leaves the unit ball, while the embeddings that are searched are not scaled.
 
     Kim, Park, "Multi-level distance regularization for deep metric learning", AAAI 2021.
 
@@ -39,7 +41,7 @@ class DistanceRegularization(WrappingLoss):
 
     def __init__(
         self,
-        base: PairLoss,
+        base: MetricLoss,
         regularization_weight: float = 1.0,
         level_weight: float = 0.01,
         num_levels: int = 3,
@@ -49,8 +51,9 @@ class DistanceRegularization(WrappingLoss):
         """Wraps a loss.
 
         Args:
-            base: the loss of the scaled embeddings. Its distance is D; instead of the cosine distance, whose
-                mean is near 0, D is the Euclidean one.
+            base: the loss of the scaled embeddings, or a wrapper of it: memories then hold scaled embeddings.
+                The distance of the innermost loss is D; instead of the cosine distance, whose mean is near 0,
+                D is the Euclidean one.
             regularization_weight: weight of the distances to the levels.
             level_weight: weight of the squared levels.
             num_levels: number of levels, at least 1.
@@ -58,17 +61,13 @@ class DistanceRegularization(WrappingLoss):
             name: a valid Python identifier; by default made from the class name.
 
         Raises:
-            ValueError: if `base` is no loss over pairs, or a number is out of range.
+            ValueError: if `base` cannot be wrapped, or a number is out of range.
         """
-        super().__init__(name=name)
-        if not isinstance(base, PairLoss):
-            raise ValueError(f"MDR wraps a loss over pairs; {type(base).__name__} is none")
+        super().__init__(base, name=name)
         if num_levels < 1:
             raise ValueError(f"num_levels is {num_levels}; expected at least 1")
         if not 0 <= statistics_momentum < 1:
             raise ValueError(f"statistics_momentum is {statistics_momentum}; expected at least 0 and below 1")
-        self.base: PairLoss = base
-        self.proxies = base.proxies
         self.regularization_weight = regularization_weight
         self.level_weight = level_weight
         self.num_levels = num_levels
@@ -96,15 +95,18 @@ class DistanceRegularization(WrappingLoss):
     def diagnostics(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """As the base class says, of the base loss and the scaled embeddings. Changes no state."""
         raw, distances = self._measured(embeddings)
-        pairs = self.base.own_pairs(labels, _scaled(raw, tf.reduce_mean(distances)))
-        return self.base.describe(pairs, embeddings)
+        figures = self.base.diagnostics(labels, _scaled(raw, tf.reduce_mean(distances)))
+        return {
+            **figures,
+            "embedding_norm": tf.reduce_mean(tf.norm(tf.cast(embeddings, tf.float32), axis=-1)),
+        }
 
     def _measured(self, embeddings: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Embeddings in float32 (of a bearable size), and the distances of all pairs [B, B]."""
         embeddings = tf.cast(embeddings, tf.float32)
         largest = tf.stop_gradient(tf.reduce_max(tf.abs(embeddings)))
         embeddings = embeddings * (_LARGEST_COMPONENT / tf.maximum(largest, _LARGEST_COMPONENT))
-        kind = "euclidean" if self.base.distance == "cosine" else self.base.distance
+        kind = "euclidean" if self.core.distance == "cosine" else self.core.distance
         return embeddings, pairwise_distances(embeddings, kind=kind)
 
     def _update(self, mean: tf.Tensor, deviation: tf.Tensor, usable: tf.Tensor) -> None:

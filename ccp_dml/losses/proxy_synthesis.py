@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from ccp_dml.geometry.normalization import normalize
 from ccp_dml.losses.base import class_labels
-from ccp_dml.losses.pair_loss import PairLoss
 from ccp_dml.losses.proxy_anchor import ProxyAnchor
 from ccp_dml.losses.proxy_nca import ProxyNCA
+from ccp_dml.losses.virtual_softmax import VirtualSoftmax
 from ccp_dml.losses.wrapper import WrappingLoss
 
 
@@ -50,7 +50,7 @@ class ProxySynthesis(WrappingLoss):
 
     def __init__(
         self,
-        base: PairLoss,
+        base: ProxyNCA | ProxyAnchor | VirtualSoftmax,
         mixing_alpha: float = 0.4,
         synthetic_share: float = 1.0,
         mixing_rate: float | None = None,
@@ -60,7 +60,8 @@ class ProxySynthesis(WrappingLoss):
         """Wraps a loss.
 
         Args:
-            base: a `ProxyNCA` or `ProxyAnchor` without `proxy_pairs`.
+            base: a `ProxyNCA`, `ProxyAnchor` or `VirtualSoftmax`, without `proxy_pairs` and
+                `shared_proxies`. A virtual softmax gives synthetic samples a virtual proxy, too.
             mixing_alpha: parameter of the distribution of the rate, positive; small ones mix little.
             synthetic_share: number of synthetic samples (the first ones) relative to the batch, in (0, 1].
             mixing_rate: the rate, in [0, 1], instead of a random one.
@@ -70,11 +71,12 @@ class ProxySynthesis(WrappingLoss):
         Raises:
             ValueError: if `base` is another loss, or a number is out of range.
         """
-        super().__init__(name=name)
-        if not isinstance(base, ProxyNCA | ProxyAnchor) or base.proxy_pairs or base.shared_proxies:
+        super().__init__(base, name=name)
+        takes_proxies = isinstance(base, ProxyNCA | ProxyAnchor | VirtualSoftmax)
+        if not takes_proxies or self.core.proxy_pairs or self.core.shared_proxies:
             raise ValueError(
-                "proxy synthesis wraps ProxyNCA or ProxyAnchor without proxy_pairs and shared_proxies; "
-                f"found {type(base).__name__}"
+                "proxy synthesis wraps ProxyNCA, ProxyAnchor or VirtualSoftmax, without proxy_pairs and "
+                f"shared_proxies; found {type(base).__name__}"
             )
         if mixing_alpha <= 0:
             raise ValueError(f"mixing_alpha is {mixing_alpha}; expected a positive number")
@@ -82,8 +84,7 @@ class ProxySynthesis(WrappingLoss):
             raise ValueError(f"synthetic_share is {synthetic_share}; expected above 0 and at most 1")
         if mixing_rate is not None and not 0 <= mixing_rate <= 1:
             raise ValueError(f"mixing_rate is {mixing_rate}; expected at least 0 and at most 1")
-        self.base: PairLoss = base
-        self.proxies = base.proxies
+        self.base: ProxyNCA | ProxyAnchor | VirtualSoftmax = base
         self.mixing_alpha = mixing_alpha
         self.synthetic_share = synthetic_share
         self.mixing_rate = mixing_rate
@@ -125,7 +126,7 @@ class ProxySynthesis(WrappingLoss):
         """
         proxies = self.proxies
         assert proxies is not None
-        classes, kind = class_labels(labels), self.base.normalization
+        classes, kind = class_labels(labels), self.core.normalization
         own_proxies = tf.gather(normalize(proxies.by_class, kind), classes, axis=1)
         samples = normalize(embeddings, kind)
         synthetic_labels = _labels_of_mixtures(classes, proxies.num_classes)

@@ -33,9 +33,12 @@ class LossSpec:
         target: `'module:Class'`.
         parameters: the options of its `__init__`, without `name` and what the data set, the model and the run
             determine.
-        pair_based: whether it is defined on the pairs of a batch, without proxies.
-        wraps: (wrapper) the losses that it can be around; empty: the pair-based ones.
-        hides: (wrapper) options that the loss inside must not have.
+        pair_based: (loss) whether it is defined on any pairs, without proxies of its own; (wrapper) whether,
+            around such a loss, it leaves that to further wrappers.
+        wraps: (wrapper) what can be directly inside it; empty: what is pair-based all the way down.
+        hides: (wrapper) options that the innermost loss must not have.
+        of_pairs: (wrapper) options that it has only directly around a loss, where the pairs of the batch are
+            its matter.
     """
 
     target: str
@@ -43,6 +46,7 @@ class LossSpec:
     pair_based: bool = True
     wraps: tuple[str, ...] = ()
     hides: tuple[str, ...] = ()
+    of_pairs: tuple[str, ...] = ()
 
 
 LOSSES: dict[str, LossSpec] = {
@@ -85,6 +89,7 @@ WRAPPERS: dict[str, LossSpec] = {
             "proxy_learning_rate_multiplier",
         ),
         hides=_OWN_PROXIES,
+        of_pairs=("pair_normalization", "mine_pairs"),
     ),
     "xbm": LossSpec(
         "ccp_dml.losses.cross_batch_memory:CrossBatchMemory",
@@ -98,26 +103,32 @@ WRAPPERS: dict[str, LossSpec] = {
             "anchors_per_block",
         ),
         hides=(*_OWN_PROXIES, "proxy_pairs"),
+        of_pairs=("mine_pairs",),
     ),
     "mdr": LossSpec(
         "ccp_dml.losses.distance_regularization:DistanceRegularization",
         ("regularization_weight", "level_weight", "num_levels", "statistics_momentum"),
-        wraps=tuple(LOSSES),
+        wraps=(*LOSSES, "ccp", "xbm", "ps", "virtual_softmax"),
     ),
     "ps": LossSpec(
         "ccp_dml.losses.proxy_synthesis:ProxySynthesis",
         ("mixing_alpha", "synthetic_share", "mixing_rate"),
-        wraps=("proxy_nca", "proxy_anchor"),
+        pair_based=False,
+        wraps=("proxy_nca", "proxy_anchor", "virtual_softmax"),
         hides=("proxy_pairs",),
     ),
     "virtual_softmax": LossSpec(
-        "ccp_dml.losses.virtual_softmax:VirtualSoftmax", (), wraps=("proxy_nca",), hides=("proxy_pairs",)
+        "ccp_dml.losses.virtual_softmax:VirtualSoftmax",
+        (),
+        pair_based=False,
+        wraps=("proxy_nca",),
+        hides=("proxy_pairs",),
     ),
 }
 
 
 def parse(path: str) -> tuple[str, ...]:
-    """Split and check a loss path: wrappers, outer first, and one loss, as in `ccp/contrastive`.
+    """Split and check a loss path: wrappers, outer first, and one loss, as in `ccp/xbm/contrastive`.
 
     Raises:
         ValueError: if a name is unknown or stands where it cannot.
@@ -127,17 +138,39 @@ def parse(path: str) -> tuple[str, ...]:
     if unknown:
         raise ValueError(
             f"loss {path!r}: {unknown[0]!r} cannot stand there; expected a loss ({', '.join(LOSSES)}), "
-            f"optionally inside a wrapper ({', '.join(WRAPPERS)}), as in 'ccp/contrastive'"
+            f"optionally inside wrappers ({', '.join(WRAPPERS)}), as in 'ccp/contrastive'"
         )
-    if len(wrappers) > 1:
-        raise ValueError(f"loss {path!r}: a wrapper wraps a loss, not another wrapper")
-    if wrappers:
-        wrapped = WRAPPERS[wrappers[0]].wraps
-        possible = wrapped or tuple(name for name, spec in LOSSES.items() if spec.pair_based)
-        if loss not in possible:
-            kind = "these losses" if wrapped else "pair-based losses"
-            raise ValueError(f"loss {path!r}: {wrappers[0]} wraps {kind} only ({', '.join(possible)})")
+    for position, wrapper in enumerate(wrappers):
+        inside = names[position + 1 :]
+        if wrapper in inside:
+            raise ValueError(f"loss {path!r}: {wrapper} is inside {wrapper}; expected each wrapper once")
+        wraps = WRAPPERS[wrapper].wraps
+        if wraps and inside[0] not in wraps:
+            raise ValueError(f"loss {path!r}: {wrapper} directly wraps these only: {', '.join(wraps)}")
+        if not wraps and not all(_spec(name).pair_based for name in inside):
+            kinds = (LOSSES, WRAPPERS)
+            possible = [", ".join(name for name, spec in kind.items() if spec.pair_based) for kind in kinds]
+            raise ValueError(
+                f"loss {path!r}: {wrapper} wraps pair-based losses only ({possible[0]}; or {possible[1]} "
+                "around one of them)"
+            )
     return names
+
+
+def normalizations(path: str) -> tuple[str, ...]:
+    """Normalisations with which a loss is trained on what is evaluated, the default one first.
+
+    MDR divides embeddings by their mean distance, and evaluation does not: they agree with no normalisation
+    (the order of distances is the same) and at unit length. The proxies of CCP are embeddings of images;
+    inside MDR they go with scaled embeddings at unit length only.
+
+    Raises:
+        ValueError: if the path is not valid.
+    """
+    names = parse(path)
+    if "mdr" not in names:
+        return ("lipschitz", "unit", "none")
+    return ("unit",) if "ccp" in names[names.index("mdr") :] else ("none", "unit")
 
 
 def parameters(path: str) -> frozenset[str]:
@@ -192,12 +225,16 @@ def build(
 
 
 def _parameters_by_name(names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """Options of each loss of a path; a wrapper takes away some of the loss inside."""
-    hidden: tuple[str, ...] = ()
+    """Options of each loss of a path; one that several wrappers have is the outermost's."""
+    *wrappers, loss = names
     taken: dict[str, tuple[str, ...]] = {}
-    for name in names:
-        taken[name] = tuple(option for option in _spec(name).parameters if option not in hidden)
-        hidden += _spec(name).hides
+    for name in wrappers:
+        elsewhere = {option for options in taken.values() for option in options}
+        if name != wrappers[-1]:
+            elsewhere |= set(WRAPPERS[name].of_pairs)
+        taken[name] = tuple(option for option in WRAPPERS[name].parameters if option not in elsewhere)
+    hidden = {option for name in wrappers for option in WRAPPERS[name].hides}
+    taken[loss] = tuple(option for option in LOSSES[loss].parameters if option not in hidden)
     return taken
 
 

@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from ccp_dml.geometry.distances import squared_norms
 from ccp_dml.geometry.normalization import normalize
-from ccp_dml.losses.pair_loss import PairLoss
 from ccp_dml.losses.pairs import Pairs
 from ccp_dml.losses.proxy_nca import ProxyNCA
 from ccp_dml.losses.wrapper import WrappingLoss
@@ -24,7 +23,7 @@ class VirtualSoftmax(WrappingLoss):
     Chen, Deng, Shen, "Virtual class enhanced discriminative embedding learning", NeurIPS 2018.
     """
 
-    def __init__(self, base: PairLoss, name: str | None = None) -> None:
+    def __init__(self, base: ProxyNCA, name: str | None = None) -> None:
         """Wraps a loss.
 
         Args:
@@ -34,26 +33,36 @@ class VirtualSoftmax(WrappingLoss):
         Raises:
             ValueError: if `base` is another loss.
         """
-        super().__init__(name=name)
+        super().__init__(base, name=name)
         if not isinstance(base, ProxyNCA) or base.proxy_pairs:
             raise ValueError(
                 f"virtual softmax wraps ProxyNCA without proxy_pairs; found {type(base).__name__}"
                 f"{' with proxy_pairs' if isinstance(base, ProxyNCA) else ''}"
             )
         self.base: ProxyNCA = base
-        self.proxies = base.proxies
 
     def parts(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """`proxy_loss`; see the base class."""
-        return {"proxy_loss": self.base.weight * self.base.formula(self._pairs(labels, embeddings))}
+        pairs = self._with_virtual(self.base.own_pairs(labels, embeddings), embeddings)
+        return {"proxy_loss": self.base.weight * self.base.formula(pairs)}
 
     def diagnostics(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """As the base class says; the virtual proxies are among the negatives."""
-        return self.base.describe(self._pairs(labels, embeddings), embeddings)
+        pairs = self._with_virtual(self.base.own_pairs(labels, embeddings), embeddings)
+        return self.base.describe(pairs, embeddings)
 
-    def _pairs(self, labels: tf.Tensor, embeddings: tf.Tensor) -> Pairs:
-        """The pairs of the base loss and a last column, the virtual proxies."""
-        pairs = self.base.own_pairs(labels, embeddings)
+    def compare(
+        self, embeddings: tf.Tensor, labels: tf.Tensor, references: tf.Tensor, reference_labels: tf.Tensor
+    ) -> tf.Tensor:
+        """The weighted loss of samples against given proxies and their virtual ones: float32 scalar.
+
+        The arguments are those of `PairLoss.pairs`.
+        """
+        pairs = self.base.pairs(embeddings, labels, references, reference_labels)
+        return self.base.weight * self.base.formula(self._with_virtual(pairs, embeddings))
+
+    def _with_virtual(self, pairs: Pairs, embeddings: tf.Tensor) -> Pairs:
+        """The pairs and a last column, the virtual proxies of the (raw) embeddings."""
         similarities = squared_norms(normalize(embeddings, self.base.normalization))[:, tf.newaxis]
         negative = tf.ones_like(similarities, tf.bool)
         return dataclasses.replace(

@@ -21,7 +21,7 @@ _PAIR_OPTIONS = (
     "miner",
     "references_per_batch",
 )
-_COSINE = ("original_contrastive", "multi_similarity", "proxy_anchor", "proxy_nca", "soft_triple")
+COSINE = ("original_contrastive", "multi_similarity", "proxy_anchor", "proxy_nca", "soft_triple")
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ class LossCase:
     ) -> float:
         name = self.path.split("/")[-1]
         chosen = {key: options[key] for key in _PAIR_OPTIONS if key in options}
-        if name in _COSINE:
+        if name in COSINE:
             chosen.setdefault("distance", "cosine")
         if name == "proxy_anchor":
             chosen["proxy_anchor"] = True
         proxy_labels = None if proxies is None else np.arange(len(proxies)) % NUM_CLASSES
         pairs = oracles.listed_pairs(embeddings, labels, proxies, proxy_labels, **chosen)
-        formula_options = {**_DEFAULTS.get(name, {}), **options}
+        formula_options = {**DEFAULTS.get(name, {}), **options}
         if getattr(loss, "class_beta", None) is not None:
             formula_options["class_beta"] = loss.class_beta.numpy()
         if name == "soft_triple":
@@ -81,7 +81,7 @@ class LossCase:
         return options.get("pair_weight", 0.1) * of_batch + options.get("proxy_weight", 1.0) * to_proxies
 
 
-_DEFAULTS: dict[str, dict[str, Any]] = {
+DEFAULTS: dict[str, dict[str, Any]] = {
     "contrastive": {"positive_margin": 0.2652, "negative_margin": 0.5409},
     "original_contrastive": {"margin": 0.5},
     "triplet": {"margin": 0.1},
@@ -94,7 +94,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 # One of each, for what holds for every loss.
-BASIC = [LossCase(name) for name in _DEFAULTS] + [
+BASIC = [LossCase(name) for name in DEFAULTS] + [
     LossCase("ccp/contrastive"),
     LossCase("ccp/original_contrastive"),
     LossCase("ccp/triplet"),
@@ -149,6 +149,32 @@ WRAPPED = [
     LossCase("ps/proxy_nca", {"proxies_per_class": 2}),
     LossCase("ps/proxy_anchor", {"synthetic_share": 0.5, "mixing_rate": 0.3}),
     LossCase("virtual_softmax/proxy_nca", {"margin": 0.1}),
+    LossCase("ccp/xbm/contrastive", {"memory_size": 20, "start_step": 2}),
+    LossCase("mdr/ccp/xbm/triplet", {"memory_size": 20, "start_step": 1, "normalization": "unit"}),
+    LossCase("xbm/mdr/margin", {"memory_size": 20, "start_step": 1, "normalization": "none"}),
+    LossCase("ps/virtual_softmax/proxy_nca", {"mixing_rate": 0.3, "weight": 0.5}),
+]
+
+# Every order in which wrappers can be inside each other, around various losses.
+_MEMORY = {"memory_size": 20, "start_step": 2, "memory_weight": 0.7}
+_UNIT = {"normalization": "unit"}
+NESTED = [
+    LossCase("ccp/xbm/contrastive", {**_MEMORY, "pair_weight": 0.4, "negative_margin": 1.1}),
+    LossCase("ccp/mdr/triplet", {"normalization": "none", "margin": 0.3, "proxies_per_class": 2}),
+    LossCase("xbm/ccp/margin", {**_MEMORY, "beta": 0.9, "proxies_per_class": 2, "weight": 0.5}),
+    LossCase("xbm/mdr/cross_entropy", {**_MEMORY, **_UNIT, "temperature": 0.5}),
+    LossCase("mdr/ccp/multi_similarity", {**_UNIT, "proxy_weight": 0.6}),
+    LossCase("mdr/xbm/original_contrastive", {**_MEMORY, "normalization": "none", "margin": 0.1}),
+    LossCase("ccp/xbm/mdr/contrastive", {**_MEMORY, "normalization": "none", "negative_margin": 1.5}),
+    LossCase("ccp/mdr/xbm/multi_similarity", {**_MEMORY, **_UNIT, "beta": 10.0}),
+    LossCase("xbm/ccp/mdr/original_contrastive", {**_MEMORY, **_UNIT, "level_weight": 0.1}),
+    LossCase("xbm/mdr/ccp/contrastive", {**_MEMORY, **_UNIT, "negative_margin": 1.1}),
+    LossCase("mdr/ccp/xbm/triplet", {**_MEMORY, **_UNIT, "margin": 0.2, "num_levels": 2}),
+    LossCase("mdr/xbm/ccp/cross_entropy", {**_MEMORY, **_UNIT, "temperature": 0.4}),
+    LossCase("mdr/ps/proxy_anchor", {"mixing_rate": 0.3, "alpha": 8.0, **_UNIT}),
+    LossCase("mdr/virtual_softmax/proxy_nca", {"proxies_per_class": 2, "normalization": "none"}),
+    LossCase("ps/virtual_softmax/proxy_nca", {"mixing_rate": 0.7, "proxies_per_class": 2, "weight": 0.5}),
+    LossCase("mdr/ps/virtual_softmax/proxy_nca", {"mixing_rate": 0.4, "temperature": 0.3, **_UNIT}),
 ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -13,34 +12,12 @@ from ccp_dml.losses.proxy_synthesis import ProxySynthesis, symmetric_beta
 from ccp_dml.losses.registry import build
 from tests.losses import oracles
 from tests.losses.cases import NUM_CLASSES, SIZE, batch, value_and_gradients
+from tests.losses.wrapper_oracles import synthetic, unit
 
 _LOSS_OPTIONS = {
     "proxy_nca": {"temperature": 0.2, "margin": 0.1},
     "proxy_anchor": {"alpha": 8.0, "margin": 0.1},
 }
-
-
-def _unit(vector: np.ndarray, kind: str) -> np.ndarray:
-    norm = math.sqrt(sum(vector**2))
-    return vector / (max(1.0, norm) if kind == "lipschitz" else norm)
-
-
-def _synthetic(
-    embeddings: np.ndarray, labels: np.ndarray, proxies: np.ndarray, rate: float, count: int, kind: str
-) -> tuple[list[np.ndarray], list[int], list[np.ndarray], list[int]]:
-    samples, sample_labels, synthetic, synthetic_labels = [], [], [], []
-    seen: dict[tuple[int, int], int] = {}
-    for i in range(count):
-        before = (i - 1) % len(labels)
-        own, other = int(labels[i]), int(labels[before])
-        label = own if own == other else seen.setdefault((own, other), NUM_CLASSES + i)
-        samples.append(rate * _unit(embeddings[i], kind) + (1 - rate) * _unit(embeddings[before], kind))
-        sample_labels.append(label)
-        for k in range(len(proxies) // NUM_CLASSES):
-            first, second = (_unit(proxies[k * NUM_CLASSES + c], kind) for c in (own, other))
-            synthetic.append(rate * first + (1 - rate) * second)
-            synthetic_labels.append(label)
-    return samples, sample_labels, synthetic, synthetic_labels
 
 
 def _oracle(name: str, options: dict[str, Any], kind: str, *arrays: Any) -> float:
@@ -64,7 +41,7 @@ def test_proxy_synthesis_agrees_with_loops(name: str, share: float, kind: str) -
 
     def expected(embeddings: np.ndarray, proxies: np.ndarray) -> float:
         count = round(share * len(labels))
-        more = _synthetic(embeddings, labels, proxies, 0.3, count, kind)
+        more = synthetic(embeddings, labels, proxies, 0.3, count, kind, NUM_CLASSES)
         return _oracle(
             name,
             _LOSS_OPTIONS[name],
@@ -91,7 +68,7 @@ def test_virtual_softmax_agrees_with_loops(kind: str) -> None:
         )
         for row, negatives, embedding in zip(pairs.distances, pairs.negatives, embeddings):
             negatives.append(len(row))
-            row.append(-sum(_unit(embedding, kind) ** 2))
+            row.append(-sum(unit(embedding, kind) ** 2))
         return 0.5 * oracles.proxy_nca(pairs, **_LOSS_OPTIONS["proxy_nca"])
 
     _check(loss, labels, embeddings, expected)

@@ -73,7 +73,7 @@ def test_unknown_path_lists_what_exists(path: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "reason"),
-    [("ccp/proxy_nca", "pair-based losses only"), ("ccp/ccp/contrastive", "not another wrapper")],
+    [("ccp/proxy_nca", "pair-based losses only"), ("ccp/ccp/contrastive", "expected each wrapper once")],
 )
 def test_impossible_combination_is_explained(path: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
@@ -149,8 +149,8 @@ def test_wrappers_are_built_around_their_losses(path: str, kind: str) -> None:
     ("path", "reason"),
     [
         ("xbm/proxy_nca", "xbm wraps pair-based losses only"),
-        ("ps/contrastive", r"ps wraps these losses only \(proxy_nca, proxy_anchor\)"),
-        ("virtual_softmax/proxy_anchor", r"wraps these losses only \(proxy_nca\)"),
+        ("ps/contrastive", r"ps directly wraps these only: proxy_nca, proxy_anchor"),
+        ("virtual_softmax/proxy_anchor", r"directly wraps these only: proxy_nca"),
     ],
 )
 def test_wrappers_refuse_losses_they_cannot_be_around(path: str, reason: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,39 +106,6 @@ def test_half_precision_loses_only_what_rounding_the_input_loses(case: LossCase,
 
 
 @_EACH
-def test_checkpoint_in_the_middle_of_training_goes_on_as_if_nothing_had_happened(
-    case: LossCase, tmp_path: Path
-) -> None:
-    def trained() -> tuple[MetricLoss, tf.keras.optimizers.Optimizer, tf.Variable]:
-        loss = case.build(1)
-        points = tf.Variable(batch(1)[1])
-        optimizer = tf.keras.optimizers.Adam(0.01, jit_compile=False)
-        optimizer.build([points, *loss.trainable_variables])
-        return loss, optimizer, points
-
-    def steps(parts: tuple, seeds: range) -> list[float]:
-        loss, optimizer, points = parts
-        values = []
-        for seed in seeds:
-            variables = [points, *loss.trainable_variables]
-            with tf.GradientTape() as tape:
-                value = loss(batch(seed)[0], points)
-            optimizer.apply_gradients(zip(tape.gradient(value, variables), variables))
-            values.append(float(value))
-        return values
-
-    names = ("loss", "optimizer", "points")
-    first = trained()
-    steps(first, range(3))
-    path = tf.train.Checkpoint(**dict(zip(names, first))).write(str(tmp_path / "checkpoint"))
-    expected = steps(first, range(3, 6))
-    resumed = trained()
-    status = tf.train.Checkpoint(**dict(zip(names, resumed))).read(path)
-    status.assert_consumed()
-    assert steps(resumed, range(3, 6)) == expected
-
-
-@_EACH
 def test_diagnostics_change_no_state_and_describe_pairs(case: LossCase) -> None:
     loss = _warm(case)
     before = _state(loss)
@@ -207,7 +173,6 @@ _PROXY = {"num_classes": 3, "embedding_size": 4}
             lambda: CrossBatchMemory(Contrastive(miner="hard_negatives"), 4, anchors_per_block=2),
             "all anchors at once",
         ),
-        (lambda: DistanceRegularization(CrossBatchMemory(Contrastive(), 4)), "CrossBatchMemory is none"),
         (lambda: DistanceRegularization(Contrastive(), num_levels=0), "num_levels is 0"),
         (
             lambda: DistanceRegularization(Contrastive(), statistics_momentum=1.0),
