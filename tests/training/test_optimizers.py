@@ -41,6 +41,39 @@ def test_every_optimizer_descends_in_a_graph(name):
     assert len(groups.variables) == count  # all slots were there from the start
 
 
+def test_every_optimizer_of_keras_has_a_name():
+    keras = {
+        kind.__name__.lower()
+        for kind in vars(tf.keras.optimizers).values()
+        if isinstance(kind, type) and kind is not tf.keras.optimizers.Optimizer
+    }
+    assert keras - {"lossscaleoptimizer"} <= set(OPTIMIZERS)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_slots_are_in_the_checkpoint(name, tmp_path):
+    def start():
+        weights = [tf.Variable([1.0, -2.0]), tf.Variable([[0.5], [3.0]])]
+        members = [VariableGroup(weights[:1]), VariableGroup(weights[1:], 10.0)]
+        groups = OptimizerGroups(functools.partial(make_optimizer, name), members, 0.01)
+        return weights, groups, tf.train.Checkpoint(weights=weights, groups=groups)
+
+    def steps(weights, groups, numbers):
+        for number in numbers:
+            gradients = [tf.cos(weight * (1.0 + number)) for weight in weights]
+            groups.apply(gradients, weights)
+        return [weight.numpy() for weight in weights]
+
+    weights, groups, checkpoint = start()
+    steps(weights, groups, range(3))
+    path = checkpoint.write(str(tmp_path / "checkpoint"))
+    expected = steps(weights, groups, range(3, 6))
+    weights, groups, checkpoint = start()
+    checkpoint.read(path).assert_consumed()
+    for mine, other in zip(steps(weights, groups, range(3, 6)), expected):
+        np.testing.assert_array_equal(mine, other)
+
+
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_multipliers_go_with_the_variable(name):
     starts = {"a": np.float32([1, -1]), "b": np.float32([2, 3, 4]), "c": np.float32([0.5])}
