@@ -90,6 +90,14 @@ def class_labels(labels: tf.Tensor) -> tf.Tensor:
     return tf.cast(labels, tf.int32)
 
 
+def in_float32(embeddings: tf.Tensor) -> tf.Tensor:
+    """Embeddings in float32, for a loss that uses them in several places.
+
+    Cast once, the gradients of all places are added before they are rounded to another dtype.
+    """
+    return tf.cast(embeddings, tf.float32)
+
+
 def image_ids(labels: tf.Tensor) -> tf.Tensor | None:
     """Image ids int64 [B] of labels [B, 2] = (class, image id); None for labels without ids."""
     labels = tf.convert_to_tensor(labels)

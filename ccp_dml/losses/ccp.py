@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from ccp_dml.geometry.normalization import check_normalization
-from ccp_dml.losses.base import MetricLoss, class_labels
+from ccp_dml.losses.base import MetricLoss, class_labels, in_float32
 from ccp_dml.losses.wrapper import ExtendingLoss
 from ccp_dml.models.proxies import Proxies
 
@@ -72,6 +72,7 @@ class CCP(ExtendingLoss):
 
     def parts(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """`pair_loss`, or the parts of the wrapper inside, and `proxy_loss`; see the base class."""
+        embeddings = in_float32(embeddings)
         of_batch = self.batch_parts(labels, embeddings)
         to_proxies = self.core.compare(
             embeddings, class_labels(labels), self.proxies.embeddings, self.proxies.labels

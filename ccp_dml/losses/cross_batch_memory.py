@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from ccp_dml.geometry.normalization import normalize
-from ccp_dml.losses.base import MetricLoss, class_labels, image_ids
+from ccp_dml.losses.base import MetricLoss, class_labels, image_ids, in_float32
 from ccp_dml.losses.blocks import loss_over_blocks
 from ccp_dml.losses.pairs import Pairs
 from ccp_dml.losses.wrapper import ExtendingLoss
@@ -109,8 +109,8 @@ class CrossBatchMemory(ExtendingLoss):
 
         Writes the batch to the memory.
         """
+        classes, embeddings = class_labels(labels), in_float32(embeddings)
         of_batch = self.batch_parts(labels, embeddings)
-        classes, embeddings = class_labels(labels), tf.cast(embeddings, tf.float32)
         ids = self._remember(classes, image_ids(labels), embeddings)
         to_memory = tf.cond(
             self.memory_in_use, lambda: self._against_memory(embeddings, classes, ids), lambda: tf.zeros([])

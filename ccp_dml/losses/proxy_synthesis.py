@@ -8,7 +8,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from ccp_dml.geometry.normalization import normalize
-from ccp_dml.losses.base import class_labels
+from ccp_dml.losses.base import class_labels, in_float32
 from ccp_dml.losses.proxy_anchor import ProxyAnchor
 from ccp_dml.losses.proxy_nca import ProxyNCA
 from ccp_dml.losses.virtual_softmax import VirtualSoftmax
@@ -97,9 +97,10 @@ class ProxySynthesis(WrappingLoss):
         self.steps.assign_add(1)
         proxies = self.proxies
         assert proxies is not None
+        embeddings = in_float32(embeddings)
         synthesis = self.synthesize(labels, embeddings, rate)
         loss = self.base.compare(
-            tf.concat([tf.cast(embeddings, tf.float32), synthesis.embeddings], axis=0),
+            tf.concat([embeddings, synthesis.embeddings], axis=0),
             tf.concat([class_labels(labels), synthesis.labels], axis=0),
             tf.concat([proxies.embeddings, synthesis.proxies], axis=0),
             tf.concat([proxies.labels, synthesis.proxy_labels], axis=0),

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from ccp_dml.geometry.distances import squared_norms
 from ccp_dml.geometry.normalization import normalize
+from ccp_dml.losses.base import in_float32
 from ccp_dml.losses.pairs import Pairs
 from ccp_dml.losses.proxy_nca import ProxyNCA
 from ccp_dml.losses.wrapper import WrappingLoss
@@ -43,6 +44,7 @@ class VirtualSoftmax(WrappingLoss):
 
     def parts(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """`proxy_loss`; see the base class."""
+        embeddings = in_float32(embeddings)
         pairs = self._with_virtual(self.base.own_pairs(labels, embeddings), embeddings)
         return {"proxy_loss": self.base.weight * self.base.formula(pairs)}
 

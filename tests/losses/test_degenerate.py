@@ -18,9 +18,15 @@ BATCHES: dict[str, tuple[np.ndarray, np.ndarray]] = {
     "all coincide": (_LABELS, np.tile(_EMBEDDINGS[:1], (BATCH, 1))),
     "coincide at the origin": (_LABELS, np.zeros((BATCH, SIZE), np.float32)),
     "duplicates": (_LABELS, np.concatenate([_EMBEDDINGS[:6], _EMBEDDINGS[:6]])),
+    "large": (_LABELS, _EMBEDDINGS * 1e4),
     "huge": (_LABELS, _EMBEDDINGS * 1e15),
     "larger than huge": (_LABELS, _EMBEDDINGS * 1e30),
     "tiny": (_LABELS, _EMBEDDINGS * 1e-20),
+    "one huge among tiny": (
+        _LABELS,
+        _EMBEDDINGS * np.where(np.arange(BATCH) == 5, 1e15, 1e-20)[:, np.newaxis].astype(np.float32),
+    ),
+    "one sample": (_LABELS[:1], _EMBEDDINGS[:1]),
     "one sample more than references": (_LABELS[:5], _EMBEDDINGS[:5]),
 }
 

@@ -50,17 +50,6 @@ def test_xla_gives_the_same_value_and_gradients(case: LossCase) -> None:
         np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
-@pytest.mark.parametrize("case", BASIC, ids=lambda case: case.id)
-def test_half_precision_loses_only_what_rounding_the_input_loses(case: LossCase, dtype: tf.DType) -> None:
-    loss = case.build()
-    labels, embeddings = batch(3)
-    rounded = tf.cast(embeddings, dtype)
-    value = loss(labels, rounded)
-    assert value.dtype == tf.float32
-    np.testing.assert_allclose(value, loss(labels, tf.cast(rounded, tf.float32)), rtol=1e-6)
-
-
 def _linear_model() -> tf.keras.Model:
     tf.keras.utils.set_random_seed(0)
     inputs = tf.keras.Input([SIZE])
