@@ -9,10 +9,11 @@ PYTHON ?= $(shell for python in python3.11 python3 python; do \
 	$$python $(VERSION_CHECK) 2>/dev/null && echo $$python && break; done)
 VERSION_CHECK := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'
 
-BENCHMARKS := retrieval
+BENCHMARKS := retrieval losses
 
 RUN_TIME := $(VENV)/.installed
 DEVELOPMENT := $(VENV)/.installed-dev
+COMPARISON := $(VENV)/.installed-bench
 
 .PHONY: help train test test-all lint bench study clean
 
@@ -34,7 +35,7 @@ lint: $(DEVELOPMENT)  ## Check style, types and who imports whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(DEVELOPMENT)  ## Run every benchmark: ratios against a baseline in the same run
+bench: $(COMPARISON)  ## Run every benchmark: ratios against a baseline in the same run (BENCHMARKS="losses" ARGS=--quick)
 	@for name in $(BENCHMARKS); do \
 		echo "== benchmarks/$$name.py"; $(BIN)/python -m "benchmarks.$$name" $(ARGS) || exit 1; done
 
@@ -56,4 +57,8 @@ $(RUN_TIME): requirements.txt
 
 $(DEVELOPMENT): requirements-dev.txt $(RUN_TIME)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(COMPARISON): requirements-bench.txt $(DEVELOPMENT)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	@touch $@

@@ -12,6 +12,9 @@ from ccp_dml.losses.pairs import Pairs, number_of_anchors
 
 TRIPLETS: tuple[str, ...] = ("all", "hardest", "semi_hard")
 
+# Up to so many positives of an anchor, to compare each with all negatives is faster than to sort.
+_FEW = 64
+
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
 class Triplet(PairLoss):
@@ -55,7 +58,7 @@ class Triplet(PairLoss):
     def sums(self, pairs: Pairs) -> list[tf.Tensor]:
         """Sum of the terms, and what it is divided by."""
         if self.triplets == "semi_hard":
-            return list(sum_of_semi_hard_triplets(pairs, self.margin))
+            return list(sum_of_triplets(pairs, self.margin, semi_hard=True))
         if self.triplets == "hardest":
             pairs = hardest_pairs(pairs)
         total, active = sum_of_triplets(pairs, self.margin)
@@ -67,60 +70,73 @@ class Triplet(PairLoss):
         return [total, number_of_anchors(pairs) * samples**2]
 
 
-def sum_of_triplets(pairs: Pairs, margin: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """Sum of the hinge terms of all triplets, and how many are not zero.
+def sum_of_triplets(pairs: Pairs, margin: float, semi_hard: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+    """Sum of the hinge terms of all triplets, or of the semi-hard ones, and how many are not zero.
 
-    In the sorted row of all `D_ap + margin` and `D_an` of an anchor, a triplet is active if its negative
-    stands before its positive. So each `D_ap + margin` counts as often as there are negatives before it, and
-    each `-D_an` as often as there are positives after it; these counts are constant almost everywhere.
+    Each `D_ap + margin` counts as often as there are negatives before it, and each `-D_an` as often as there
+    are positives after it; these counts are constant almost everywhere, and so they are the gradient.
 
     Args:
         pairs: pairs [A, S].
         margin: in units of the distance.
+        semi_hard: take only triplets with `D_ap < D_an`; the margin is positive then.
 
     Returns:
         Two float32 scalars; the first has a gradient.
     """
-    keys = tf.concat([pairs.distances + margin, pairs.distances], axis=1)
-    # The sort is stable, and positives come first: a triplet whose term is exactly 0 is not active.
-    order = tf.argsort(tf.stop_gradient(keys), axis=1, stable=True)
-    nothing = tf.zeros_like(pairs.distances)
-    positives = tf.concat([tf.cast(pairs.positives, tf.float32), nothing], axis=1)
-    negatives = tf.concat([nothing, tf.cast(pairs.negatives, tf.float32)], axis=1)
-    positives = tf.gather(positives, order, axis=1, batch_dims=1)
-    negatives = tf.gather(negatives, order, axis=1, batch_dims=1)
-    nearer_negatives = positives * tf.cumsum(negatives, axis=1)
-    farther_positives = negatives * tf.cumsum(positives, axis=1, reverse=True)
-    counts = nearer_negatives - farther_positives
-    total = tf.reduce_sum(counts * tf.gather(keys, order, axis=1, batch_dims=1))
-    return total, tf.reduce_sum(nearer_negatives)
+    of_positives, of_negatives = triplets_of_pairs(pairs, margin, semi_hard)
+    count = tf.reduce_sum(of_positives)
+    return tf.reduce_sum((of_positives - of_negatives) * pairs.distances) + margin * count, count
 
 
-def sum_of_semi_hard_triplets(pairs: Pairs, margin: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """Sum of the hinge terms of all triplets with `D_ap < D_an < D_ap + margin`, and how many they are.
-
-    Each triplet is active, or has a negative farther than the positive, or (semi-hard) both: so each pair
-    counts as often as it is in a triplet of either kind, less all its triplets.
+def triplets_of_pairs(pairs: Pairs, margin: float, semi_hard: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+    """In how many active triplets each positive, and each negative pair is.
 
     Args:
         pairs: pairs [A, S].
-        margin: in units of the distance, positive.
+        margin: in units of the distance.
+        semi_hard: as for `sum_of_triplets`.
 
     Returns:
-        Two float32 scalars; the first has a gradient.
+        Two float32 [A, S], without gradient: 0 where a pair is not positive, or not negative.
     """
-    constants = tf.stop_gradient(pairs.distances)
-    positives, negatives = (tf.cast(mask, tf.float32) for mask in (pairs.positives, pairs.negatives))
-    active_positives, active_negatives = _in_order(constants, negatives, constants + margin, positives)
-    farther_negatives, farther_positives = _in_order(constants, positives, constants, negatives)
-    all_positives, all_negatives = (
-        tf.reduce_sum(mask, axis=1, keepdims=True) for mask in (positives, negatives)
+    pairs = dataclasses.replace(pairs, distances=tf.stop_gradient(pairs.distances))
+    most = tf.reduce_max(tf.math.count_nonzero(pairs.positives, axis=1, dtype=tf.int32))
+    return tf.cond(
+        most <= _FEW,
+        lambda: _by_comparison(pairs, margin, semi_hard, most),
+        lambda: _by_sorting(pairs, margin, semi_hard),
     )
-    of_positives = tf.nn.relu(active_positives + farther_positives - all_negatives) * positives
-    of_negatives = tf.nn.relu(active_negatives + farther_negatives - all_positives) * negatives
-    count = tf.reduce_sum(of_positives)
-    total = tf.reduce_sum((of_positives - of_negatives) * pairs.distances) + margin * count
-    return total, count
+
+
+def _by_comparison(
+    pairs: Pairs, margin: float, semi_hard: bool, most: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """`triplets_of_pairs` for at most `most` positives of an anchor, one after the other: O(A S most)."""
+    nowhere = float("inf")
+    negatives = tf.where(pairs.negatives, pairs.distances, nowhere)
+    samples = pairs.distances.shape[1]
+    few = tf.minimum(_FEW, tf.shape(pairs.distances)[1]) if samples is None else min(_FEW, samples)
+    positives, places = tf.math.top_k(tf.where(pairs.positives, pairs.distances, -nowhere), few)
+    columns = tf.transpose(positives)[:, :, tf.newaxis]
+
+    def count(index: tf.Tensor, of_positives: tf.Tensor, of_negatives: tf.Tensor) -> list[tf.Tensor]:
+        positive = columns[index]
+        active = negatives < positive + margin
+        if semi_hard:
+            active &= negatives > positive
+        active = tf.cast(active, tf.float32)
+        return [
+            index + 1,
+            of_positives + tf.one_hot(index, few) * tf.reduce_sum(active, axis=1, keepdims=True),
+            of_negatives + active,
+        ]
+
+    start = [tf.constant(0), tf.zeros_like(positives), tf.zeros_like(negatives)]
+    _, of_positives, of_negatives = tf.while_loop(lambda index, *_: index < most, count, start)
+    rows = tf.broadcast_to(tf.range(tf.shape(places)[0])[:, tf.newaxis], tf.shape(places))
+    indices = tf.stack([rows, places], axis=-1)
+    return tf.scatter_nd(indices, of_positives, tf.shape(pairs.distances)), of_negatives
 
 
 def hardest_pairs(pairs: Pairs) -> Pairs:
@@ -140,6 +156,22 @@ def _first(keys: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     return mask & (ranks < wanted)
 
 
+def _by_sorting(pairs: Pairs, margin: float, semi_hard: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    """`triplets_of_pairs` for any number of positives: O(A S log S)."""
+    positives, negatives = (tf.cast(mask, tf.float32) for mask in (pairs.positives, pairs.negatives))
+    of_negatives, of_positives = _in_order(pairs.distances, negatives, pairs.distances + margin, positives)
+    if not semi_hard:
+        return of_positives, of_negatives
+    # Each triplet is active, or has a negative farther than the positive, or (semi-hard) both: so each pair
+    # counts as often as it is in a triplet of either kind, less all its triplets.
+    farther_positives, farther_negatives = _in_order(pairs.distances, positives, pairs.distances, negatives)
+    all_positives, all_negatives = (
+        tf.reduce_sum(mask, axis=1, keepdims=True) for mask in (positives, negatives)
+    )
+    of_positives = tf.nn.relu(of_positives + farther_positives - all_negatives * positives)
+    return of_positives, tf.nn.relu(of_negatives + farther_negatives - all_positives * negatives)
+
+
 def _in_order(
     first: tf.Tensor, first_mask: tf.Tensor, second: tf.Tensor, second_mask: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -147,23 +179,27 @@ def _in_order(
 
     Args:
         first: float32 [A, S].
-        first_mask: float32 [A, S], 1 for those that count.
+        first_mask: float32 [A, S], 1 for those that count, else 0.
         second: float32 [A, S].
-        second_mask: float32 [A, S].
+        second_mask: float32 [A, S], 1 for those that count, else 0.
 
     Returns:
-        Float32 [A, S]: for each `second` how many are smaller, for each `first` how many are larger.
+        Float32 [A, S]: for each `first` how many are larger, for each `second` how many are smaller; 0 where
+        the masks are.
     """
     # The sort is stable: of equal keys the second comes first, so that it does not count.
     order = tf.argsort(tf.concat([second, first], axis=1), axis=1, stable=True)
-    places = tf.argsort(order, axis=1)
     nothing = tf.zeros_like(first)
     firsts = tf.gather(tf.concat([nothing, first_mask], axis=1), order, axis=1, batch_dims=1)
     seconds = tf.gather(tf.concat([second_mask, nothing], axis=1), order, axis=1, batch_dims=1)
-    before = tf.gather(tf.cumsum(firsts, axis=1), places, axis=1, batch_dims=1)
-    after = tf.gather(tf.cumsum(seconds, axis=1, reverse=True), places, axis=1, batch_dims=1)
-    samples = tf.shape(first)[1]
-    return before[:, :samples], after[:, samples:]
+    larger = firsts * tf.cumsum(seconds, axis=1, reverse=True)
+    smaller = seconds * tf.cumsum(firsts, axis=1)
+    # Back to where they came from: the place of each is taken once, so that nothing is summed.
+    rows, width = tf.shape(order)[0], tf.shape(order)[1]
+    places = tf.range(rows)[:, tf.newaxis] * width + order
+    counts = tf.math.unsorted_segment_sum(larger + smaller, places, rows * width)
+    of_seconds, of_firsts = tf.split(tf.reshape(counts, tf.shape(order)), 2, axis=1)
+    return of_firsts, of_seconds
 
 
 def _count(mask: tf.Tensor) -> tf.Tensor:

@@ -7,8 +7,9 @@ import pytest
 import tensorflow as tf
 
 from ccp_dml.geometry.pair_masks import pair_masks
+from ccp_dml.losses import triplet
 from ccp_dml.losses.pairs import Pairs
-from ccp_dml.losses.triplet import Triplet, sum_of_semi_hard_triplets, sum_of_triplets
+from ccp_dml.losses.triplet import Triplet, sum_of_triplets
 
 
 def _cube(pairs: Pairs, margin: float, semi_hard: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
@@ -23,7 +24,9 @@ def _cube(pairs: Pairs, margin: float, semi_hard: bool = False) -> tuple[tf.Tens
 
 @pytest.mark.parametrize("margin", [-0.05, 0.0, 0.1, 10.0])
 @pytest.mark.parametrize("ties", [False, True])
-def test_equals_the_cube(margin: float, ties: bool) -> None:
+@pytest.mark.parametrize("few", [1, 64], ids=["by_sorting", "by_comparison"])
+def test_equals_the_cube(monkeypatch: pytest.MonkeyPatch, few: int, margin: float, ties: bool) -> None:
+    monkeypatch.setattr(triplet, "_FEW", few)
     random = np.random.default_rng(0)
     labels = tf.constant(random.integers(0, 7, 60), tf.int32)
     distances = random.uniform(0.0, 2.0, (60, 60))
@@ -45,7 +48,11 @@ def test_equals_the_cube(margin: float, ties: bool) -> None:
 
 @pytest.mark.parametrize("margin", [0.25, 0.5, 10.0])
 @pytest.mark.parametrize("ties", [False, True])
-def test_semi_hard_triplets_equal_those_of_the_cube(margin: float, ties: bool) -> None:
+@pytest.mark.parametrize("few", [1, 64], ids=["by_sorting", "by_comparison"])
+def test_semi_hard_triplets_equal_those_of_the_cube(
+    monkeypatch: pytest.MonkeyPatch, few: int, margin: float, ties: bool
+) -> None:
+    monkeypatch.setattr(triplet, "_FEW", few)
     random = np.random.default_rng(1)
     labels = tf.constant(random.integers(0, 7, 60), tf.int32)
     distances = random.uniform(0.0, 2.0, (60, 60))
@@ -54,7 +61,7 @@ def test_semi_hard_triplets_equal_those_of_the_cube(margin: float, ties: bool) -
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(distances)
         pairs = Pairs(distances, *pair_masks(labels), labels, labels)
-        total, count = sum_of_semi_hard_triplets(pairs, margin)
+        total, count = sum_of_triplets(pairs, margin, semi_hard=True)
         expected_total, expected_count = _cube(pairs, margin, semi_hard=True)
     assert float(count) == float(expected_count) > 0.0
     np.testing.assert_allclose(total, expected_total, rtol=1e-5)
@@ -76,7 +83,7 @@ def test_a_few_semi_hard_triplets_among_many_hard_ones_are_exact() -> None:
     negatives = np.zeros((1000, 1000), bool)
     negatives[0, 500:] = True
     pairs = Pairs(tf.constant(distances), tf.constant(positives), tf.constant(negatives), labels, labels)
-    total, count = sum_of_semi_hard_triplets(pairs, 0.5)
+    total, count = sum_of_triplets(pairs, 0.5, semi_hard=True)
     assert float(count) == 499.0
     np.testing.assert_allclose(float(total) / float(count), 0.25, rtol=1e-3)
 

@@ -1,0 +1,128 @@
+"""A process that holds one loss of one library and answers with what a call of it takes."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from benchmarks import loss_cases
+
+LIBRARIES = ("ours", "theirs")
+_PRELOADED = ["tensorflow", "torch", "pytorch_metric_learning.losses", "ccp_dml.losses.registry", __name__]
+# Longer than what an idle pool of threads spins for after a call.
+_PAUSE = 0.01
+
+
+class Worker:
+    """One loss of one library in its own process.
+
+    Attributes:
+        value: the loss of the first call.
+        gradient: its gradient for the embeddings.
+        mebibytes: the largest resident memory during a later call, less that before it.
+        calls: how many calls one measurement is made of.
+    """
+
+    def __init__(self, library: str, name: str, batch_size: int, dimension: int, threads: int) -> None:
+        context = multiprocessing.get_context("forkserver")
+        # Forked from a process that has imported everything and used nothing.
+        context.set_forkserver_preload(_PRELOADED)
+        self._connection, other = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(other, library, name, batch_size, dimension, threads), daemon=True
+        )
+        self._process.start()
+        other.close()
+        self.value, self.gradient, self.mebibytes, self.calls = self._receive()
+
+    def measure(self) -> tuple[float, float]:
+        """(Elapsed, processor) seconds of a call."""
+        time.sleep(_PAUSE)
+        self._connection.send(True)
+        return self._receive()
+
+    def close(self) -> None:
+        self._connection.close()
+        self._process.join()
+
+    def _receive(self) -> Any:
+        try:
+            return self._connection.recv()
+        except EOFError:
+            self._process.join()
+            raise RuntimeError(f"the process ended with exit code {self._process.exitcode}") from None
+
+
+@contextmanager
+def worker(*args: Any) -> Iterator[Worker]:
+    made = Worker(*args)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def _serve(
+    connection: Connection, library: str, name: str, batch_size: int, dimension: int, threads: int
+) -> None:
+    _limit_threads(library, threads)
+    case = loss_cases.CASES[name]
+    make = loss_cases.ours if library == "ours" else loss_cases.theirs
+    step = make(case, loss_cases.make_problem(case, batch_size, dimension))
+    value, gradients = step()
+    gradient = np.array(gradients[0])
+    del gradients
+    # Now that code is loaded and pools of threads run, a call adds only what it needs.
+    before = _resident_bytes()
+    elapsed, _ = _time(step, 1)
+    mebibytes = (_peak_bytes() - before) / 2**20
+    calls = int(np.clip(0.05 / elapsed, 1, 100))
+    connection.send((value, gradient, mebibytes, calls))
+    while True:
+        try:
+            connection.recv()
+        except EOFError:
+            return
+        connection.send(_time(step, calls))
+
+
+def _time(step: loss_cases.Step, calls: int) -> tuple[float, float]:
+    start, processor_start = time.perf_counter(), time.process_time()
+    for _ in range(calls):
+        step()
+    return (time.perf_counter() - start) / calls, (time.process_time() - processor_start) / calls
+
+
+def _limit_threads(library: str, threads: int) -> None:
+    if library == "ours":
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+    else:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _resident_bytes() -> int:
+    """What is resident once freed memory is given back; from here on the peak is counted anew (Linux)."""
+    ctypes.CDLL(None).malloc_trim(0)
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _peak_bytes() -> int:
+    with open("/proc/self/status") as file:
+        (line,) = (line for line in file if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 2**10

@@ -1,0 +1,107 @@
+"""The results of the losses benchmark: their file, their lines on the screen and their table in the docs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.loss_cases import CASES
+
+# By "loss/B/D".
+Results = dict[str, dict[str, Any]]
+
+_BEGIN, _END = "<!-- losses: made by benchmarks.losses -->", "<!-- end of losses -->"
+HEADER = f"{'loss / B / D':30}{'ours ms':>24}{'theirs ms':>26}{'ratio':>8}{'processor':>11}{'ours MiB':>10}{'theirs':>8}"
+
+
+def setting(threads: int) -> str:
+    """Machine, threads and versions, for the reader."""
+    packages = ("tensorflow", "torch", "pytorch-metric-learning")
+    versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
+    return f"{_processor()}, {threads} threads; {versions}"
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def read(path: Path, expected: str) -> Results:
+    """Results of the same machine and versions; none of others."""
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return found["results"] if found.get("setting") == expected else {}
+
+
+def write(path: Path, of: str, results: Results) -> None:
+    path.write_text(json.dumps({"setting": of, "results": results}, indent=1, sort_keys=True) + "\n")
+
+
+def ratio(row: Mapping[str, Any], of: str = "milliseconds") -> float:
+    """How many times as long theirs takes."""
+    return row["theirs"][of] / row["ours"][of]
+
+
+def line(key: str, row: Mapping[str, Any]) -> str:
+    ours = row["ours"]
+    text = f"{key:30}{_spread(ours):>24}"
+    if "theirs" in row:
+        theirs, of_processor = row["theirs"], ratio(row, "processor_milliseconds")
+        return (
+            f"{text}{_spread(theirs):>26}{ratio(row):7.2f}x{of_processor:10.2f}x"
+            f"{ours['mebibytes']:10.0f}{theirs['mebibytes']:8.0f}"
+        )
+    return f"{text}{row.get('skipped', ''):>26}{'':19}{ours['mebibytes']:10.0f}"
+
+
+def _spread(times: Mapping[str, float]) -> str:
+    return f"{times['milliseconds']:.3g} ({times['least']:.3g}..{times['most']:.3g})"
+
+
+def write_table(path: Path, of: str, results: Results) -> None:
+    """Replaces the generated part of docs/performance.md."""
+    head, rest = path.read_text().split(_BEGIN)
+    _, tail = rest.split(_END)
+    path.write_text("\n".join([head + _BEGIN, "", *_table(of, results), "", _END + tail]))
+
+
+def _table(of: str, results: Results) -> Iterator[str]:
+    yield f"{of}."
+    yield ""
+    rows = {(*_place(key),): row for key, row in results.items()}
+    batch_sizes = sorted({batch_size for _, batch_size, _ in rows})
+    compared = [row for row in rows.values() if "theirs" in row]
+    slower = sum(ratio(row) < 1.0 for row in compared)
+    yield f"Of {len(compared)} rows that both libraries ran, ours is the slower one in {slower}."
+    yield ""
+    yield "| loss | D | " + " | ".join(f"B = {size}" for size in batch_sizes) + " |"
+    yield "|---|---|" + "---|" * len(batch_sizes)
+    for name in CASES:
+        for dimension in sorted({dimension for _, _, dimension in rows}):
+            found = [rows.get((name, size, dimension)) for size in batch_sizes]
+            if any(found):
+                yield f"| {name} | {dimension} | " + " | ".join(map(_cell, found)) + " |"
+    yield ""
+    yield "| compared with, in pytorch-metric-learning | |"
+    yield "|---|---|"
+    for name, case in CASES.items():
+        yield f"| {name} | {case.theirs or 'no such loss: ours alone'} |"
+
+
+def _place(key: str) -> tuple[str, int, int]:
+    name, batch_size, dimension = key.split("/")
+    return name, int(batch_size), int(dimension)
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    ours = f"{row['ours']['milliseconds']:.3g} ms, {row['ours']['mebibytes']:.0f} MiB"
+    if "theirs" in row:
+        return f"**{ratio(row):.2g}×** {ours} / {row['theirs']['mebibytes']:.0f} MiB"
+    return f"{row['skipped']}: {ours}" if "skipped" in row else ours
