@@ -15,6 +15,9 @@ from ccp_dml.losses.miners import MINERS, Miner, make_miner
 from ccp_dml.losses.pairs import AVERAGES, Pairs
 from ccp_dml.models.proxies import Proxies
 
+# Normalised embeddings [N, D], their classes int32 [N], their ids int [N] or None.
+_Set = tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]
+
 
 class PairLoss(MetricLoss):
     """A loss over the pairs of a batch, or over the pairs between a batch and class proxies.
@@ -156,12 +159,10 @@ class PairLoss(MetricLoss):
             if self.proxy_pairs:
                 samples = tf.concat([samples, rows], axis=0)
                 labels = tf.concat([labels, reference_labels], axis=0)
-            positives, negatives = pair_masks(reference_labels, labels)
-            if ids is not None and reference_ids is not None:
-                positives &= tf.not_equal(reference_ids[:, tf.newaxis], ids[tf.newaxis, :])
-            distances = pairwise_distances(rows, samples, kind)
-            pairs = Pairs(distances, positives, negatives, reference_labels, labels, kind, size)
-            pairs = pairs if self.proxy_anchor else pairs.transposed
+            anchors, others = (samples, labels, ids), (rows, reference_labels, reference_ids)
+            if self.proxy_anchor:
+                anchors, others = others, anchors
+            pairs = _pairs_between(anchors, others, kind, size)
         return self._mined(pairs) if self._mined is not None and mine else pairs
 
     def compare(
@@ -264,3 +265,12 @@ class PairLoss(MetricLoss):
                 f"proxies_per_class is {self.proxies_per_class}, but num_classes is {self.num_classes} and "
                 f"embedding_size is {self.embedding_size}; proxies need both"
             )
+
+
+def _pairs_between(anchors: _Set, others: _Set, kind: str, size: int) -> Pairs:
+    (rows, row_labels, row_ids), (columns, column_labels, column_ids) = anchors, others
+    positives, negatives = pair_masks(row_labels, column_labels)
+    if row_ids is not None and column_ids is not None:
+        positives &= tf.not_equal(row_ids[:, tf.newaxis], column_ids[tf.newaxis, :])
+    distances = pairwise_distances(rows, columns, kind)
+    return Pairs(distances, positives, negatives, row_labels, column_labels, kind, size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -38,18 +37,6 @@ class Pairs:
     def similarities(self) -> tf.Tensor:
         """Cosine similarities, or negative distances: [A, S]."""
         return -self.distances
-
-    @property
-    def transposed(self) -> Pairs:
-        """The same pairs with samples as anchors."""
-        return dataclasses.replace(
-            self,
-            distances=tf.transpose(self.distances),
-            positives=tf.transpose(self.positives),
-            negatives=tf.transpose(self.negatives),
-            anchor_labels=self.sample_labels,
-            sample_labels=self.anchor_labels,
-        )
 
 
 def positive_part(terms: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:

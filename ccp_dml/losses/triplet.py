@@ -12,8 +12,10 @@ from ccp_dml.losses.pairs import Pairs, number_of_anchors
 
 TRIPLETS: tuple[str, ...] = ("all", "hardest", "semi_hard")
 
-# Up to so many positives of an anchor, to compare each with all negatives is faster than to sort.
+# Up to so many positives of an anchor, to compare each with all negatives is faster than to sort; up to so many
+# samples, a small cube is faster than a loop over the positives.
 _FEW = 64
+_INFINITY = float("inf")
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
@@ -101,6 +103,9 @@ def triplets_of_pairs(pairs: Pairs, margin: float, semi_hard: bool = False) -> t
         Two float32 [A, S], without gradient: 0 where a pair is not positive, or not negative.
     """
     pairs = dataclasses.replace(pairs, distances=tf.stop_gradient(pairs.distances))
+    samples = pairs.distances.shape[1]
+    if samples is not None and samples <= _FEW:
+        return _at_once(pairs, margin, semi_hard)
     most = tf.reduce_max(tf.math.count_nonzero(pairs.positives, axis=1, dtype=tf.int32))
     return tf.cond(
         most <= _FEW,
@@ -109,23 +114,32 @@ def triplets_of_pairs(pairs: Pairs, margin: float, semi_hard: bool = False) -> t
     )
 
 
+def _at_once(pairs: Pairs, margin: float, semi_hard: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    """`triplets_of_pairs` by the cube, of so few samples that it is smaller than the cost of a loop."""
+    positives = tf.where(pairs.positives, pairs.distances, -_INFINITY)[:, :, tf.newaxis]
+    negatives = tf.where(pairs.negatives, pairs.distances, _INFINITY)[:, tf.newaxis, :]
+    active = _active(positives, negatives, margin, semi_hard)
+    return tf.reduce_sum(active, axis=2), tf.reduce_sum(active, axis=1)
+
+
+def _active(positives: tf.Tensor, negatives: tf.Tensor, margin: float, semi_hard: bool) -> tf.Tensor:
+    """1 where positive and negative distances make an active triplet, else 0: float32."""
+    active = negatives < positives + margin
+    return tf.cast(active & (negatives > positives) if semi_hard else active, tf.float32)
+
+
 def _by_comparison(
     pairs: Pairs, margin: float, semi_hard: bool, most: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """`triplets_of_pairs` for at most `most` positives of an anchor, one after the other: O(A S most)."""
-    nowhere = float("inf")
-    negatives = tf.where(pairs.negatives, pairs.distances, nowhere)
+    negatives = tf.where(pairs.negatives, pairs.distances, _INFINITY)
     samples = pairs.distances.shape[1]
     few = tf.minimum(_FEW, tf.shape(pairs.distances)[1]) if samples is None else min(_FEW, samples)
-    positives, places = tf.math.top_k(tf.where(pairs.positives, pairs.distances, -nowhere), few)
+    positives, places = tf.math.top_k(tf.where(pairs.positives, pairs.distances, -_INFINITY), few)
     columns = tf.transpose(positives)[:, :, tf.newaxis]
 
     def count(index: tf.Tensor, of_positives: tf.Tensor, of_negatives: tf.Tensor) -> list[tf.Tensor]:
-        positive = columns[index]
-        active = negatives < positive + margin
-        if semi_hard:
-            active &= negatives > positive
-        active = tf.cast(active, tf.float32)
+        active = _active(columns[index], negatives, margin, semi_hard)
         return [
             index + 1,
             of_positives + tf.one_hot(index, few) * tf.reduce_sum(active, axis=1, keepdims=True),
