@@ -12,8 +12,8 @@ from ccp_dml.losses.pairs import Pairs, number_of_anchors
 
 TRIPLETS: tuple[str, ...] = ("all", "hardest", "semi_hard")
 
-# Up to so many positives of an anchor, to compare each with all negatives is faster than to sort; up to so many
-# samples, a small cube is faster than a loop over the positives.
+# Up to so many positives of an anchor, to compare each with all negatives is faster than to sort; up to so
+# many samples, a small cube is faster than a loop over the positives.
 _FEW = 64
 _INFINITY = float("inf")
 
