@@ -157,8 +157,11 @@ def ours(case: Case, problem: Problem) -> Step:
             value = loss(labels, embeddings)
         return value, tape.gradient(value, [embeddings, *variables])
 
+    # Traced here, so that the first call does not hold the memory of tracing.
+    traced = value_and_gradients.get_concrete_function(labels, embeddings)
+
     def step() -> tuple[float, list[np.ndarray]]:
-        value, gradients = value_and_gradients(labels, embeddings)
+        value, gradients = traced(labels, embeddings)
         return float(value), [gradient.numpy() for gradient in gradients]
 
     return step

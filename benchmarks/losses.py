@@ -9,9 +9,10 @@ other library as its users run it, eagerly (torch.compile is not used). Both get
 proxies, memory, settings and number of threads; value and gradient have to agree before anything is timed.
 Each loss of each library runs in a process of its own. The two take turns, and the median over the repeats is
 reported with the smallest and the largest. The ratios are those of the medians, of elapsed time and of
-processor time, which a busy machine disturbs less (use `--threads=1` there). Memory is the largest resident
-memory during a call less that before it (Linux). Where the other library would need more than
-`--memory_budget`, it is not run; where it has no such loss, ours is reported alone.
+processor time, which a busy machine disturbs less (use `--threads=1` there).
+Memory is the largest resident memory during the first call less that before it (Linux); of ours it holds what
+optimises the graph. Where the other library would need more than `--memory_budget`, it is not run; where it
+has no such loss, ours is reported alone.
 
 Batches hold four samples of a class (two for cross_entropy), sample by sample; proxies are those of at least
 100 classes, and the memory of xbm holds 4096 samples.
