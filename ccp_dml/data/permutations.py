@@ -141,10 +141,17 @@ class RaggedPermutationWindows:
         """
         if window < 1 or (len(sizes) and sizes.min() < 1):
             raise ValueError(f"window and all sizes must be at least 1, found window={window}, sizes={sizes}")
-        self.sizes, self.window, self.words = sizes.astype(np.int64), window, words
+        self.sizes, self.window = sizes.astype(np.int64), window
+        self.words: tuple[Any, ...] = words
 
-    def __call__(self, rows: IntArray, indices: IntArray) -> IntArray:
-        """Returns window `indices[i]` of stream `rows[i]` for every i: int64 [len(rows), window]."""
+    def __call__(self, rows: IntArray, indices: IntArray, variants: IntArray | None = None) -> IntArray:
+        """Returns window `indices[i]` of stream `rows[i]` for every i: int64 [len(rows), window].
+
+        Args:
+            rows: int64 [B], which streams.
+            indices: int64 [B], which window of each.
+            variants: int64 [B], words that name other orders of each stream; None: the stream itself.
+        """
         sizes, window = self.sizes[rows], self.window
         positions = indices[:, None] * window + np.arange(window)
         passes, places = np.divmod(positions, sizes[:, None])
@@ -154,7 +161,8 @@ class RaggedPermutationWindows:
         for ahead in range(int((passes[:, -1] - first).max(initial=-1)) + 1):
             active = np.flatnonzero(first + ahead <= passes[:, -1])
             number, size = (first + ahead)[active], sizes[active]
-            order, begin = self._shuffle(rows[active], number)
+            words = self.words if variants is None else (*self.words, variants[active])
+            order, begin = self._shuffle(rows[active], number, words)
             if ahead:
                 self._defer(order, begin, number, size, used[active])
             here, place = np.nonzero(passes[active] == number[:, None])
@@ -173,13 +181,13 @@ class RaggedPermutationWindows:
             first = first - back
             needed_from = np.where(back, sizes - started, needed_from)
 
-    def _shuffle(self, rows: IntArray, number: IntArray) -> tuple[IntArray, IntArray]:
+    def _shuffle(self, rows: IntArray, number: IntArray, words: tuple[Any, ...]) -> tuple[IntArray, IntArray]:
         """Returns the order of pass `number[i]` of stream `rows[i]` for every i, and where each begins."""
         sizes = self.sizes[rows]
         begin = np.cumsum(sizes) - sizes
         owner = np.repeat(np.arange(len(rows)), sizes)
         item = np.arange(len(owner)) - begin[owner]
-        state = random_keys(*self.words, rows, number)
+        state = random_keys(*words, rows, number)
         keys = _mix(state[owner] + (item.astype(np.uint64) + np.uint64(1)) * _INCREMENT)
         return item[np.lexsort((keys, owner))], begin
 

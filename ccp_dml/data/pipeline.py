@@ -16,20 +16,19 @@ import tensorflow as tf
 from ccp_dml.data.exit_guard import guarded
 from ccp_dml.data.image_collection import ImageCollection
 from ccp_dml.data.permutations import random_keys
-from ccp_dml.data.preprocessing import TestPreprocessing, TrainPreprocessing, test_image, train_image
+from ccp_dml.data.preprocessing import Augmentation, TestPreprocessing, test_image, train_image
+from ccp_dml.data.random_streams import AUGMENTATION
 from ccp_dml.data.sampling import Sampler
-
-# Word that keeps augmentation apart from the random streams of the samplers.
-_AUGMENTATION = 4
 
 
 def training_batches(
     images: ImageCollection,
     sampler: Sampler,
-    preprocessing: TrainPreprocessing | TestPreprocessing,
+    preprocessing: Augmentation | TestPreprocessing,
     *,
     seed: int,
     first_step: int = 0,
+    unaugmented: tuple[int, TestPreprocessing] | None = None,
 ) -> tf.data.Dataset:
     """Endless training batches, beginning with that of `first_step`.
 
@@ -39,35 +38,46 @@ def training_batches(
         preprocessing: augmentation; or that of test images, for training without any.
         seed: of the augmentation: step, place in the batch and it decide how an image is augmented.
         first_step: the step of the first element, at least 0.
+        unaugmented: (n, preprocessing): the first n images of every batch, such as the representatives of
+            their classes, are prepared so; None: all images are prepared alike.
 
     Returns:
         Dataset of (float32 RGB [B, S, S, 3] in 0..255, int32 [B, 2] = class and image id).
     """
     batch_size = sampler.batch_size
+    num_plain, plain = unaugmented or (0, None)
 
     def read(step: np.int64) -> tuple[Any, Any, Any]:
         indices = sampler.batch(int(step))
         labels = np.stack([images.labels[indices], images.image_ids[indices]], 1).astype(np.int32)
-        keys = random_keys(seed, _AUGMENTATION, int(step), np.arange(batch_size))
+        keys = random_keys(seed, AUGMENTATION, int(step), np.arange(batch_size))
         return np.array(images.encoded(indices), object), labels, keys.view(np.int32).reshape(-1, 2)
 
     read_now = guarded(read)
 
-    def read_batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def read_batch(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
         encoded, labels, seeds = tf.numpy_function(read_now, [step], (tf.string, tf.int32, tf.int32))
         return (
             tf.ensure_shape(encoded, [batch_size]),
             tf.ensure_shape(labels, [batch_size, 2]),
             tf.ensure_shape(seeds, [batch_size, 2]),
+            tf.range(batch_size) < num_plain,
         )
 
-    def augment(encoded: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        if isinstance(preprocessing, TrainPreprocessing):
+    def prepare(
+        encoded: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, is_plain: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        if plain is None:
             return train_image(encoded, preprocessing, seed), labels
-        return test_image(encoded, preprocessing), labels
+        image = tf.cond(
+            is_plain,
+            lambda: test_image(encoded, plain),
+            lambda: train_image(encoded, preprocessing, seed),
+        )
+        return image, labels
 
     steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
-    return _per_image(steps.map(read_batch), augment, batch_size, drop_remainder=True)
+    return _per_image(steps.map(read_batch), prepare, batch_size, drop_remainder=True)
 
 
 def inference_batches(

@@ -1,16 +1,19 @@
 """From an encoded image to the pixels that a model gets: float32 RGB, 0..255, [S, S, 3].
 
-Training: a random window by area and aspect ratio, resized to the square, and a random flip. Test: the
-shorter side is resized, then the centre cropped. Bilinear with half-pixel centres, without antialiasing.
-What a backbone makes of 0..255 (mean, scale, channel order) is the model's first layer.
+Training: a random window by area and aspect ratio, resized to the square, and a random flip; or, for small
+images that are not to be resized, a random square out of the padded image, and a random flip. Test: the
+shorter side is resized, unless images are not to be, then the centre cropped. Resizing is bilinear with
+half-pixel centres, without antialiasing. What a backbone makes of 0..255 (mean, scale, channel order) is the
+model's first layer.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import tensorflow as tf
+
+from ccp_dml.data.random_window import crop_window
 
 WINDOW_ATTEMPTS = 10
 
@@ -41,25 +44,57 @@ class TrainPreprocessing:
 
 
 @dataclass(frozen=True)
+class PadAndCrop:
+    """Options of training images that are shifted and mirrored, never resized.
+
+    Attributes:
+        image_size: side S of the result.
+        padded_size: side, at least S, of the square out of which the result is cut at random; the image is in
+            its middle, cropped where it is larger.
+        padding: value of all channels around the image, 0..255.
+        flip: whether half of the images are mirrored.
+    """
+
+    image_size: int
+    padded_size: int
+    padding: float = 0.0
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.image_size <= self.padded_size:
+            raise ValueError(
+                f"image_size must be between 1 and padded_size, "
+                f"found {self.image_size} and {self.padded_size}"
+            )
+
+
+@dataclass(frozen=True)
 class TestPreprocessing:
     """Options of test images.
 
     Attributes:
         image_size: side S of the result.
-        shorter_side: length that the shorter side is resized to; what is missing to S is padded with zeros.
+        shorter_side: length that the shorter side is resized to; None: images are not resized.
+        padding: value of all channels of what is missing to S, 0..255.
+        gray: whether each pixel becomes the mean of its channels, three times over.
     """
 
     __test__ = False  # The name is not that of a test class.
 
     image_size: int
-    shorter_side: int
+    shorter_side: int | None
+    padding: float = 0.0
+    gray: bool = False
 
     def __post_init__(self) -> None:
-        if self.image_size < 1 or self.shorter_side < 1:
+        if self.image_size < 1 or (self.shorter_side is not None and self.shorter_side < 1):
             raise ValueError(
                 f"image_size and shorter_side must be at least 1, "
                 f"found {self.image_size} and {self.shorter_side}"
             )
+
+
+Augmentation = TrainPreprocessing | PadAndCrop
 
 
 def decode_rgb(encoded: tf.Tensor) -> tf.Tensor:
@@ -71,17 +106,38 @@ def decode_rgb(encoded: tf.Tensor) -> tf.Tensor:
     )
 
 
-def train_image(encoded: tf.Tensor, config: TrainPreprocessing, seed: tf.Tensor) -> tf.Tensor:
+def train_image(encoded: tf.Tensor, config: Augmentation | TestPreprocessing, seed: tf.Tensor) -> tf.Tensor:
     """Decodes and augments one image.
 
     Args:
-        encoded: scalar string, JPEG or PNG. Of a JPEG only the window is decoded.
-        config: options.
+        encoded: scalar string, JPEG or PNG.
+        config: options; those of test images for no augmentation.
         seed: int32 [2]; the result is a function of the image and of it.
 
     Returns:
         float32 RGB [S, S, 3], 0..255.
     """
+    if isinstance(config, TestPreprocessing):
+        return test_image(encoded, config)
+    if isinstance(config, PadAndCrop):
+        return _padded_and_cropped(decode_rgb(encoded), config, seed)
+    return _resized_window(encoded, config, seed)
+
+
+def _padded_and_cropped(image: tf.Tensor, config: PadAndCrop, seed: tf.Tensor) -> tf.Tensor:
+    draws = tf.random.stateless_uniform([3], seed)
+    side, places = config.image_size, config.padded_size - config.image_size + 1
+    image = central_crop_or_pad(tf.cast(image, tf.float32), config.padded_size, config.padding)
+    # A draw next to 1 times a large float may round up to the bound itself.
+    begin = tf.minimum(tf.cast(draws[:2] * places, tf.int32), places - 1)
+    image = image[begin[0] : begin[0] + side, begin[1] : begin[1] + side]
+    if config.flip:
+        image = image[:, :: tf.where(draws[2] < 0.5, -1, 1)]
+    return tf.ensure_shape(image, [side, side, 3])
+
+
+def _resized_window(encoded: tf.Tensor, config: TrainPreprocessing, seed: tf.Tensor) -> tf.Tensor:
+    """A window of the image, resized; of a JPEG only the window is decoded."""
     draws = tf.random.stateless_uniform([WINDOW_ATTEMPTS * 4 + 1], seed)
 
     def from_jpeg() -> tf.Tensor:
@@ -111,55 +167,8 @@ def _window(shape: tf.Tensor, config: TrainPreprocessing, draws: tf.Tensor) -> t
     )
 
 
-def crop_window(
-    height: tf.Tensor,
-    width: tf.Tensor,
-    draws: tf.Tensor,
-    *,
-    area_range: tuple[float, float],
-    aspect_range: tuple[float, float],
-) -> tf.Tensor:
-    """Random window of an image.
-
-    Each attempt draws an area (uniform), an aspect ratio (its logarithm uniform) and, for the window of that
-    area and ratio rounded to pixels, a position (uniform over those that fit). The first window that is not
-    larger than the image is taken. If none is: the largest centred one whose aspect ratio is in the range.
-
-    Args:
-        height: scalar int32, of the image.
-        width: scalar int32.
-        draws: float32 [attempts, 4] uniform in [0, 1): area, aspect, top, left.
-        area_range: smallest and largest share of the image's area.
-        aspect_range: smallest and largest width / height.
-
-    Returns:
-        int32 [4]: top, left, height, width of the window, inside the image.
-    """
-    rows, columns = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
-    low, high = (math.log(limit) for limit in aspect_range)
-    area = rows * columns * (area_range[0] + draws[:, 0] * (area_range[1] - area_range[0]))
-    aspect = tf.exp(low + draws[:, 1] * (high - low))
-    sizes = tf.maximum(tf.round(tf.sqrt(tf.stack([area / aspect, area * aspect], 1))), 1.0)
-    image = tf.stack([rows, columns])
-    fits = tf.reduce_all(sizes <= image, axis=1)
-    chosen = tf.argmax(fits)
-    largest = tf.stack(
-        [
-            tf.minimum(rows, tf.maximum(tf.round(columns / aspect_range[0]), 1.0)),
-            tf.minimum(columns, tf.maximum(tf.round(rows * aspect_range[1]), 1.0)),
-        ]
-    )
-    found = tf.reduce_any(fits)
-    size = tf.where(found, sizes[chosen], largest)
-    # A draw next to 1 times a large float may round up to the bound itself.
-    position = tf.where(
-        found, tf.minimum(draws[chosen, 2:] * (image - size + 1), image - size), (image - size) / 2
-    )
-    return tf.cast(tf.concat([tf.floor(position), size], 0), tf.int32)
-
-
 def test_image(image: tf.Tensor, config: TestPreprocessing) -> tf.Tensor:
-    """Resizes the shorter side and crops the centre.
+    """Resizes the shorter side, unless told not to, and crops the centre.
 
     Args:
         image: scalar string (JPEG or PNG), or RGB pixels [H, W, 3] of any numeric type.
@@ -170,8 +179,14 @@ def test_image(image: tf.Tensor, config: TestPreprocessing) -> tf.Tensor:
     """
     if image.dtype == tf.string:
         image = decode_rgb(image)
-    image = resize_shorter_side(image, config.shorter_side)
-    return central_crop_or_pad(image, config.image_size)
+    if config.shorter_side is None:
+        image = tf.cast(image, tf.float32)
+    else:
+        image = resize_shorter_side(image, config.shorter_side)
+    image = central_crop_or_pad(image, config.image_size, config.padding)
+    if config.gray:
+        image = tf.repeat(tf.reduce_mean(image, axis=-1, keepdims=True), 3, axis=-1)
+    return image
 
 
 test_image.__test__ = False  # type: ignore[attr-defined]
@@ -198,14 +213,15 @@ def resize_shorter_side(image: tf.Tensor, shorter_side: int) -> tf.Tensor:
     return _resize(image, new_size[0], new_size[1])
 
 
-def central_crop_or_pad(image: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Crops the centre of an image, or pads it with zeros on all sides, to a square.
+def central_crop_or_pad(image: tf.Tensor, image_size: int, padding: float = 0) -> tf.Tensor:
+    """Crops the centre of an image, or pads it on all sides, to a square.
 
     Where the difference is odd, the lower and right sides lose one pixel more (or get one more).
 
     Args:
         image: [H, W, C].
         image_size: side S of the square.
+        padding: value of the pixels that are added.
 
     Returns:
         [S, S, C] of the same type.
@@ -215,8 +231,8 @@ def central_crop_or_pad(image: tf.Tensor, image_size: int) -> tf.Tensor:
     kept = tf.minimum(size, image_size)
     image = image[begin[0] : begin[0] + kept[0], begin[1] : begin[1] + kept[1]]
     missing = image_size - kept
-    padding = tf.stack([missing // 2, missing - missing // 2], axis=1)
-    padded = tf.pad(image, tf.pad(padding, [[0, 1], [0, 0]]))
+    sides = tf.stack([missing // 2, missing - missing // 2], axis=1)
+    padded = tf.pad(image, tf.pad(sides, [[0, 1], [0, 0]]), constant_values=padding)
     return tf.ensure_shape(padded, [image_size, image_size, image.shape[-1]])
 
 

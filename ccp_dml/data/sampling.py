@@ -6,10 +6,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ccp_dml.data.images_by_class import ImagesByClass
 from ccp_dml.data.permutations import IntArray, PermutationWindows, RaggedPermutationWindows
-
-# Words that keep the random streams of one seed apart.
-_CLASS_ORDER, _IMAGES_OF_BATCHES, _IMAGES_OF_DRAWS = 1, 2, 3
+from ccp_dml.data.random_streams import CLASS_ORDER, IMAGES_OF_BATCHES, IMAGES_OF_DRAWS
+from ccp_dml.data.step_blocks import StepBlocks, class_visits, sample_major
 
 
 class Sampler(Protocol):
@@ -21,31 +21,6 @@ class Sampler(Protocol):
 
     def batch(self, step: int) -> IntArray:
         """Returns the indices int64 [batch_size] of the images of batch `step`."""
-
-
-class _ImagesByClass:
-    """Indices of the images of each class, in one array."""
-
-    def __init__(self, labels: np.ndarray[Any, Any]):
-        labels = np.asarray(labels)
-        if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(
-                f"labels must be a non-empty list of integers, found {labels.dtype} {labels.shape}"
-            )
-        if labels.min() < 0:
-            raise ValueError(f"labels must be 0 or more, found {labels.min()}")
-        self.sizes = np.bincount(labels).astype(np.int64)
-        if not self.sizes.all():
-            raise ValueError(f"class {int(np.argmin(self.sizes))} of {len(self.sizes)} has no image")
-        self._indices = np.argsort(labels, kind="stable").astype(np.int64)
-        self._begin = np.cumsum(self.sizes) - self.sizes
-
-    def __len__(self) -> int:
-        return len(self.sizes)
-
-    def indices(self, classes: IntArray, places: IntArray) -> IntArray:
-        """Index of the `places[i, k]`-th image of `classes[i]`."""
-        return self._indices[self._begin[classes][:, None] + places]
 
 
 class MPerClassSampler:
@@ -73,7 +48,7 @@ class MPerClassSampler:
         Raises:
             ValueError: if an argument is out of range.
         """
-        self._images = _ImagesByClass(labels)
+        self._images = ImagesByClass(labels)
         if not 1 <= classes_per_batch <= len(self._images):
             raise ValueError(
                 f"classes_per_batch must be between 1 and the number of training classes, "
@@ -82,10 +57,11 @@ class MPerClassSampler:
         if samples_per_class < 1:
             raise ValueError(f"samples_per_class must be at least 1, found {samples_per_class}")
         self.classes_per_batch, self.samples_per_class, self.seed = classes_per_batch, samples_per_class, seed
-        self._classes = PermutationWindows(len(self._images), classes_per_batch, seed, _CLASS_ORDER)
+        self._classes = PermutationWindows(len(self._images), classes_per_batch, seed, CLASS_ORDER)
         self._places = RaggedPermutationWindows(
-            self._images.sizes, samples_per_class, seed, _IMAGES_OF_BATCHES
+            self._images.sizes, samples_per_class, seed, IMAGES_OF_BATCHES
         )
+        self._batches = StepBlocks(self._compute, classes_per_batch * self._images.mean_size)
 
     @property
     def batch_size(self) -> int:
@@ -102,9 +78,12 @@ class MPerClassSampler:
 
         Sample-major: the first image of every class, then the second of every class, and so on.
         """
-        classes = self._classes(step)
-        visits = (step * self.classes_per_batch + np.arange(self.classes_per_batch)) // len(self._images)
-        return self._images.indices(classes, self._places(classes, visits)).T.reshape(-1)
+        return self._batches(step)
+
+    def _compute(self, steps: IntArray) -> IntArray:
+        classes, visits = class_visits(self._classes, steps)
+        images = self._images.indices(classes, self._places(classes, visits))
+        return sample_major(images, len(steps))
 
 
 class OnePerClassSampler:
@@ -125,8 +104,8 @@ class OnePerClassSampler:
         Raises:
             ValueError: if `labels` or `window` is out of range.
         """
-        self._images = _ImagesByClass(labels)
-        self._places = RaggedPermutationWindows(self._images.sizes, window, seed, _IMAGES_OF_DRAWS)
+        self._images = ImagesByClass(labels)
+        self._places = RaggedPermutationWindows(self._images.sizes, window, seed, IMAGES_OF_DRAWS)
         self._window = window
 
     def draw(self, number: int) -> IntArray:

@@ -83,6 +83,16 @@ def test_ragged_equals_one_stream_at_a_time(
         np.testing.assert_array_equal(items, expected)
 
 
+def test_variants_are_other_streams_of_the_same_sizes() -> None:
+    rows, sizes = np.array([0, 1, 0, 2]), np.array([5, 3, 8])
+    variants = np.array([7, 0, 9, 7])
+    found = RaggedPermutationWindows(sizes, 3, 1)(rows, np.arange(4), variants)
+    for row, variant, index, items in zip(rows.tolist(), variants.tolist(), range(4), found):
+        expected = PermutationWindows(int(sizes[row]), 3, 1, variant, row)
+        words = RaggedPermutationWindows(sizes, 3, 1, variant)(np.array([row]), np.array([index]))[0]
+        assert items.tolist() == expected(index).tolist() == words.tolist()
+
+
 def test_orders_are_uniform() -> None:
     counts = np.zeros((5, 5))
     for number in range(4000):

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from ccp_dml.data.image_collection import ImageCollection
 from ccp_dml.data.pipeline import inference_batches, training_batches
-from ccp_dml.data.preprocessing import TestPreprocessing, TrainPreprocessing, test_image
-from ccp_dml.data.sampling import MPerClassSampler
+from ccp_dml.data.preprocessing import PadAndCrop, TestPreprocessing, TrainPreprocessing, test_image
+from ccp_dml.data.representative_sampling import RepresentativeSampler
+from ccp_dml.data.sampling import MPerClassSampler, Sampler
+from ccp_dml.data.uniform_sampling import ClassUniformSampler, RandomSampler
 
 TRAIN, TEST = TrainPreprocessing(image_size=12), TestPreprocessing(image_size=12, shorter_side=14)
 
@@ -42,6 +46,41 @@ def test_the_stream_can_be_entered_anywhere(collection: ImageCollection) -> None
     for (images, labels), (expected_images, expected_labels) in zip(part, whole[6:]):
         np.testing.assert_array_equal(images, expected_images)
         np.testing.assert_array_equal(labels, expected_labels)
+
+
+@pytest.mark.parametrize(
+    "make_sampler",
+    [
+        lambda labels: RandomSampler(len(labels), 6, 5),
+        lambda labels: ClassUniformSampler(labels, 6, 5),
+        lambda labels: RepresentativeSampler(labels, 3, 2, lifetime=4, seed=5),
+    ],
+    ids=["random", "class_uniform", "representatives"],
+)
+def test_streams_of_other_samplers_can_be_entered_anywhere(
+    collection: ImageCollection, make_sampler: Callable[[np.ndarray], Sampler]
+) -> None:
+    def stream(first_step: int) -> tf.data.Dataset:
+        sampler = make_sampler(collection.labels)
+        return training_batches(collection, sampler, PadAndCrop(12, 15), seed=5, first_step=first_step)
+
+    for (images, labels), (expected_images, expected_labels) in zip(
+        take(stream(6), 3), take(stream(0), 9)[6:]
+    ):
+        np.testing.assert_array_equal(images, expected_images)
+        np.testing.assert_array_equal(labels, expected_labels)
+
+
+def test_the_first_images_of_a_batch_may_be_spared_the_augmentation(collection: ImageCollection) -> None:
+    sampler = RepresentativeSampler(collection.labels, 3, 2, lifetime=4, seed=5)
+    with_plain_ones = take(training_batches(collection, sampler, TRAIN, seed=5, unaugmented=(3, TEST)), 4)
+    augmented = take(training_batches(collection, sampler, TRAIN, seed=5), 4)
+    plain = take(training_batches(collection, sampler, TEST, seed=5), 4)
+    for (images, labels), (expected, _), (as_tested, _) in zip(with_plain_ones, augmented, plain):
+        np.testing.assert_array_equal(images[:3], as_tested[:3])
+        np.testing.assert_array_equal(images[3:], expected[3:])
+        assert (np.abs(images[:3] - expected[:3]).max(axis=(1, 2, 3)) > 1).all()
+        assert (labels[:3, 0] == labels[3:, 0]).all()
 
 
 def test_the_stream_does_not_depend_on_threads(collection: ImageCollection) -> None:

@@ -15,12 +15,12 @@ from ccp_dml.data.preprocessing import (
     TestPreprocessing,
     TrainPreprocessing,
     central_crop_or_pad,
-    crop_window,
     decode_rgb,
     resize_shorter_side,
     test_image,
     train_image,
 )
+from ccp_dml.data.random_window import crop_window
 from tests.data.conftest import encode, smooth_pixels
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)

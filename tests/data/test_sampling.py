@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from collections import Counter
 
 import numpy as np
@@ -126,12 +125,3 @@ def test_bad_arguments(labels: list[int], classes: int, samples: int, message: s
 def test_one_per_class_refuses_an_empty_window() -> None:
     with pytest.raises(ValueError, match="window"):
         OnePerClassSampler(np.array([0, 1]), window=0)
-
-
-def test_an_epoch_of_a_large_set_is_quick() -> None:
-    sizes = 2 + np.random.default_rng(0).multinomial(59_551 - 2 * 11_318, np.full(11_318, 1 / 11_318))
-    sampler = MPerClassSampler(np.repeat(np.arange(11_318), sizes), 28, 4)
-    begin = time.process_time()
-    for step in range(59_551 // 112):
-        sampler.batch(step)
-    assert time.process_time() - begin < 3

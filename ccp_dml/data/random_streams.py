@@ -1,0 +1,11 @@
+"""Words that keep the random streams of one seed apart."""
+
+CLASS_ORDER = 1
+IMAGES_OF_BATCHES = 2
+IMAGES_OF_DRAWS = 3
+AUGMENTATION = 4
+REPRESENTATIVES = 5
+ORDER_OF_IMAGES = 6
+CLOSED_SET = 7
+NOISY_IMAGES = 8
+NOISY_LABELS = 9
