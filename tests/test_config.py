@@ -112,6 +112,7 @@ def test_text_of_no_valid_value_is_refused(kind, text):
         {"pool_size": 3, "ccp_random_init": True, "pair_normalization": "unit", "proxy_anchor": False},
         {"data_dir": "/images of #1/ünd, more=", "recall_at": (), "map_at": (1, 10, 100)},
         {"mixed_precision": "mixed_float16", "learning_rate": 1e-17, "ccp_max_iterations": 3},
+        {"closed_set": "in_order", "sampler": "random", "batch_size": 7, "preprocessing": "cifar"},
     ],
 )
 def test_flagfile_round_trip(tmp_path, values):
@@ -155,6 +156,55 @@ def test_an_unknown_name_is_refused():
         ({"fold": 1, "validation_fraction": 0.2}, "--validation_fraction=0.2 contradicts --fold=1"),
         ({"fold": 5, "num_folds": 4}, "--fold=5: expected at most --num_folds=4"),
         ({"num_folds": 4}, "--num_folds=4 needs --fold"),
+        ({"closed_set": "on"}, "--closed_set=on: expected one of off, shuffled, in_order"),
+        ({"closed_set": "shuffled", "fold": 1}, "--fold=1 contradicts --closed_set=shuffled"),
+        ({"closed_set": "in_order", "validation_fraction": 0.2}, "--validation_fraction=0.2 contradicts"),
+        (
+            {"closed_set": "shuffled", "train_fraction": 0.7},
+            "--train_fraction=0.7: it does nothing with --closed_set=shuffled; expected --closed_set=off",
+        ),
+        ({"label_noise": 1.0}, "--label_noise=1: expected a number, at least 0 and below 1"),
+        ({"data_seed": 1}, "--data_seed=1: it does nothing without --closed_set or --label_noise"),
+        ({"data_seed": 1, "closed_set": "in_order"}, "--data_seed=1: it does nothing without"),
+        ({"sampler": "all"}, "--sampler=all: expected one of m_per_class, random, class_uniform"),
+        (
+            {"sampler": "random", "samples_per_class": 2},
+            "--samples_per_class=2: it does nothing with --sampler=random; expected --sampler=m_per_class",
+        ),
+        (
+            {"sampler": "class_uniform", "classes_per_batch": 9},
+            "--classes_per_batch=9: it does nothing with --sampler=class_uniform",
+        ),
+        (
+            {"batch_size": 64},
+            "--batch_size=64: it does nothing with --sampler=m_per_class; "
+            "expected --sampler=random or class_uniform",
+        ),
+        (
+            {"sampler": "random", "representative_lifetime": 3},
+            "--representative_lifetime=3: it does nothing with --sampler=random",
+        ),
+        (
+            {"representative_lifetime": 3, "samples_per_class": 1},
+            "--samples_per_class=1: expected at least 2 with --representative_lifetime=3",
+        ),
+        (
+            {"augment_representatives": True},
+            "--augment_representatives: it does nothing with --representative_lifetime=0; expected at least",
+        ),
+        (
+            {"preprocessing": "cifar", "crop_area_min": 0.5},
+            "--crop_area_min=0.5: it does nothing with --preprocessing=cifar; expected --preprocessing=dml",
+        ),
+        (
+            {"preprocessing": "mnist", "horizontal_flip": False},
+            "--horizontal_flip=false: it does nothing with --preprocessing=mnist; "
+            "expected --preprocessing=dml or cifar",
+        ),
+        (
+            {"preprocessing": "mnist", "test_shorter_side": 300},
+            "--test_shorter_side=300: it does nothing with --preprocessing=mnist",
+        ),
         ({"validation_fraction": 0.0}, "--validation_fraction=0"),
         ({"monitor": "accuracy"}, "--monitor=accuracy: expected one of map_at_r"),
         ({"monitor": "recall_at_3"}, "--monitor=recall_at_3: expected 3 to be listed in --recall_at"),
@@ -228,6 +278,10 @@ def test_validation_names_the_flag(values, named):
         {"mixed_precision": "mixed_float16"},
         {"loss": "ccp/xbm/contrastive", "mine_pairs": True, "memory_size": 9, "ccp_patience": 2},
         {"loss": "mdr/ps/virtual_softmax/proxy_nca"},
+        {"closed_set": "shuffled", "data_seed": 3, "label_noise": 0.4},
+        {"sampler": "random", "batch_size": 1000, "preprocessing": "mnist"},
+        {"sampler": "class_uniform", "preprocessing": "cifar", "horizontal_flip": False},
+        {"representative_lifetime": 5, "augment_representatives": True},
     ],
 )
 def test_valid_combinations_stay_valid_once_resolved(values):
@@ -243,6 +297,10 @@ def test_valid_combinations_stay_valid_once_resolved(values):
         ({"fold": 1}, {"validation_fraction": None, "num_folds": 4}),
         ({"monitor_split": "test"}, {"validation_fraction": 0.0}),
         ({"image_size": 227}, {"test_shorter_side": 256}),
+        ({"preprocessing": "cifar"}, {"test_shorter_side": None}),
+        ({"closed_set": "shuffled"}, {"validation_fraction": None}),
+        ({}, {"batch_size": None}),
+        ({"sampler": "random"}, {"batch_size": 32}),
         ({"backbone": "cifar_resnet"}, {"image_size": 32, "backbone_weights": "random"}),
         ({"monitor": "precision_at_1"}, {"ccp_monitor": "precision_at_1", "ccp_stop_at_min": False}),
         ({"ccp_step_at_batch": True}, {"ccp_monitor": "loss", "ccp_stop_at_min": True}),

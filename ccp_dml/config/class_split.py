@@ -27,7 +27,7 @@ def split_classes(config: DataConfig, num_classes: int) -> tuple[IntArray, IntAr
             f"{_written(config)}: holds out one of the {num_classes} training classes, and within one class "
             "every neighbour is right; expected at least two"
         )
-    if len(train) < config.classes_per_batch:
+    if config.sampler == "m_per_class" and len(train) < config.classes_per_batch:
         raise UserError(
             f"--classes_per_batch={config.classes_per_batch}: expected at most {len(train)}, the number of "
             f"classes to train on ({num_classes} less {len(validation)} held out for validation)"

@@ -24,6 +24,7 @@ from ccp_dml.models.backbones import registry as backbones
 
 _DEFAULT_NUM_FOLDS = 4
 _DEFAULT_VALIDATION_FRACTION = 0.25
+_DEFAULT_BATCH_SIZE = 32
 # Images are shown to the published models at 227 of 256 pixels.
 _SHORTER_SIDE_RATIO = 256 / 227
 
@@ -115,7 +116,8 @@ class ExperimentConfig:
             data_dir=_absolute(data.data_dir),
             prepared_dir=_absolute(data.prepared_dir),
             image_size=image_size,
-            test_shorter_side=data.test_shorter_side or round(image_size * _SHORTER_SIDE_RATIO),
+            test_shorter_side=self._test_shorter_side(image_size),
+            batch_size=data.batch_size or (None if data.sampler == "m_per_class" else _DEFAULT_BATCH_SIZE),
             validation_fraction=self._validation_fraction(),
             num_folds=data.num_folds or (_DEFAULT_NUM_FOLDS if data.fold else None),
             normalization=self.loss.normalization or losses.normalizations(self.loss.loss)[0],
@@ -140,9 +142,15 @@ class ExperimentConfig:
             return {}
         return {"warm_up_learning_rate": training.warm_up_learning_rate or training.learning_rate}
 
+    def _test_shorter_side(self, image_size: int) -> int | None:
+        if self.data.preprocessing != "dml":
+            return None
+        return self.data.test_shorter_side or round(image_size * _SHORTER_SIDE_RATIO)
+
     def _validation_fraction(self) -> float | None:
-        if self.data.validation_fraction is not None or self.data.fold is not None:
-            return self.data.validation_fraction
+        data = self.data
+        if data.validation_fraction is not None or data.fold is not None or data.closed_set != "off":
+            return data.validation_fraction
         return 0.0 if self.training.monitor_split == "test" else _DEFAULT_VALIDATION_FRACTION
 
 

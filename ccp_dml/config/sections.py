@@ -44,8 +44,38 @@ class DataConfig:
         Integer(1),
         "Part of --num_folds to validate on, from 1; part 1 holds the last classes.",
     )
+    closed_set: str = flag(
+        "off",
+        SwitchedChoice(("off", "shuffled", "in_order"), on="shuffled", off="off"),
+        "Train, validate and test on 65, 15 and 20 % of the images of each class; alone it means shuffled.",
+    )
+    label_noise: float = flag(
+        0.0, Number(low=0, below=1), "Share of the training images that get the label of another class."
+    )
+    data_seed: int = flag(
+        0, Integer(0), "Seed of --closed_set and --label_noise, the same for runs of any --seed."
+    )
+    sampler: str = flag(
+        "m_per_class",
+        Choice(("m_per_class", "random", "class_uniform")),
+        "Batches of a few images of each class, of any images, or of random classes.",
+    )
+    batch_size: int | None = flag(
+        None, Integer(1), "Images in a batch of another sampler than m_per_class (default: 32)."
+    )
     classes_per_batch: int = flag(8, Integer(1), "Distinct classes in a batch.")
     samples_per_class: int = flag(4, Integer(1), "Images of each class in a batch.")
+    representative_lifetime: int = flag(
+        0, Integer(0), "Batches for which the first image of each class stays the same; 0: it always changes."
+    )
+    augment_representatives: bool = flag(
+        False, Switch(), "Augment these first images too, instead of preparing them like test images."
+    )
+    preprocessing: str = flag(
+        "dml",
+        Choice(("dml", "cifar", "mnist")),
+        "Random resized crops; shifts of small images that are not resized; or neither, in gray.",
+    )
     image_size: int | None = flag(
         None, Integer(8, 4096), "Side of the images that the model sees, in pixels (default: the backbone's)."
     )

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from ccp_dml.config.class_split import split_classes
 from ccp_dml.config.fields import Flag, flags_of
-from ccp_dml.config.sections import OPTIMIZERS_WITH_MOMENTS, OPTIMIZERS_WITH_MOMENTUM, TrainingConfig
+from ccp_dml.config.sections import (
+    OPTIMIZERS_WITH_MOMENTS,
+    OPTIMIZERS_WITH_MOMENTUM,
+    DataConfig,
+    TrainingConfig,
+)
 from ccp_dml.data import catalog
 from ccp_dml.errors import ConfigError, as_user_errors
 from ccp_dml.losses import registry as losses
@@ -22,6 +27,17 @@ _METRIC_AT_K = re.compile(r"(recall|precision|map)_at_([1-9][0-9]*)")
 
 # A flag on the left does nothing unless the flag on the right has one of these values.
 _ONLY_WITH: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "train_fraction": ("closed_set", ("off",)),
+    "batch_size": ("sampler", ("random", "class_uniform")),
+    "classes_per_batch": ("sampler", ("m_per_class",)),
+    "samples_per_class": ("sampler", ("m_per_class",)),
+    "representative_lifetime": ("sampler", ("m_per_class",)),
+    "test_shorter_side": ("preprocessing", ("dml",)),
+    "crop_area_min": ("preprocessing", ("dml",)),
+    "crop_area_max": ("preprocessing", ("dml",)),
+    "crop_aspect_min": ("preprocessing", ("dml",)),
+    "crop_aspect_max": ("preprocessing", ("dml",)),
+    "horizontal_flip": ("preprocessing", ("dml", "cifar")),
     "momentum": ("optimizer", OPTIMIZERS_WITH_MOMENTUM),
     "beta_1": ("optimizer", OPTIMIZERS_WITH_MOMENTS),
     "beta_2": ("optimizer", OPTIMIZERS_WITH_MOMENTS),
@@ -107,12 +123,17 @@ def check_data(config: ExperimentConfig) -> int:
 
 
 def check_classes(config: ExperimentConfig, num_classes: int) -> None:
-    """The training classes are enough for validation and for a batch; all else is checked before."""
-    split_classes(config.resolve().data, num_classes)
+    """The training classes are enough for validation and for a batch; all else is checked before.
+
+    How many classes a closed set has is known once the data is open.
+    """
+    if config.data.closed_set == "off":
+        split_classes(config.resolve().data, num_classes)
 
 
 def _contradictions(config: ExperimentConfig) -> Iterator[str]:
     data, projection, training = config.data, config.projection, config.training
+    yield from _contradictions_of_data(data)
     if data.fold is None and data.num_folds is not None:
         yield f"--num_folds={data.num_folds} needs --fold: expected 1 to {data.num_folds}"
     if data.fold is not None:
@@ -125,12 +146,6 @@ def _contradictions(config: ExperimentConfig) -> Iterator[str]:
             yield f"--fold={data.fold}: expected at most --num_folds={data.num_folds}"
     if data.validation_fraction == 0 and training.monitor_split == "validation" and training.max_epochs > 0:
         yield "--validation_fraction=0 leaves no classes for --monitor_split=validation: expected more than 0"
-    for low, high in (("crop_area_min", "crop_area_max"), ("crop_aspect_min", "crop_aspect_max")):
-        if getattr(data, low) > getattr(data, high):
-            yield f"--{low}={getattr(data, low)}: expected at most --{high}={getattr(data, high)}"
-    if data.image_size and data.test_shorter_side and data.test_shorter_side < data.image_size:
-        shorter_side = f"--test_shorter_side={data.test_shorter_side}"
-        yield f"{shorter_side}: expected at least --image_size={data.image_size}"
     least, most = projection.ccp_min_iterations, projection.ccp_max_iterations
     if most is not None and most < least:
         yield f"--ccp_max_iterations={most}: expected at least --ccp_min_iterations={least}"
@@ -153,6 +168,32 @@ def _contradictions(config: ExperimentConfig) -> Iterator[str]:
         )
     if config.uses_projections and config.loss.proxies_per_class == 0:
         yield f"--proxies_per_class=0 contradicts --loss={config.loss.loss}: ccp expects at least 1"
+
+
+def _contradictions_of_data(data: DataConfig) -> Iterator[str]:
+    for low, high in (("crop_area_min", "crop_area_max"), ("crop_aspect_min", "crop_aspect_max")):
+        if getattr(data, low) > getattr(data, high):
+            yield f"--{low}={getattr(data, low)}: expected at most --{high}={getattr(data, high)}"
+    if data.image_size and data.test_shorter_side and data.test_shorter_side < data.image_size:
+        shorter_side = f"--test_shorter_side={data.test_shorter_side}"
+        yield f"{shorter_side}: expected at least --image_size={data.image_size}"
+    if data.closed_set != "off":
+        for name in ("validation_fraction", "fold", "num_folds"):
+            if getattr(data, name) is not None:
+                yield (
+                    f"--{name}={getattr(data, name)} contradicts --closed_set={data.closed_set}, "
+                    "which validates on images of every class: expected one of the two"
+                )
+    if data.data_seed != DataConfig.data_seed and data.closed_set != "shuffled" and not data.label_noise:
+        yield f"--data_seed={data.data_seed}: it does nothing without --closed_set or --label_noise"
+    lifetime = f"--representative_lifetime={data.representative_lifetime}"
+    if data.representative_lifetime and data.samples_per_class < 2:
+        yield (
+            f"--samples_per_class={data.samples_per_class}: expected at least 2 with {lifetime}, "
+            "the representative and another"
+        )
+    if data.augment_representatives and not data.representative_lifetime:
+        yield f"--augment_representatives: it does nothing with {lifetime}; expected at least 1"
 
 
 def _check_metric(name: str, metric: str | None, config: ExperimentConfig) -> None:

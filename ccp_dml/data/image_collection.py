@@ -41,7 +41,7 @@ class ImageCollection:
 
     Attributes:
         labels: int64 [N], index into `class_names`. Every class of a training collection has an image;
-            queries and their gallery share one numbering, in which one of them may miss a class.
+            collections that share one numbering, as queries and their gallery do, may miss a class.
         class_names: names of the C classes.
         image_ids: int64 [N], unique over the whole data set.
         source: where the encoded images are.

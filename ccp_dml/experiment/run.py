@@ -63,6 +63,7 @@ def _train(experiment: Experiment, directory: RunDirectory, started: float) -> d
         None if validation is None else validation.result.means(),
         config.to_dict(),
         environment.versions(),
+        data=experiment.task.summary(),
         frozen_features=baseline.result.means(),
         epochs=trainer.epoch,
         steps=int(trainer.step),

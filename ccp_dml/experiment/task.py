@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ccp_dml.config.class_split import split_classes
 from ccp_dml.config.sections import DataConfig
 from ccp_dml.data import catalog
-from ccp_dml.data.image_collection import ImageCollection
+from ccp_dml.data.closed_set import closed_set
+from ccp_dml.data.image_collection import ImageCollection, ImageDataset
+from ccp_dml.data.label_noise import add_label_noise
 from ccp_dml.data.pipeline import inference_batches
 from ccp_dml.data.preprocessing import TestPreprocessing
+from ccp_dml.errors import UserError
 from ccp_dml.evaluation.embedding import LabeledImages
 
 
@@ -24,30 +28,45 @@ class Task:
         validation: images of training classes that are held out; None if none are.
         test: images of unseen classes; the queries if there is a gallery.
         gallery: images that the queries are to find; None: the test images are searched for one another.
+        wrong_labels: number of training images, held-out classes included, whose label was replaced.
     """
 
     train: ImageCollection
     validation: ImageCollection | None
     test: ImageCollection
     gallery: ImageCollection | None
+    wrong_labels: int = 0
 
     def __str__(self) -> str:
+        sizes = [
+            f"{name} {images:,} images of {classes:,} classes"
+            for name, (images, classes) in self._sizes().items()
+        ]
+        noise = [f"{self.wrong_labels:,} training labels are wrong on purpose"] if self.wrong_labels else []
+        return "; ".join(sizes + noise)
+
+    def summary(self) -> dict[str, Any]:
+        """What `__str__` says, for `results.json`."""
+        sizes = {
+            name: {"images": images, "classes": classes} for name, (images, classes) in self._sizes().items()
+        }
+        return {**sizes, "wrong_labels": self.wrong_labels}
+
+    def _sizes(self) -> dict[str, tuple[int, int]]:
+        """Numbers of images and of classes."""
         parts = {
             "train": self.train,
             "validation": self.validation,
             "test": self.test,
             "gallery": self.gallery,
         }
-        sizes = [
-            f"{name} {len(part):,} images of {len(np.unique(part.labels)):,} classes"
-            for name, part in parts.items()
-            if part is not None
-        ]
-        return "; ".join(sizes)
+        return {
+            name: (len(part), len(np.unique(part.labels))) for name, part in parts.items() if part is not None
+        }
 
 
 def load_task(config: DataConfig) -> Task:
-    """Opens the data set (preparing it once) and holds the validation classes out.
+    """Opens the data set (preparing it once) and splits it as the flags say.
 
     Raises:
         UserError: if the data is missing or unusable, or too small for the flags.
@@ -58,10 +77,36 @@ def load_task(config: DataConfig) -> Task:
         prepared_dir=config.prepared_dir,
         train_fraction=config.train_fraction,
     )
-    train_classes, validation_classes = split_classes(config, dataset.train.num_classes)
-    train = dataset.train.by_classes(train_classes)
-    validation = dataset.train.by_classes(validation_classes) if len(validation_classes) else None
-    return Task(train, validation, dataset.test, dataset.gallery)
+    if config.closed_set != "off":
+        return _closed_set_task(config, dataset)
+    images = _noisy(config, dataset.train)
+    train_classes, validation_classes = split_classes(config, images.num_classes)
+    train = images.by_classes(train_classes)
+    validation = images.by_classes(validation_classes) if len(validation_classes) else None
+    wrong_labels = int((images.labels != dataset.train.labels).sum())
+    return Task(train, validation, dataset.test, dataset.gallery, wrong_labels)
+
+
+def _closed_set_task(config: DataConfig, dataset: ImageDataset) -> Task:
+    seed = config.data_seed if config.closed_set == "shuffled" else None
+    try:
+        train, validation, test = closed_set(dataset, seed)
+    except ValueError as error:
+        raise UserError(f"--closed_set={config.closed_set}: {error}") from error
+    if config.sampler == "m_per_class" and train.num_classes < config.classes_per_batch:
+        raise UserError(
+            f"--classes_per_batch={config.classes_per_batch}: expected at most {train.num_classes}, "
+            "the number of classes"
+        )
+    noisy = _noisy(config, train)
+    return Task(noisy, validation, test, None, int((noisy.labels != train.labels).sum()))
+
+
+def _noisy(config: DataConfig, images: ImageCollection) -> ImageCollection:
+    try:
+        return add_label_noise(images, config.label_noise, config.data_seed) if config.label_noise else images
+    except ValueError as error:
+        raise UserError(f"--label_noise={config.label_noise:g}: {error}") from error
 
 
 def labeled_images(
