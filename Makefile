@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python; do \
 	$$python $(VERSION_CHECK) 2>/dev/null && echo $$python && break; done)
 VERSION_CHECK := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'
 
-BENCHMARKS := retrieval losses
+BENCHMARKS := retrieval losses sampling
 
 RUN_TIME := $(VENV)/.installed
 DEVELOPMENT := $(VENV)/.installed-dev
@@ -35,7 +35,7 @@ lint: $(DEVELOPMENT)  ## Check style, types and who imports whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(COMPARISON)  ## Run every benchmark: ratios against a baseline in the same run (BENCHMARKS="losses" ARGS=--quick)
+bench: $(COMPARISON)  ## Run every benchmark (one: BENCHMARKS="losses" ARGS=--quick)
 	@for name in $(BENCHMARKS); do \
 		echo "== benchmarks/$$name.py"; $(BIN)/python -m "benchmarks.$$name" $(ARGS) || exit 1; done
 

@@ -1,0 +1,150 @@
+"""Time and memory of choosing the images of an epoch, no image being read.
+
+    python -m benchmarks.sampling             # both sizes and all samplers: 2 minutes on 2 cores
+    python -m benchmarks.sampling --size=sop  # as many as Stanford Online Products trains on
+
+An epoch is as many batches as it takes to choose as many images as there are. Each row is a process of its
+own, which imports no TensorFlow: it simulates labels (class sizes at random, at least two images, in random
+order), makes the sampler, and asks for every batch. Seconds are those of making the sampler and of all
+batches, elapsed and of the processor; the latter, which a busy machine disturbs less, are held against the
+limits. Memory is the peak of the whole process, which includes Python, NumPy and the labels; how much the
+process held before it made the sampler is printed beside it. The results are written to sampling.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ccp_dml import environment
+from ccp_dml.data.representative_sampling import RepresentativeSampler
+from ccp_dml.data.sampling import MPerClassSampler, OnePerClassSampler, Sampler
+from ccp_dml.data.uniform_sampling import ClassUniformSampler, RandomSampler
+
+FILE = pathlib.Path(__file__).with_suffix(".json")
+CLASSES_PER_BATCH, SAMPLES_PER_CLASS, LIFETIME, DRAWS = 8, 4, 10, 7
+BATCH_SIZE = CLASSES_PER_BATCH * SAMPLES_PER_CLASS
+MEGABYTE = 1e6
+
+
+class Size(NamedTuple):
+    classes: int
+    images: int
+    most_seconds: float
+    most_megabytes: float
+
+
+SIZES = {
+    "sop": Size(11_318, 59_551, 1.0, 100.0),
+    "large": Size(1_000_000, 10_000_000, 60.0, 2000.0),
+}
+SAMPLERS: dict[str, Callable[[np.ndarray], Sampler]] = {
+    "m_per_class": lambda labels: MPerClassSampler(labels, CLASSES_PER_BATCH, SAMPLES_PER_CLASS),
+    "m_per_class, representatives": lambda labels: RepresentativeSampler(
+        labels, CLASSES_PER_BATCH, SAMPLES_PER_CLASS, LIFETIME
+    ),
+    "class_uniform": lambda labels: ClassUniformSampler(labels, BATCH_SIZE),
+    "random": lambda labels: RandomSampler(len(labels), BATCH_SIZE),
+}
+# Not an epoch, but what a new choice of proxies asks for.
+POOL = f"proxy pool, {DRAWS} per class"
+
+
+def main() -> None:
+    options = parse_options()
+    if options.measure:
+        print(json.dumps(measure(options.measure, SIZES[options.size])))
+        return
+    rows = []
+    for name in [options.size] if options.size else SIZES:
+        size = SIZES[name]
+        print(
+            f"{size.classes:,} classes, {size.images:,} images, batches of {BATCH_SIZE}; "
+            f"an epoch is to cost less than {size.most_seconds:g} s of the processor and "
+            f"{size.most_megabytes:g} MB"
+        )
+        print(f"{'':30}    batches  seconds  processor s  peak MB  MB before")
+        for sampler in (*SAMPLERS, POOL):
+            rows.append({"size": name, "sampler": sampler, **in_a_process(name, sampler)})
+            print(line(rows[-1], size), flush=True)
+    machine = {"cores": os.cpu_count(), **environment.versions(), **environment.revision()}
+    FILE.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--size", choices=SIZES, help="one size (default: all)")
+    parser.add_argument("--measure", choices=(*SAMPLERS, POOL), help="measure one row in this process")
+    return parser.parse_args()
+
+
+def in_a_process(size: str, sampler: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.sampling", f"--size={size}", f"--measure={sampler}"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return dict(json.loads(done.stdout))
+
+
+def measure(name: str, size: Size) -> dict[str, Any]:
+    labels = simulated_labels(size.classes, size.images)
+    before, batches = megabytes("VmRSS"), 1
+    start, processor_start = time.perf_counter(), time.process_time()
+    if name == POOL:
+        OnePerClassSampler(labels, window=DRAWS).draws(0, DRAWS)
+    else:
+        sampler, batches = SAMPLERS[name](labels), -(-size.images // BATCH_SIZE)
+        for step in range(batches):
+            sampler.batch(step)
+    return {
+        "batches": batches,
+        "seconds": round(time.perf_counter() - start, 3),
+        "processor_seconds": round(time.process_time() - processor_start, 3),
+        "peak_megabytes": round(megabytes("VmHWM"), 1),
+        "megabytes_before": round(before, 1),
+    }
+
+
+def simulated_labels(classes: int, images: int) -> np.ndarray:
+    generator = np.random.default_rng(0)
+    sizes = 2 + generator.multinomial(images - 2 * classes, np.full(classes, 1 / classes))
+    labels = np.repeat(np.arange(classes), sizes)
+    generator.shuffle(labels)
+    return labels
+
+
+def megabytes(entry: str) -> float:
+    """An entry of Linux's account of this process: VmRSS is what it holds, VmHWM the most it ever held."""
+    for text in pathlib.Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if text.startswith(f"{entry}:"):
+            return int(text.split()[1]) * 1024 / MEGABYTE
+    raise OSError(f"/proc/self/status has no {entry}; this benchmark needs Linux")
+
+
+def line(row: dict[str, Any], size: Size) -> str:
+    over = [
+        name
+        for name, found, most in (
+            ("seconds", row["processor_seconds"], size.most_seconds),
+            ("MB", row["peak_megabytes"], size.most_megabytes),
+        )
+        if found >= most
+    ]
+    verdict = f"  too many {' and '.join(over)}" if over and row["sampler"] != POOL else ""
+    return (
+        f"{row['sampler']:30} {row['batches']:>10,} {row['seconds']:8.2f} {row['processor_seconds']:12.2f} "
+        f"{row['peak_megabytes']:8.0f} {row['megabytes_before']:10.0f}{verdict}"
+    )
+
+
+if __name__ == "__main__":
+    main()
