@@ -1,6 +1,6 @@
 """Time and memory of choosing the images of an epoch, no image being read.
 
-    python -m benchmarks.sampling             # both sizes and all samplers: 2 minutes on 2 cores
+    python -m benchmarks.sampling             # both sizes and all samplers: 1 minute of the processor
     python -m benchmarks.sampling --size=sop  # as many as Stanford Online Products trains on
 
 An epoch is as many batches as it takes to choose as many images as there are. Each row is a process of its
@@ -76,7 +76,10 @@ def main() -> None:
         for sampler in (*SAMPLERS, POOL):
             rows.append({"size": name, "sampler": sampler, **in_a_process(name, sampler)})
             print(line(rows[-1], size), flush=True)
-    machine = {"cores": os.cpu_count(), **environment.versions(), **environment.revision()}
+    load = [round(number, 1) for number in os.getloadavg()]
+    print(f"{os.cpu_count()} cores; load average over 1, 5 and 15 minutes: {load}")
+    machine = {"cores": os.cpu_count(), "load_average": load}
+    machine |= {**environment.versions(), **environment.revision()}
     FILE.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 

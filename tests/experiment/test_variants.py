@@ -129,6 +129,19 @@ def test_held_out_classes_have_noisy_labels_and_test_classes_have_not(tmp_path):
     assert other.train.image_ids.tolist() != noisy.train.image_ids.tolist()
 
 
+def test_in_a_closed_set_the_training_part_alone_is_noisy(tmp_path):
+    write_emoji(tmp_path / "data", num_classes=4, emoji_per_class=2)
+    clean, noisy = (
+        task_of(tmp_path, "--closed_set=in_order", f"--label_noise={share}") for share in (0, 0.5)
+    )
+    assert noisy.wrong_labels == (noisy.train.labels != clean.train.labels).sum() == 12
+    for part in ("validation", "test"):
+        np.testing.assert_array_equal(getattr(noisy, part).labels, getattr(clean, part).labels)
+    # In order: of the ten images of a class, sorted by file, the first six train and the last two test.
+    assert clean.train.image_ids[:7].tolist() == [0, 1, 2, 3, 4, 5, 10]
+    assert clean.test.image_ids[:3].tolist() == [8, 9, 18]
+
+
 @pytest.mark.parametrize(
     "flags, expected",
     [

@@ -46,9 +46,11 @@ def exported(tmp_path_factory):
     return model, directory, tf.saved_model.load(directory).signatures
 
 
-def evaluate(model: tf.keras.Model, images: list[np.ndarray | bytes]) -> np.ndarray:
+def evaluate(
+    model: tf.keras.Model, images: list[np.ndarray | bytes], preprocessing: TestPreprocessing = PREPROCESSING
+) -> np.ndarray:
     """The evaluation path: prepared one by one, embedded in one batch, normalised."""
-    prepared = tf.stack([test_image(tf.constant(image), PREPROCESSING) for image in images])
+    prepared = tf.stack([test_image(tf.constant(image), preprocessing) for image in images])
     return normalize(model(prepared, training=False), "lipschitz").numpy()
 
 
@@ -85,6 +87,23 @@ def test_encoded_signature_takes_files_of_different_sizes_and_kinds(exported):
     ]
     actual = signatures["serve_encoded"](image_bytes=tf.constant(files))["embeddings"]
     np.testing.assert_allclose(actual, evaluate(model, files), atol=1e-5)
+
+
+def test_images_that_are_padded_in_gray_and_not_resized_are_served_so(tmp_path):
+    model, preprocessing = make_model(), TestPreprocessing(20, None, padding=127.5, gray=True)
+    directory = str(tmp_path / "saved_model")
+    export_saved_model(model, directory, preprocessing=preprocessing, normalization="unit")
+    signatures = tf.saved_model.load(directory).signatures
+    images = pixels(2, 15, 26, 3)
+    expected = evaluate(model, list(images), preprocessing)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    files = tf.constant([encode(image, "PNG") for image in images])
+    for found in (
+        signatures["serving_default"](images=tf.constant(images, tf.float32)),
+        signatures["serve_uint8"](images=tf.constant(images)),
+        signatures["serve_encoded"](image_bytes=files),
+    ):
+        np.testing.assert_allclose(found["embeddings"], expected, atol=1e-5)
 
 
 def test_transparent_files_are_served(exported):
