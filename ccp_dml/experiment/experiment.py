@@ -14,6 +14,7 @@ from ccp_dml.data.image_collection import ImageCollection
 from ccp_dml.errors import UserError
 from ccp_dml.evaluation.embedding import Embedder, Evaluation, evaluate_images
 from ccp_dml.experiment import parts
+from ccp_dml.experiment.batches import make_batches
 from ccp_dml.experiment.native_output import use_up_xla_notice
 from ccp_dml.experiment.task import Task, labeled_images, load_task
 from ccp_dml.models.embedding_model import feature_model
@@ -116,7 +117,7 @@ class Experiment:
             self.model,
             self.loss,
             parts.make_optimizer_groups(training, self.model, self.loss),
-            parts.make_batches(config, self.task.train),
+            make_batches(config, self.task.train),
             steps_per_epoch=training.steps_per_epoch,
             transforms=parts.make_transforms(training, self.model, projections),
             validate=self.validation_scores if has_scores else None,

@@ -18,11 +18,9 @@ from ccp_dml.config.sections import (
 )
 from ccp_dml.data.image_collection import ImageCollection
 from ccp_dml.data.permutations import IntArray
-from ccp_dml.data.pipeline import inference_batches, training_batches
-from ccp_dml.data.preprocessing import Augmentation, PadAndCrop, TestPreprocessing, TrainPreprocessing
-from ccp_dml.data.representative_sampling import RepresentativeSampler
-from ccp_dml.data.sampling import MPerClassSampler, OnePerClassSampler, Sampler
-from ccp_dml.data.uniform_sampling import ClassUniformSampler, RandomSampler
+from ccp_dml.data.pipeline import inference_batches
+from ccp_dml.data.preprocessing import TestPreprocessing
+from ccp_dml.data.sampling import OnePerClassSampler
 from ccp_dml.evaluation.embedding import Embedder
 from ccp_dml.evaluation.inputs import Floats
 from ccp_dml.losses import registry as losses
@@ -41,9 +39,7 @@ from ccp_dml.training.weight_averages import AverageRegularization
 
 Inference = Callable[..., tf.Tensor]
 
-# CIFAR images of 32 pixels are shifted by up to 4 in each direction: cut out of 40.
-_PADDED_SIZE_RATIO = 40 / 32
-_MID_GRAY = 127.5
+MID_GRAY = 127.5
 
 
 def test_preprocessing(config: DataConfig) -> TestPreprocessing:
@@ -52,24 +48,8 @@ def test_preprocessing(config: DataConfig) -> TestPreprocessing:
     return TestPreprocessing(
         config.image_size,
         config.test_shorter_side,
-        padding=_MID_GRAY if config.preprocessing == "cifar" else 0.0,
+        padding=MID_GRAY if config.preprocessing == "cifar" else 0.0,
         gray=config.preprocessing == "mnist",
-    )
-
-
-def train_preprocessing(config: DataConfig) -> Augmentation | TestPreprocessing:
-    """Augmentation of training images; as they are tested if there is none."""
-    assert config.image_size is not None
-    if config.preprocessing == "mnist":
-        return test_preprocessing(config)
-    if config.preprocessing == "cifar":
-        padded_size = round(config.image_size * _PADDED_SIZE_RATIO)
-        return PadAndCrop(config.image_size, padded_size, _MID_GRAY, config.horizontal_flip)
-    return TrainPreprocessing(
-        config.image_size,
-        area_range=(config.crop_area_min, config.crop_area_max),
-        aspect_range=(config.crop_aspect_min, config.crop_aspect_max),
-        flip=config.horizontal_flip,
     )
 
 
@@ -102,31 +82,6 @@ def make_loss(config: ExperimentConfig, num_classes: int) -> MetricLoss:
         seed=config.run.seed,
         options={name: value for name, value in options.items() if value is not None},
     )
-
-
-def make_batches(config: ExperimentConfig, images: ImageCollection) -> Callable[[int], tf.data.Dataset]:
-    """The stream of training batches from a step on."""
-    data, seed = config.data, config.run.seed
-    sampler, preprocessing = make_sampler(data, images, seed), train_preprocessing(data)
-    unaugmented = None
-    if data.representative_lifetime and not data.augment_representatives:
-        unaugmented = (data.classes_per_batch, test_preprocessing(data))
-    return lambda first_step: training_batches(
-        images, sampler, preprocessing, seed=seed, first_step=first_step, unaugmented=unaugmented
-    )
-
-
-def make_sampler(data: DataConfig, images: ImageCollection, seed: int) -> Sampler:
-    """The choice of the images of each batch."""
-    if data.sampler != "m_per_class":
-        assert data.batch_size is not None
-        if data.sampler == "random":
-            return RandomSampler(len(images), data.batch_size, seed)
-        return ClassUniformSampler(images.labels, data.batch_size, seed)
-    classes, samples, lifetime = data.classes_per_batch, data.samples_per_class, data.representative_lifetime
-    if lifetime:
-        return RepresentativeSampler(images.labels, classes, samples, lifetime, seed)
-    return MPerClassSampler(images.labels, classes, samples, seed)
 
 
 def make_optimizer_groups(config: TrainingConfig, model: tf.keras.Model, loss: MetricLoss) -> OptimizerGroups:

@@ -1,0 +1,61 @@
+"""The training batches of a run, made from its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from ccp_dml.config import ExperimentConfig
+from ccp_dml.config.sections import DataConfig
+from ccp_dml.data.image_collection import ImageCollection
+from ccp_dml.data.pipeline import training_batches
+from ccp_dml.data.preprocessing import Augmentation, PadAndCrop, TestPreprocessing, TrainPreprocessing
+from ccp_dml.data.representative_sampling import RepresentativeSampler
+from ccp_dml.data.sampling import MPerClassSampler, Sampler
+from ccp_dml.data.uniform_sampling import ClassUniformSampler, RandomSampler
+from ccp_dml.experiment.parts import MID_GRAY, test_preprocessing
+
+# CIFAR images of 32 pixels are shifted by up to 4 in each direction: cut out of 40.
+_PADDED_SIZE_RATIO = 40 / 32
+
+
+def make_batches(config: ExperimentConfig, images: ImageCollection) -> Callable[[int], tf.data.Dataset]:
+    """The stream of training batches from a step on."""
+    data, seed = config.data, config.run.seed
+    sampler, preprocessing = make_sampler(data, images, seed), train_preprocessing(data)
+    unaugmented = None
+    if data.representative_lifetime and not data.augment_representatives:
+        unaugmented = (data.classes_per_batch, test_preprocessing(data))
+    return lambda first_step: training_batches(
+        images, sampler, preprocessing, seed=seed, first_step=first_step, unaugmented=unaugmented
+    )
+
+
+def make_sampler(data: DataConfig, images: ImageCollection, seed: int) -> Sampler:
+    """The choice of the images of each batch."""
+    if data.sampler != "m_per_class":
+        assert data.batch_size is not None
+        if data.sampler == "random":
+            return RandomSampler(len(images), data.batch_size, seed)
+        return ClassUniformSampler(images.labels, data.batch_size, seed)
+    classes, samples, lifetime = data.classes_per_batch, data.samples_per_class, data.representative_lifetime
+    if lifetime:
+        return RepresentativeSampler(images.labels, classes, samples, lifetime, seed)
+    return MPerClassSampler(images.labels, classes, samples, seed)
+
+
+def train_preprocessing(config: DataConfig) -> Augmentation | TestPreprocessing:
+    """Augmentation of training images; as they are tested if there is none."""
+    assert config.image_size is not None
+    if config.preprocessing == "mnist":
+        return test_preprocessing(config)
+    if config.preprocessing == "cifar":
+        padded_size = round(config.image_size * _PADDED_SIZE_RATIO)
+        return PadAndCrop(config.image_size, padded_size, MID_GRAY, config.horizontal_flip)
+    return TrainPreprocessing(
+        config.image_size,
+        area_range=(config.crop_area_min, config.crop_area_max),
+        aspect_range=(config.crop_aspect_min, config.crop_aspect_max),
+        flip=config.horizontal_flip,
+    )
