@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ccp_dml import commands
 from ccp_dml.config import command_line
 from ccp_dml.run_directory import RunDirectory
+from ccp_dml.run_lock import run_lock
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -17,13 +18,15 @@ def main(arguments: Sequence[str]) -> None:
         print(help_text)
         return
     config = command_line.parse(arguments)
-    RunDirectory.of(config).check(config)
+    directory = RunDirectory.of(config)
+    directory.check(config)
     for warning in config.warnings():
         commands.warn(warning)
 
-    from ccp_dml import experiment  # TensorFlow, which a mistake above must not wait for
+    with run_lock(directory.path):
+        from ccp_dml import experiment  # TensorFlow, which a mistake above must not wait for
 
-    experiment.train(config)
+        experiment.train(config)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ccp_dml import environment
+from ccp_dml import environment, faults, run_lock
 from ccp_dml.config import ExperimentConfig, command_line, flagfiles
 from ccp_dml.errors import ConfigError, UserError
 
 _MARKER = ".ccp_dml_run"
-# Where a run is and that it replaces another say nothing about what it computes.
-_NOT_COMPARED = ("run_dir", "overwrite")
+_PARTIAL = ".partial"
+# What a process may leave behind that is killed before it has written the marker.
+_BEFORE_MARKER = (run_lock.NAME, _MARKER + _PARTIAL)
 
 
 class State(enum.Enum):
@@ -61,7 +62,7 @@ class RunDirectory:
             ConfigError: the path is no folder, or the folder cannot be read.
         """
         try:
-            if not self.path.exists() or not any(self.path.iterdir()):
+            if not self.path.exists() or all(file.name in _BEFORE_MARKER for file in self.path.iterdir()):
                 return State.NEW
         except OSError as error:
             raise ConfigError(f"--run_dir={self.path}: expected a folder: {error.strerror}") from None
@@ -107,6 +108,7 @@ class RunDirectory:
         """
         self.check(config)
         if self._continues(config):
+            self._write_config(config)
             return True
         self._clear()
         self._write_beginning(config)
@@ -125,6 +127,21 @@ class RunDirectory:
         if not self.config.exists():
             raise ConfigError(f"--run_dir={self.path}: expected {self.config.name} in it; found none")
         return command_line.read([f"--flagfile={self.config}"]).replace(run_dir=str(self.path))
+
+    def note_data(self, fingerprint: str) -> None:
+        """Records which data the run is trained on, or compares them with those that it began with.
+
+        Raises:
+            ConfigError: they are others.
+        """
+        recorded = json.loads(self.environment.read_text(encoding="utf-8"))
+        before = recorded.setdefault("data_fingerprint", fingerprint)
+        if before != fingerprint:
+            raise ConfigError(
+                f"--run_dir={self.path}: the data set has changed since the run began; expected the "
+                f"fingerprint {before[:12]}…, found {fingerprint[:12]}…; --overwrite begins anew"
+            )
+        _write(self.environment, json.dumps(recorded, indent=2) + "\n")
 
     def finish(self, results: dict[str, Any]) -> None:
         """Writes `results.json`, with which the run is finished."""
@@ -158,9 +175,12 @@ class RunDirectory:
             _write(self._marker, json.dumps({"overwrite": config.run.overwrite}) + "\n")
             recorded = {"command": sys.argv, "versions": environment.versions(), **environment.revision()}
             _write(self.environment, json.dumps(recorded, indent=2) + "\n")
-            _write(self.config, flagfiles.to_flagfile(config.replace(run_dir=None, overwrite=False)))
+            self._write_config(config)
         except OSError as error:
             raise ConfigError(f"--run_dir={self.path}: cannot be written: {error.strerror}") from None
+
+    def _write_config(self, config: ExperimentConfig) -> None:
+        _write(self.config, flagfiles.to_flagfile(config.replace(run_dir=None, overwrite=False)))
 
     def _clear(self) -> None:
         """Deletes what a run wrote; the marker goes last, so that an interrupted deletion can be repeated."""
@@ -177,10 +197,13 @@ class RunDirectory:
             )
 
     def _changed_flags(self, config: ExperimentConfig) -> dict[str, tuple[Any, Any]]:
-        """Flags that differ from those of the run that is here, with its value and the new one."""
-        before, now = self.read_config().to_dict(), config.to_dict()
-        names = [name for name in now if name not in _NOT_COMPARED]
-        return {name: (before[name], now[name]) for name in names if before[name] != now[name]}
+        """Flags with which the run that is here cannot go on, with its value and the new one."""
+        before = {flag.name: value for flag, value in self.read_config().items()}
+        return {
+            flag.name: (before[flag.name], now)
+            for flag, now in config.items()
+            if not flag.change.allows(before[flag.name], now)
+        }
 
     def _began_with_overwrite(self) -> bool:
         try:
@@ -191,10 +214,11 @@ class RunDirectory:
 
 def _write(file: Path, text: str) -> None:
     """Writes a file whole or not at all."""
-    partial = file.with_name(file.name + ".partial")
+    partial = file.with_name(file.name + _PARTIAL)
     partial.write_text(text, encoding="utf-8")
+    faults.passage(file.name)
     os.replace(partial, file)
 
 
 def _shown(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

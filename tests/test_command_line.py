@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from ccp_dml import commands, environment, evaluate, export
 from ccp_dml.config import ExperimentConfig, command_line
 from ccp_dml.errors import ConfigError, Interrupted, UserError, as_user_errors
 from ccp_dml.run_directory import RunDirectory, State
+from ccp_dml.run_lock import run_lock
 
 ROOT = Path(__file__).parents[1]
 
@@ -173,6 +175,29 @@ class TestRunDirectory:
         with pytest.raises(ConfigError, match=r"--recall_at=1: .* has 1,2; expected"):
             directory.check(self.config(path, seed=3, recall_at=(1,)))
 
+    def test_flags_that_leave_the_result_alone_may_change(self, path):
+        directory = self.begun(path, max_epochs=5)
+        changed = self.config(path, max_epochs=7, tensorboard_panels=0, checkpoint_steps=9)
+        assert directory.begin(changed) is True
+        assert directory.read_config() == changed
+        with pytest.raises(ConfigError, match=r"--max_epochs=6: .* has 7; expected"):
+            directory.begin(self.config(path, max_epochs=6))
+
+    def test_one_that_was_killed_before_its_marker_is_new(self, path):
+        path.mkdir(parents=True)
+        (path / ".ccp_dml_run.partial").write_text("{")
+        with run_lock(path):
+            assert RunDirectory(path).state is State.NEW
+            self.begun(path)
+
+    def test_other_data_are_refused(self, path):
+        directory = self.begun(path)
+        directory.note_data("a" * 64)
+        directory.note_data("a" * 64)
+        assert json.loads(directory.environment.read_text())["data_fingerprint"] == "a" * 64
+        with pytest.raises(ConfigError, match="data set has changed.*aaaaaaaaaaaa….*bbbbbbbbbbbb…"):
+            directory.note_data("b" * 64)
+
     def test_a_finished_one_is_refused(self, path):
         directory = self.begun(path)
         directory.finish({"test": {"map_at_r": 0.5}})
@@ -241,3 +266,19 @@ def test_export_overwrites_nothing(tmp_path, capsys):
     assert outcome(export.main, f"--run_dir={run_dir}", f"--output={output}") == 2
     assert "expected a new or empty folder" in capsys.readouterr().err
     assert [file.name for file in output.iterdir()] == ["mine"]
+
+
+def test_the_default_folder_is_a_new_one_whatever_the_clock_says(tmp_path, monkeypatch):
+    class Stopped(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 1, 2, 3, 4, 5, tzinfo=tz)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command_line.datetime, "datetime", Stopped)
+    folders = []
+    for _ in range(3):
+        folders.append(Path(command_line.parse(["--dataset=emoji"]).run.run_dir))
+        folders[-1].mkdir(parents=True)
+    name = "emoji-ccp-contrastive-20260102-030405"
+    assert [folder.name for folder in folders] == [name, f"{name}-2", f"{name}-3"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import difflib
+import itertools
 import os
 import shutil
 import textwrap
@@ -149,4 +150,7 @@ def _default_run_dir(arguments: Sequence[str], config: ExperimentConfig) -> str:
     else:
         name = f"{config.data.dataset}-{config.loss.loss.replace('/', '-')}"
     now = datetime.datetime.now(datetime.UTC)
-    return os.path.join("runs", f"{name}-{now:%Y%m%d-%H%M%S}")
+    folder = os.path.join("runs", f"{name}-{now:%Y%m%d-%H%M%S}")
+    # A run that began in the same second, or before the clock was set back, is not this one.
+    others = (f"{folder}-{number}" for number in itertools.count(2))
+    return folder if not os.path.exists(folder) else next(path for path in others if not os.path.exists(path))

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from typing import Any
 
 from ccp_dml.config.values import Kind
 
 _KEY = "ccp_dml_flag"
+
+
+class Change(enum.Enum):
+    """Whether an unfinished run may go on with another value of a flag."""
+
+    NEVER = "the result would be another"
+    FREE = "the result is the same"
+    LARGER = "a larger value only makes the run longer"
+
+    def allows(self, before: Any, now: Any) -> bool:
+        """Whether a run that began with one value may go on with the other."""
+        if before == now or self is Change.FREE:
+            return True
+        return self is Change.LARGER and now > before
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,12 +34,14 @@ class Flag:
         kind: the kind of its values.
         default: its default; None where a default follows from other flags, or is the loss's own.
         help: one or two lines for `--help`.
+        change: whether an unfinished run may go on with another value.
     """
 
     name: str
     kind: Kind
     default: Any
     help: str
+    change: Change = Change.NEVER
 
     @property
     def optional(self) -> bool:
@@ -45,14 +62,15 @@ class Flag:
         return "" if value is None else self.kind.format(value)
 
 
-def flag(default: Any, kind: Kind, help: str) -> Any:
+def flag(default: Any, kind: Kind, help: str, change: Change = Change.NEVER) -> Any:
     """A dataclass field that becomes a flag of the same name."""
-    return dataclasses.field(default=default, metadata={_KEY: (kind, help)})
+    return dataclasses.field(default=default, metadata={_KEY: (kind, help, change)})
 
 
 def flags_of(section: Any) -> tuple[Flag, ...]:
     """The flags of a section (a dataclass or an instance of one) in the order of its fields."""
     return tuple(
-        Flag(field.name, field.metadata[_KEY][0], field.default, field.metadata[_KEY][1])
+        Flag(field.name, kind, field.default, help, change)
         for field in dataclasses.fields(section)
+        for kind, help, change in [field.metadata[_KEY]]
     )

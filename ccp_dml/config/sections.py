@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ccp_dml.config.fields import flag
+from ccp_dml.config.fields import Change, flag
 from ccp_dml.config.values import Choice, Integer, Integers, Number, Switch, SwitchedChoice, Text
 
 OPTIMIZERS_WITH_MOMENTUM = ("rmsprop", "sgd")
@@ -24,9 +24,11 @@ class DataConfig:
     dataset: str = flag(
         "emoji", Text("the name of a data set"), "Data set; image_folder reads your own images."
     )
-    data_dir: str | None = flag(None, _FOLDER, "Where the source images are; the built-in set needs none.")
+    data_dir: str | None = flag(
+        None, _FOLDER, "Where the source images are; the built-in set needs none.", Change.FREE
+    )
     prepared_dir: str | None = flag(
-        None, _FOLDER, "Where prepared data goes (default: TFDS_DATA_DIR, else a cache folder)."
+        None, _FOLDER, "Where prepared data goes (default: TFDS_DATA_DIR, else a cache folder).", Change.FREE
     )
     train_fraction: float = flag(
         0.5, Number(above=0, below=1), "Training share of the classes of an image_folder without manifest."
@@ -222,7 +224,9 @@ class TrainingConfig:
     """Optimisation and when it ends."""
 
     steps_per_epoch: int = flag(50, Integer(1), "Steps between two validations.")
-    max_epochs: int = flag(100, Integer(0), "Epochs at most; 0 evaluates and exports the initial model.")
+    max_epochs: int = flag(
+        100, Integer(0), "Epochs at most; 0 evaluates and exports the initial model.", Change.LARGER
+    )
     patience: int = flag(15, Integer(0), "Epochs without improvement that end the run; 0: never.")
     monitor: str = flag(
         "map_at_r",
@@ -272,6 +276,15 @@ class TrainingConfig:
         "Precision of the layers; alone it means mixed_bfloat16.",
     )
     jit_compile: bool = flag(False, Switch(), "Compile the training step with XLA.")
+    nan_policy: str = flag(
+        "stop",
+        Choice(("stop", "skip")),
+        "A loss or gradient that is not finite ends the run, or leaves the step out (10 in a row end it).",
+        Change.FREE,
+    )
+    deterministic: bool | None = flag(
+        None, Switch(), "Same bits from the same seed, flags and computer (default: where there is no GPU)."
+    )
     chunk_size: int | None = flag(
         None, Integer(1), "Steps that run inside one call of TensorFlow (default: the trainer's choice)."
     )
@@ -285,20 +298,39 @@ class EvaluationConfig:
     precision_at: tuple[int, ...] = flag((), Integers(), "k of the reported P@k.")
     map_at: tuple[int, ...] = flag((), Integers(), "k of the reported MAP@k.")
     track_test: int = flag(
-        0, Integer(0), "Score the test classes every so many epochs, for curves; decides nothing. 0: never."
+        0,
+        Integer(0),
+        "Score the test classes every so many epochs, for curves; decides nothing. 0: never.",
+        Change.FREE,
     )
-    evaluation_batch_size: int = flag(128, Integer(1), "Images embedded at once in evaluation.")
+    evaluation_batch_size: int = flag(128, Integer(1), "Images embedded at once in evaluation.", Change.FREE)
 
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
     """The run and what it leaves behind."""
 
-    run_dir: str | None = flag(None, _FOLDER, "Folder of the run (default: runs/<config>-<UTC time>).")
-    overwrite: bool = flag(False, Switch(), "Replace the run that --run_dir holds.")
+    run_dir: str | None = flag(
+        None, _FOLDER, "Folder of the run (default: runs/<config>-<UTC time>).", Change.FREE
+    )
+    overwrite: bool = flag(False, Switch(), "Replace the run that --run_dir holds.", Change.FREE)
     seed: int = flag(0, Integer(0, 2**31 - 1), "Seed of everything random.")
-    checkpoint_keep: int = flag(1, Integer(1), "Checkpoints kept beside the best one.")
-    tensorboard: bool = flag(True, Switch(), "Write TensorBoard events.")
-    tensorboard_panels: int = flag(8, Integer(0), "Validation queries shown with their neighbours; 0: none.")
-    tensorboard_histograms: bool = flag(True, Switch(), "Histograms of distances, once per epoch.")
-    tensorboard_projector: bool = flag(True, Switch(), "Embedding projector with sprites, at the end.")
+    checkpoint_keep: int = flag(
+        2, Integer(1), "Last checkpoints kept, beside that of the best epoch.", Change.FREE
+    )
+    checkpoint_steps: int = flag(
+        0, Integer(0), "Save every so many steps, besides after every epoch; 0: do not.", Change.FREE
+    )
+    checkpoint_minutes: float = flag(
+        10.0, Number(low=0), "Save when so many minutes have passed since; 0: do not.", Change.FREE
+    )
+    tensorboard: bool = flag(True, Switch(), "Write TensorBoard events.", Change.FREE)
+    tensorboard_panels: int = flag(
+        8, Integer(0), "Validation queries shown with their neighbours; 0: none.", Change.FREE
+    )
+    tensorboard_histograms: bool = flag(
+        True, Switch(), "Histograms of distances, once per epoch.", Change.FREE
+    )
+    tensorboard_projector: bool = flag(
+        True, Switch(), "Embedding projector with sprites, at the end.", Change.FREE
+    )

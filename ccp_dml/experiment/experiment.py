@@ -8,19 +8,23 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from ccp_dml import faults
 from ccp_dml.commands import warn
 from ccp_dml.config import ExperimentConfig
 from ccp_dml.data.image_collection import ImageCollection
 from ccp_dml.errors import UserError
+from ccp_dml.evaluation.blocks import DEFAULT_MEMORY_BYTES
 from ccp_dml.evaluation.embedding import Embedder, Evaluation, evaluate_images
 from ccp_dml.experiment import parts
 from ccp_dml.experiment.batches import make_batches
 from ccp_dml.experiment.native_output import use_up_xla_notice
+from ccp_dml.experiment.smaller_blocks import SmallerBlocks
 from ccp_dml.experiment.task import Task, labeled_images, load_task
+from ccp_dml.geometry.spread import mean_cosine
 from ccp_dml.models.embedding_model import feature_model
 from ccp_dml.run_directory import RunDirectory
 from ccp_dml.serving.export import export_saved_model
-from ccp_dml.training.checkpoints import Checkpoints
+from ccp_dml.training.finite import FiniteGuard
 from ccp_dml.training.stopping import EarlyStopping
 from ccp_dml.training.trainer import Trainer
 
@@ -49,6 +53,8 @@ class Experiment:
             UserError: if the data is missing, unusable, or too small for the flags.
         """
         tf.keras.utils.set_random_seed(config.run.seed)
+        if parts.is_deterministic(config.training):
+            tf.config.experimental.enable_op_determinism()
         tf.keras.mixed_precision.set_global_policy(config.training.mixed_precision)
         # A GPU would round the factors of float32 products to 10 bits, distances included.
         tf.config.experimental.enable_tensor_float_32_execution(False)
@@ -59,6 +65,7 @@ class Experiment:
         self.monitored_embeddings = np.zeros((0, config.model.embedding_size), np.float32)
         self.inference = parts.make_inference(config, self.model)
         self._embedder = Embedder(self.inference, parts.normalization(config))
+        self._blocks = SmallerBlocks(config.evaluation.evaluation_batch_size)
 
     @property
     def monitored(self) -> ImageCollection | None:
@@ -88,8 +95,9 @@ class Experiment:
         self, embedder: Embedder, queries: ImageCollection, gallery: ImageCollection | None = None
     ) -> Evaluation:
         flags, preprocessing = self.config.evaluation, parts.test_preprocessing(self.config.data)
-        batch_size = flags.evaluation_batch_size
-        try:
+
+        def evaluate() -> Evaluation:
+            batch_size = self._blocks.batch_size
             return evaluate_images(
                 embedder,
                 labeled_images(queries, preprocessing, batch_size),
@@ -97,7 +105,13 @@ class Experiment:
                 recall_at=flags.recall_at,
                 precision_at=flags.precision_at,
                 map_at=flags.map_at,
+                memory_bytes=DEFAULT_MEMORY_BYTES // self._blocks.divisor,
             )
+
+        try:
+            return self._blocks(evaluate)
+        except UserError:
+            raise
         except ValueError as error:
             raise UserError(f"--dataset={self.config.data.dataset} cannot be evaluated: {error}") from error
 
@@ -127,7 +141,8 @@ class Experiment:
             else None,
             projections=projections,
             warm_up=parts.make_warm_up(training, self.model),
-            checkpoints=Checkpoints(directory.checkpoints, keep=config.run.checkpoint_keep),
+            saver=parts.make_saver(config.run, directory.checkpoints),
+            guard=FiniteGuard(training.nan_policy),
             callbacks=callbacks,
             jit_compile=training.jit_compile,
             **({} if training.chunk_size is None else {"chunk_size": training.chunk_size}),
@@ -138,11 +153,14 @@ class Experiment:
         evaluation = self.evaluate_test() if self._monitors_test else self.evaluate_validation()
         assert evaluation is not None
         self.monitored_embeddings = evaluation.embeddings
-        return evaluation.result.scalars()
+        return {**evaluation.result.scalars(), "mean_cosine": mean_cosine(evaluation.embeddings)}
 
     def save_weights(self, directory: RunDirectory) -> None:
         """Writes the weights that are evaluated and exported."""
-        self._weights().write(str(_weights_path(directory)))
+        path = _weights_path(directory)
+        path.parent.mkdir(exist_ok=True)
+        faults.passage("weights")
+        self._weights().write(str(path))
 
     def load_weights(self, directory: RunDirectory) -> None:
         """Reads what `save_weights` wrote.

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from ccp_dml.commands import warn
+from ccp_dml.config.fields import Change
 from ccp_dml.data.image_collection import ImageCollection
 from ccp_dml.data.permutations import IntArray
 from ccp_dml.data.pipeline import inference_batches
@@ -17,6 +19,7 @@ from ccp_dml.evaluation.inputs import Floats
 from ccp_dml.experiment import parts
 from ccp_dml.geometry.normalization import normalize
 from ccp_dml.run_directory import RunDirectory
+from ccp_dml.training.health import HealthCheck
 from ccp_dml.training.metrics_csv import MetricsCsv
 from ccp_dml.training.monitoring import panels
 from ccp_dml.training.monitoring.coverage import CoverageMonitor
@@ -36,8 +39,6 @@ _COVERAGE_IMAGES = 512
 _PROJECTOR_POINTS = 2000
 _THUMBNAIL = 48
 _TERMINAL = ("loss", "images_per_second", "problem_instance", "val_precision_at_1", "val_map_at_r")
-# Where a run is, and how it is shown, are no settings to compare runs by.
-_NOT_COMPARED = ("run_dir", "overwrite", "data_dir", "prepared_dir", "tensorboard", "checkpoint_keep")
 
 
 class TestTracker(tf.keras.callbacks.Callback):
@@ -74,6 +75,7 @@ class Monitors:
             self.callbacks.append(TestTracker(experiment, config.evaluation.track_test))
         if config.run.tensorboard:
             self.callbacks += self._tensorboard_callbacks()
+        self.callbacks.append(HealthCheck(warn))
         self.callbacks += [MetricsCsv(directory.metrics), Progress(_TERMINAL)]
 
     def attach(self, trainer: Trainer) -> None:
@@ -107,7 +109,9 @@ class Monitors:
         callbacks.append(ScalarLogger(self._events))
         if run.tensorboard_panels and experiment.monitored is not None:
             callbacks.append(self._panels(experiment.monitored, run.tensorboard_panels))
-        settings = {k: v for k, v in experiment.config.to_dict().items() if k not in _NOT_COMPARED}
+        # What changes nothing in the result is no setting to compare runs by.
+        free = {flag.name for flag, _ in experiment.config.items() if flag.change is Change.FREE}
+        settings = {k: v for k, v in experiment.config.to_dict().items() if k not in free}
         callbacks.append(HParamsLogger(self._events, settings))
         return callbacks
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +10,16 @@ import tensorflow as tf
 
 from ccp_dml import environment
 from ccp_dml.config import ExperimentConfig
-from ccp_dml.errors import Interrupted, UserError
+from ccp_dml.data.fingerprint import fingerprint
+from ccp_dml.errors import UserError
 from ccp_dml.evaluation.report import format_table, results_dict
+from ccp_dml.experiment.endings import resumable
 from ccp_dml.experiment.experiment import Experiment
 from ccp_dml.experiment.monitors import Monitors
 from ccp_dml.run_directory import RunDirectory
-from ccp_dml.training import interruption as training_interruption
 from ccp_dml.training.checkpoints import CheckpointError
-from ccp_dml.training.trainer import Diverged, Trainer
+from ccp_dml.training.finite import Diverged
+from ccp_dml.training.trainer import Trainer
 
 
 def train(config: ExperimentConfig) -> dict[str, Any]:
@@ -40,8 +40,9 @@ def train(config: ExperimentConfig) -> dict[str, Any]:
     directory.check(config)
     experiment = Experiment(config)
     continued = directory.begin(config)
+    directory.note_data(fingerprint(experiment.task.collections))
     print(f"{directory.path}: {'continuing' if continued else 'new run'}; {experiment.task}", flush=True)
-    with _resumable(directory):
+    with resumable(directory):
         return _train(experiment, directory, started)
 
 
@@ -85,19 +86,6 @@ def _fit(trainer: Trainer, config: ExperimentConfig, directory: RunDirectory) ->
         raise UserError(f"--run_dir={directory.path}: {error}") from error
     except Diverged as error:
         raise UserError(f"--learning_rate={config.training.learning_rate:g}: {error}") from error
-
-
-@contextlib.contextmanager
-def _resumable(directory: RunDirectory) -> Iterator[None]:
-    """Says after an interruption how the run goes on."""
-    same_flags = f"the same flags with --run_dir={directory.path} go on from"
-    try:
-        yield
-    except training_interruption.Interrupted as stop:
-        raise Interrupted(f"after step {stop.step}, saved; {same_flags} there") from stop
-    except KeyboardInterrupt as stop:
-        signal = str(stop) or "Ctrl-C"
-        raise Interrupted(f"stopped by {signal}; {same_flags} the last checkpoint, if any") from stop
 
 
 def evaluate(run_dir: str) -> dict[str, Any]:

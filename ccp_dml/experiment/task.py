@@ -37,6 +37,11 @@ class Task:
     gallery: ImageCollection | None
     wrong_labels: int = 0
 
+    @property
+    def collections(self) -> tuple[ImageCollection | None, ...]:
+        """All of them, in a fixed order."""
+        return self.train, self.validation, self.test, self.gallery
+
     def __str__(self) -> str:
         sizes = [
             f"{name} {images:,} images of {classes:,} classes"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import shutil
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 
 import tensorflow as tf
 
+from ccp_dml import faults
 from ccp_dml.data.preprocessing import TestPreprocessing, test_image
 from ccp_dml.geometry.normalization import check_normalization, normalize
 from ccp_dml.serving.decoding import decode_upright_rgb
@@ -102,12 +104,17 @@ def _signatures(
 def _replaced(directory: str, overwrite: bool) -> Iterator[str]:
     """Gives a path to write to, beside `directory`; moves it there when the block has succeeded."""
     parent, name = os.path.split(directory)
+    if overwrite:  # What a process that was killed has left.
+        for leftover in glob.glob(os.path.join(glob.escape(parent), f".{glob.escape(name)}.*")):
+            shutil.rmtree(leftover, ignore_errors=True)
     workspace = tempfile.mkdtemp(prefix=f".{name}.", dir=parent)
     fresh, former = os.path.join(workspace, "new"), os.path.join(workspace, "old")
     try:
         yield fresh
+        faults.passage("export")
         if overwrite and os.path.lexists(directory):
             os.rename(directory, former)
+        faults.passage("export_replace")
         try:
             os.rename(fresh, directory)
         except OSError:

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+
+from ccp_dml import faults
+
+_NAME = "state"
+_WRITING = ".writing"
+_REMOVING = ".removing"
+_FOLDER = re.compile(r"step-(\d+)")
+_UNREADABLE = (AssertionError, ValueError, IndexError, RuntimeError, OSError, tf.errors.OpError)
 
 
 class CheckpointError(ValueError):
@@ -13,65 +25,162 @@ class CheckpointError(ValueError):
 
 
 class Checkpoints:
-    """The last few checkpoints in a folder, named by step.
+    """The last few checkpoints in a folder, and the best one: a sub-folder `step-N` for each.
 
-    A thin layer over `tf.train.CheckpointManager`: a checkpoint that a kill leaves half written is never
-    `latest`.
+    A checkpoint is written to another name and renamed once it is on the disk, so a folder of that name is
+    whole; its values carry checksums, so damage is noticed when it is read. TensorFlow's own
+    `CheckpointManager` finds its checkpoints by a list in a file, and one that is damaged or lost would
+    silently begin the run anew.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, keep: int = 2) -> None:
-        """Creates the manager; `track` comes next.
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        keep: int = 2,
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
+        """Says where checkpoints are; `track` comes next.
 
         Args:
-            directory: folder, created when the first checkpoint is saved.
-            keep: how many checkpoints to keep, at least 1.
+            directory: folder; made, in a folder that exists, when the first checkpoint is saved.
+            keep: how many of the last checkpoints to keep, at least 1.
+            warn: told in one line when a damaged checkpoint is passed over.
 
         Raises:
             ValueError: if `keep` is below 1.
         """
         if keep < 1:
             raise ValueError(f"The number of checkpoints to keep is {keep}; at least 1 is expected.")
-        self._directory, self._keep = os.fspath(directory), keep
-        self._manager: tf.train.CheckpointManager | None = None
+        self._directory, self._keep = Path(directory), keep
+        self._warn = warn or (lambda message: None)
+        self._checkpoint: tf.train.Checkpoint | None = None
 
     def track(self, **state: Any) -> None:
         """Says what a checkpoint consists of: trackable objects (models, modules, variables) by name."""
         self._checkpoint = tf.train.Checkpoint(**state)
-        self._manager = tf.train.CheckpointManager(self._checkpoint, self._directory, max_to_keep=self._keep)
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps of which there is a checkpoint, in order."""
+        if not self._directory.is_dir():
+            return []
+        found = (_FOLDER.fullmatch(path.name) for path in self._directory.iterdir())
+        return sorted(int(match[1]) for match in found if match)
 
     @property
     def latest(self) -> str | None:
         """Path of the newest checkpoint, None if there is none."""
-        return tf.train.latest_checkpoint(self._directory)
+        steps = self.steps
+        return self._path(steps[-1]) if steps else None
 
-    def save(self, step: int) -> str:
-        """Writes a checkpoint, unless the newest one is of this step; returns its path."""
-        assert self._manager is not None, "track() has not been called"
-        latest = self._manager.latest_checkpoint
-        if latest is not None and latest.endswith(f"-{step}"):
-            return latest
-        return self._manager.save(checkpoint_number=step)
-
-    def restore(self, path: str | None = None) -> str | None:
-        """Reads a checkpoint into what is tracked.
+    def save(self, step: int, best_step: int | None = None) -> str:
+        """Writes a checkpoint, unless there is one of this step, and removes what need not be kept.
 
         Args:
-            path: which one; None for the newest.
+            step: number of the present step.
+            best_step: number of the step with the best score; its checkpoint is kept beside the last ones.
+
+        Returns:
+            The path.
+
+        Raises:
+            OSError: the folder cannot be written to.
+        """
+        assert self._checkpoint is not None, "track() has not been called"
+        self._directory.mkdir(exist_ok=True)
+        self._remove_leftovers()
+        if step not in self.steps:
+            self._write(step)
+        for old in self.steps[: -self._keep]:
+            if old != best_step:
+                self._remove(old)
+        return self._path(step)
+
+    def restore(self) -> str | None:
+        """Reads the newest checkpoint that is readable into what is tracked; newer, damaged ones are removed.
 
         Returns:
             The path, or None if there is no checkpoint yet.
 
         Raises:
+            CheckpointError: if none can be read or fits: a tracked value is missing, or a shape differs. None
+                is removed then.
+        """
+        problems: list[str] = []
+        damaged: list[int] = []
+        for step in reversed(self.steps):
+            try:
+                self.read(self._path(step))
+            except CheckpointError as error:
+                problems.append(str(error))
+                damaged.append(step)
+                continue
+            for other, problem in zip(damaged, problems):
+                self._warn(f"{problem}; going on from the one before, step {step}")
+                self._remove(other)
+            return self._path(step)
+        if problems:
+            raise CheckpointError(problems[0])
+        return None
+
+    def read(self, path: str) -> None:
+        """Reads one checkpoint into what is tracked.
+
+        Raises:
             CheckpointError: if it cannot be read or lacks a tracked value, or a shape differs.
         """
-        path = path or self.latest
-        if path is None:
-            return None
+        assert self._checkpoint is not None, "track() has not been called"
         try:
-            self._checkpoint.restore(path).assert_existing_objects_matched()
-        except (AssertionError, ValueError, IndexError, RuntimeError, tf.errors.OpError) as error:
+            self._checkpoint.read(path).assert_existing_objects_matched()
+        except tf.errors.ResourceExhaustedError:  # No memory: that says nothing about the checkpoint.
+            raise
+        except _UNREADABLE as error:
             reason = str(error).strip().split("\n", 1)[0]
             raise CheckpointError(
                 f"{path} does not fit this run (another model, loss or optimizer, or damaged): {reason}"
             ) from error
-        return path
+
+    def _write(self, step: int) -> None:
+        assert self._checkpoint is not None
+        temporary = self._directory / f"{_WRITING}-{step}"
+        temporary.mkdir()
+        faults.passage("checkpoint_write")
+        self._checkpoint.write(str(temporary / _NAME))
+        _to_disk(temporary)
+        faults.passage("checkpoint_rename")
+        temporary.rename(self._folder(step))
+        _sync(self._directory)
+
+    def _remove(self, step: int) -> None:
+        """Renamed first, so that a kill leaves no half of it under its name."""
+        temporary = self._directory / f"{_REMOVING}-{step}"
+        self._folder(step).rename(temporary)
+        faults.passage("checkpoint_remove")
+        shutil.rmtree(temporary)
+
+    def _remove_leftovers(self) -> None:
+        for prefix in (_WRITING, _REMOVING):
+            for path in self._directory.glob(f"{prefix}-*"):
+                shutil.rmtree(path)
+
+    def _folder(self, step: int) -> Path:
+        return self._directory / f"step-{step}"
+
+    def _path(self, step: int) -> str:
+        return str(self._folder(step) / _NAME)
+
+
+def _to_disk(folder: Path) -> None:
+    """Waits until the files of a folder have reached the disk: a rename must not overtake them."""
+    for file in folder.iterdir():
+        _sync(file)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -3,12 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
 Batch = tuple[tf.Tensor, tf.Tensor]
 StepFunction = Callable[[tf.Tensor, tf.Tensor], tuple[dict[str, tf.Tensor], tf.Tensor]]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What a number of steps have left behind.
+
+    Attributes:
+        sums: of every scalar, over the steps in which all were finite.
+        finite_steps: how many these are.
+        labels: those of the last step.
+        embeddings: those of the last step, float32 [B, D].
+        bad_step: the first step whose scalars were not all finite, counted from 1 over the run; 0 if none.
+        bad: the scalars of that step; empty if there is none.
+    """
+
+    sums: dict[str, float]
+    finite_steps: int
+    labels: tf.Tensor
+    embeddings: tf.Tensor
+    bad_step: int
+    bad: dict[str, float]
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Of every scalar over the finite steps, of which there is one at least."""
+        return {name: value / self.finite_steps for name, value in self.sums.items()}
 
 
 class ChunkRunner:
@@ -45,22 +72,27 @@ class ChunkRunner:
         self.trace_count = 0
         self._run = tf.function(self._steps)
 
-    def __call__(self, iterator: Any, steps: int) -> tuple[dict[str, float], tf.Tensor, tf.Tensor]:
+    def __call__(self, iterator: Any, steps: int) -> Chunk:
         """Makes steps.
 
         Args:
             iterator: over batches.
             steps: how many, at least 1.
-
-        Returns:
-            The sum over the steps of every scalar, and the labels and embeddings of the last step.
         """
-        sums, labels, embeddings = self._run(iterator, tf.constant(steps))
-        return {name: float(value) for name, value in sums.items()}, labels, embeddings
+        sums, finite, bad_step, bad, labels, embeddings = self._run(iterator, tf.constant(steps))
+        return Chunk(
+            dict(zip(self.scalars, sums.numpy().tolist())),
+            int(finite),
+            labels,
+            embeddings,
+            int(bad_step),
+            dict(zip(self.scalars, bad.numpy().tolist())) if int(bad_step) else {},
+        )
 
-    def _steps(self, iterator: Any, steps: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+    def _steps(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, ...]:
         self.trace_count += 1
-        sums = {name: tf.zeros([]) for name in self.scalars}
+        sums, bad = tf.zeros([len(self.scalars)]), tf.zeros([len(self.scalars)])
+        finite_steps, bad_step = tf.constant(0), tf.constant(0, tf.int64)
         labels, embeddings = _empty(self._labels_spec), _empty(self._embeddings_spec)
         for _ in tf.range(steps):
             tf.autograph.experimental.set_loop_options(
@@ -72,9 +104,15 @@ class ChunkRunner:
             images, labels = next(iterator)
             self._before_step(self._counter.read_value())
             scalars, embeddings = self._strategy.run(self._function, args=(images, labels))
-            sums = {name: sums[name] + scalars[name] for name in self.scalars}
-            self._counter.assign_add(1)
-        return sums, labels, embeddings
+            number = self._counter.assign_add(1, read_value=True)
+            values = tf.stack([scalars[name] for name in self.scalars])
+            finite = tf.reduce_all(tf.math.is_finite(values))
+            sums += tf.where(finite, values, tf.zeros_like(values))
+            finite_steps += tf.cast(finite, tf.int32)
+            first = tf.equal(bad_step, 0) & ~finite
+            bad_step = tf.where(first, number, bad_step)
+            bad = tf.where(first, values, bad)
+        return sums, finite_steps, bad_step, bad, labels, embeddings
 
 
 def _empty(spec: tf.TensorSpec) -> tf.Tensor:

@@ -9,6 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from ccp_dml import faults
+
 
 class MetricsCsv(tf.keras.callbacks.Callback):
     """Writes a row per epoch: `epoch` (from 0) and every number of its logs.
@@ -22,7 +24,7 @@ class MetricsCsv(tf.keras.callbacks.Callback):
         """Creates the callback.
 
         Args:
-            path: the file; its folder is created.
+            path: the file; its folder is created when training begins.
         """
         super().__init__()
         self._path = Path(path)
@@ -33,6 +35,7 @@ class MetricsCsv(tf.keras.callbacks.Callback):
         """Reads what an earlier part of the run has written."""
         self._first = True
         self._rows = []
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         if self._path.exists():
             with self._path.open(newline="") as file:
                 self._rows = list(csv.DictReader(file))
@@ -47,10 +50,10 @@ class MetricsCsv(tf.keras.callbacks.Callback):
         """Writes the row."""
         self._rows.append({"epoch": epoch, **(logs or {})})
         columns = list(dict.fromkeys(name for row in self._rows for name in row))
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self._path.with_name(self._path.name + ".tmp")
         with unfinished.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(self._rows)
+        faults.passage(self._path.name)
         os.replace(unfinished, self._path)

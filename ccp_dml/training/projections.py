@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from ccp_dml import faults
 from ccp_dml.geometry.kcenter import greedy_k_center
 from ccp_dml.models.proxies import Proxies
 from ccp_dml.training.projection_options import ProjectionOptions
@@ -226,6 +227,7 @@ class AlternatingProjections(tf.Module):
         count = self.options.draws(per_class)
         pool, images = self._draw_pool(int(self.draws), count)
         self.draws.assign_add(count)
+        faults.passage("reset")
         if self.options.pool_size > 1:
             covered = tf.reshape(covered, [per_class, self._proxies.num_classes, -1])
             picks, pool = greedy_k_center(

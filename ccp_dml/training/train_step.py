@@ -7,6 +7,7 @@ from typing import Protocol
 
 import tensorflow as tf
 
+from ccp_dml.training.finite import FiniteGuard, all_finite, put_back, read
 from ccp_dml.training.gradient_transforms import Gradients, GradientTransform
 from ccp_dml.training.loss_scaling import DynamicLossScale
 from ccp_dml.training.optimizer_groups import OptimizerGroups
@@ -41,6 +42,8 @@ class TrainStep:
         *,
         transforms: Sequence[GradientTransform] = (),
         loss_scale: DynamicLossScale | None = None,
+        guard: FiniteGuard | None = None,
+        state: Sequence[tf.Variable] = (),
         learning_rate_scale: float = 1.0,
         jit_compile: bool = False,
     ) -> None:
@@ -53,12 +56,16 @@ class TrainStep:
             variables: what is trained; everything else is constant.
             transforms: applied to the gradients in this order.
             loss_scale: scaling for float16; None for none.
+            guard: what happens to a step that is not finite; None: it is made.
+            state: other variables that a step changes; a step that is left out does not.
             learning_rate_scale: factor on the optimizer's rate.
             jit_compile: compile with XLA; batches must have a static shape.
         """
         self._model, self._loss, self._optimizer = model, loss, optimizer
         self._variables = list(variables)
         self._transforms, self._loss_scale = list(transforms), loss_scale
+        self._guard = guard if guard is not None and guard.skips else None
+        self._state = list(state) if self._guard is not None else []
         self._learning_rate_scale = learning_rate_scale
         self._compute = tf.function(self._gradients, jit_compile=jit_compile or None)
 
@@ -73,16 +80,29 @@ class TrainStep:
             float32 scalars `loss`, its parts, `gradient_norm` (before the transforms) and `embedding_norm`
             (mean over the batch), and the raw embeddings [B, D] in float32.
         """
+        before = read(self._state)
         scalars, embeddings, gradients = self._compute(images, labels)
-        if self._loss_scale is None:
-            self._apply(gradients)
-        else:
-            finite = tf.math.is_finite(scalars["gradient_norm"])
+        conditions = []
+        if self._loss_scale is not None:
+            representable = tf.math.is_finite(scalars["gradient_norm"])
             # An overflow says nothing about the gradient: the step is left out and the scale lowered.
-            tf.cond(finite, lambda: self._apply(gradients), lambda: True)
-            self._loss_scale.update(finite)
-            scalars["gradient_norm"] = tf.where(finite, scalars["gradient_norm"], 0.0)
+            scalars["gradient_norm"] = tf.where(representable, scalars["gradient_norm"], 0.0)
+            self._loss_scale.update(representable)
+            conditions.append(representable)
+        if self._guard is not None:
+            finite = all_finite(scalars)
+            self._guard.note(finite)
+            tf.cond(finite, lambda: True, lambda: self._put_back(before))
+            conditions.append(finite)
+        if conditions:
+            tf.cond(tf.reduce_all(conditions), lambda: self._apply(gradients), lambda: True)
+        else:
+            self._apply(gradients)
         return scalars, embeddings
+
+    def _put_back(self, values: Sequence[tf.Tensor]) -> bool:
+        put_back(self._state, values)
+        return True
 
     def _apply(self, gradients: Gradients) -> bool:
         self._optimizer.apply(gradients, self._variables, self._learning_rate_scale)

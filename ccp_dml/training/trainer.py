@@ -10,15 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ccp_dml.training.checkpoints import Checkpoints
+from ccp_dml import faults
 from ccp_dml.training.chunks import ChunkRunner
 from ccp_dml.training.controllers import Controllers
 from ccp_dml.training.epoch_means import EpochMeans
+from ccp_dml.training.finite import FiniteGuard, untrained_variables
 from ccp_dml.training.gradient_transforms import GradientTransform
 from ccp_dml.training.interruption import Interrupted, StopRequest
 from ccp_dml.training.loss_scaling import loss_scale_for_policy
 from ccp_dml.training.optimizer_groups import OptimizerGroups, distinct_variables, optimizer_of
 from ccp_dml.training.projections import AlternatingProjections
+from ccp_dml.training.saving import Saver
 from ccp_dml.training.schedules import Schedule
 from ccp_dml.training.stopping import EarlyStopping
 from ccp_dml.training.train_step import TrainedLoss, TrainStep
@@ -26,10 +28,6 @@ from ccp_dml.training.warm_up import WarmUp
 
 Batches = Callable[[int], tf.data.Dataset]
 Validate = Callable[[], dict[str, float]]
-
-
-class Diverged(RuntimeError):
-    """The loss, the embeddings or the gradients are no longer finite numbers."""
 
 
 class Trainer:
@@ -67,7 +65,8 @@ class Trainer:
         stopping: EarlyStopping | None = None,
         projections: AlternatingProjections | None = None,
         warm_up: WarmUp | None = None,
-        checkpoints: Checkpoints | None = None,
+        saver: Saver | None = None,
+        guard: FiniteGuard | None = None,
         callbacks: Sequence[tf.keras.callbacks.Callback] = (),
         chunk_size: int = 10,
         jit_compile: bool = False,
@@ -86,7 +85,8 @@ class Trainer:
             stopping: early stopping; its best weights are restored at the end.
             projections: problem instances of CCP; its proximal term belongs into `transforms`.
             warm_up: the first epochs, with frozen variables.
-            checkpoints: where to save after every epoch and on interruption.
+            saver: where to save, and when besides the end of an epoch and an interruption.
+            guard: what happens to steps that are not finite; None: the first one ends training.
             callbacks: Keras callbacks.
             chunk_size: steps per call into TensorFlow, at least 1. An interruption waits for the end of a
                 chunk.
@@ -108,7 +108,8 @@ class Trainer:
         self._transforms, self._jit_compile = list(transforms), jit_compile
         self._controllers = Controllers(stopping=stopping, schedule=schedule, projections=projections)
         self._warm_up = warm_up or WarmUp()
-        self._checkpoints, self._callbacks = checkpoints, list(callbacks)
+        self._saver, self._guard = saver or Saver(None), guard or FiniteGuard()
+        self._callbacks = list(callbacks)
         self._steps_per_epoch = steps_per_epoch
         self._chunk_size = 1 if self._controllers.every_step else chunk_size
         self.step = tf.Variable(0, trainable=False, dtype=tf.int64, name="step")
@@ -117,8 +118,7 @@ class Trainer:
         self._element_spec = batches(0).element_spec
         self._means = EpochMeans(self._runner.scalars)
         self.diagnostics: dict[str, npt.NDArray[np.float32]] = {}
-        if checkpoints is not None:
-            checkpoints.track(**self.state)
+        self._saver.track(self.state)
 
     @property
     def epoch(self) -> int:
@@ -145,6 +145,7 @@ class Trainer:
             "step": self.step,
             "means": self._means,
             "loss_scale": self._loss_scale,
+            "guard": self._guard,
             **self._controllers.state,
             **{
                 transform.name: transform
@@ -160,7 +161,7 @@ class Trainer:
         Raises:
             CheckpointError: if it belongs to another model, loss or optimizer.
         """
-        return self._checkpoints is not None and self._checkpoints.restore() is not None
+        return self._saver.restore()
 
     def fit(self, max_epochs: int) -> dict[str, list[float]]:
         """Trains until `max_epochs` epochs are done since the beginning of the run, or earlier.
@@ -189,6 +190,7 @@ class Trainer:
             verbose=0,
         )
         with StopRequest() as request, optimizer_of(self.model, self._optimizer):
+            self._saver.begin(int(self.step))
             callbacks.on_train_begin()
             iterator = iter(self._batches(int(self.step)))
             while self.epoch < max_epochs and not self._stopped:
@@ -214,18 +216,21 @@ class Trainer:
         callbacks.on_epoch_begin(epoch)
         logs = self._train_epoch(iterator, callbacks, request)
         callbacks.on_test_begin()
+        faults.passage("validation")
         if self._validate is not None:
             logs.update({f"val_{name}": float(value) for name, value in self._validate().items()})
         callbacks.on_test_end(logs)
         if not warming_up:
             self._controllers.after_validation(epoch, logs)
         callbacks.on_epoch_end(epoch, logs)
-        path = self._save()
+        self._save(request)
+
+    def _save(self, request: StopRequest) -> None:
+        """Saves, and then stops if that was asked for."""
+        best = None if self.best_epoch is None else (self.best_epoch + 1) * self._steps_per_epoch
+        path = self._saver.save(int(self.step), best)
         if request.requested:
             raise Interrupted(int(self.step), path)
-
-    def _save(self) -> str | None:
-        return None if self._checkpoints is None else self._checkpoints.save(int(self.step))
 
     def _train_epoch(
         self, iterator: Any, callbacks: tf.keras.callbacks.CallbackList, request: StopRequest
@@ -235,30 +240,26 @@ class Trainer:
             self._means.reset()
         runner, warming_up = self._runner, self._warming_up
         while done < self._steps_per_epoch:
-            if images and request.requested:
-                raise Interrupted(int(self.step), self._save())
             count = min(self._chunk_size, self._steps_per_epoch - done)
             callbacks.on_train_batch_begin(done)
             started = time.perf_counter()
-            sums, labels, embeddings = runner(iterator, count)
+            chunk = runner(iterator, count)
             seconds += time.perf_counter() - started
-            images += count * int(embeddings.shape[0])
+            faults.passage("step")
+            images += count * int(chunk.embeddings.shape[0])
             done += count
-            self._check_finite(sums)
-            self._means.add(sums, count)
+            if chunk.bad:
+                self._guard.check(chunk, self._saver.latest)
+            self._means.add(chunk.sums, chunk.finite_steps)
             logs = {**self._means.result(), "images_per_second": images / seconds}
             callbacks.on_train_batch_end(done - 1, logs)
-            if not warming_up:
-                self._controllers.after_steps({name: value / count for name, value in sums.items()})
-        self._diagnose(labels, embeddings)
+            if not warming_up and chunk.finite_steps:
+                self._controllers.after_steps(chunk.means)
+            # Not at the end of the epoch: what follows belongs to it, and is not in a checkpoint.
+            if done < self._steps_per_epoch and (request.requested or self._saver.due(int(self.step))):
+                self._save(request)
+        self._diagnose(chunk.labels, chunk.embeddings)
         return {**logs, **self._present_state(warming_up)}
-
-    def _check_finite(self, sums: dict[str, float]) -> None:
-        # The loss alone does not tell: hinges turn NaN embeddings into a loss of 0.
-        bad = [name for name, value in sums.items() if not np.isfinite(value)]
-        if bad:
-            step = int(self.step)
-            raise Diverged(f"Not finite at step {step}: {', '.join(bad)}. Try a lower learning rate.")
 
     def _present_state(self, warming_up: bool) -> dict[str, Any]:
         multiplier = self._warm_up.learning_rate_multiplier if warming_up else 1.0
@@ -268,7 +269,7 @@ class Trainer:
         }
         if "active_pairs" in self.diagnostics:
             state["active_pairs"] = float(self.diagnostics["active_pairs"])
-        return {**state, **self._controllers.logs}
+        return {**state, **self._guard.logs, **self._controllers.logs}
 
     def _diagnose(self, labels: tf.Tensor, embeddings: tf.Tensor) -> None:
         figures = self.loss.diagnostics(labels, embeddings)
@@ -295,6 +296,8 @@ class Trainer:
             self._warm_up.trained(variables) if warming_up else variables,
             transforms=self._transforms,
             loss_scale=self._loss_scale,
+            guard=self._guard,
+            state=untrained_variables(self.model, self.loss, *self._transforms),
             learning_rate_scale=self._warm_up.learning_rate_multiplier if warming_up else 1.0,
             jit_compile=self._jit_compile,
         )

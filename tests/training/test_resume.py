@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.training.checkpoints import CheckpointError, Checkpoints
+from ccp_dml.training.checkpoints import Checkpoints
 from ccp_dml.training.interruption import Interrupted, StopRequest
 from ccp_dml.training.metrics_csv import MetricsCsv
+from ccp_dml.training.saving import Saver
 from tests.training import tiny
 
 EPOCHS = 5
@@ -58,8 +59,8 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(tmp_path, optimizer, sto
 
     def part():
         log = MetricsCsv(tmp_path / "parts.csv")
-        checkpoints = Checkpoints(tmp_path / "ckpt")
-        return tiny.trainer(optimizer=optimizer, averages=averages, checkpoints=checkpoints, callbacks=[log])
+        saver = Saver(Checkpoints(tmp_path / "ckpt"))
+        return tiny.trainer(optimizer=optimizer, averages=averages, saver=saver, callbacks=[log])
 
     first = part()
     first._callbacks.append(SignalAt(first, stop_at, number))
@@ -78,9 +79,9 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(tmp_path, optimizer, sto
 
 
 def test_finished_run_stays_finished(tmp_path):
-    first = tiny.trainer(patience=1, checkpoints=Checkpoints(tmp_path))
+    first = tiny.trainer(patience=1, saver=Saver(Checkpoints(tmp_path)))
     first.fit(20)
-    second = tiny.trainer(patience=1, checkpoints=Checkpoints(tmp_path))
+    second = tiny.trainer(patience=1, saver=Saver(Checkpoints(tmp_path)))
     second.restore()
     assert second.fit(20) == {}
     assert int(first.step) == int(second.step) < 80
@@ -101,48 +102,3 @@ def test_without_folder_the_message_says_so():
     run._callbacks.append(SignalAt(run, 3))
     with pytest.raises(Interrupted, match="step 3, not saved"):
         run.fit(2)
-
-
-def _tracked(directory, **state) -> Checkpoints:
-    checkpoints = Checkpoints(directory, keep=2)
-    checkpoints.track(**state)
-    return checkpoints
-
-
-def test_checkpoints_keep_the_last_and_restore_the_newest(tmp_path):
-    value = tf.Variable(0)
-    checkpoints = _tracked(tmp_path, value=value)
-    assert checkpoints.restore() is None
-    for step in (1, 2, 3, 3):
-        value.assign(step * 10)
-        path = checkpoints.save(step)
-    assert path.endswith("ckpt-3")
-    assert sorted(p.name for p in tmp_path.glob("*.index")) == ["ckpt-2.index", "ckpt-3.index"]
-    other = tf.Variable(0)
-    assert _tracked(tmp_path, value=other).restore() == path
-    assert int(other) == 30
-
-
-@pytest.mark.parametrize(
-    "state",
-    [{"other": tf.Variable(1.0)}, {"value": tf.Variable([1.0, 2.0])}, {"value": tf.Variable(1)}],
-    ids=["missing", "shape", "dtype"],
-)
-def test_foreign_checkpoint_is_refused(tmp_path, state):
-    _tracked(tmp_path, value=tf.Variable(1.0)).save(1)
-    with pytest.raises(CheckpointError, match="does not fit this run"):
-        _tracked(tmp_path, **state).restore()
-
-
-def test_damaged_checkpoint_is_refused(tmp_path):
-    checkpoints = _tracked(tmp_path, value=tf.Variable(tf.ones([100])))
-    checkpoints.save(1)
-    for file in tmp_path.glob("ckpt-1.data*"):
-        file.write_bytes(file.read_bytes()[:7])
-    with pytest.raises(CheckpointError, match="damaged"):
-        checkpoints.restore()
-
-
-def test_keep_is_checked(tmp_path):
-    with pytest.raises(ValueError, match="at least 1"):
-        Checkpoints(tmp_path, keep=0)

@@ -36,6 +36,8 @@ _KNOWN: dict[str, tuple[str, str]] = {
     "proxy_spread": ("coverage", "Mean over classes of the mean distance between proxies of the class."),
     "active_pairs": ("embedding", "Share of the pairs that have a non-zero loss, in [0, 1]."),
     "embedding_norm": ("embedding", "Mean length of the embeddings before normalisation."),
+    "mean_cosine": ("embedding", "Mean cosine between two embeddings; 1: all are alike."),
+    "skipped_steps": ("optimization", "Steps left out so far because they were not finite."),
     "images_per_second": ("speed", "Training images per second, validation not counted."),
     "precision_at_1": ("retrieval", "P@1: share of queries whose nearest neighbour is of their class."),
     "r_precision": (

@@ -1,0 +1,56 @@
+"""How a run that does not come to its end says why, and how it goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from ccp_dml.errors import Interrupted, UserError
+from ccp_dml.run_directory import RunDirectory
+from ccp_dml.training import interruption
+
+# Python and TensorFlow each have types of their own for these; the words are the same.
+_FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+
+
+@contextlib.contextmanager
+def resumable(directory: RunDirectory) -> Iterator[None]:
+    """Says after an interruption, a full disk or the loss of the run directory how the run goes on.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM came.
+        UserError: the disk is full, or the run directory is gone or can no longer be written to.
+    """
+    same_flags = f"the same flags with --run_dir={directory.path} go on from"
+    try:
+        yield
+    except interruption.Interrupted as stop:
+        raise Interrupted(f"after step {stop.step}, saved; {same_flags} there") from stop
+    except KeyboardInterrupt as stop:
+        signal = str(stop) or "Ctrl-C"
+        raise Interrupted(f"stopped by {signal}; {same_flags} the last checkpoint, if any") from stop
+    except (OSError, tf.errors.OpError) as error:
+        problem = _problem(directory, error)
+        if problem is None:
+            raise
+        raise UserError(f"--run_dir={directory.path}: {problem}") from error
+
+
+def _problem(directory: RunDirectory, error: Exception) -> str | None:
+    """What is wrong with the disk or the folder, None if the error has another reason."""
+    if any(words in str(error) for words in _FULL):
+        reason = str(error).split("\n", 1)[0]
+        return f"the disk is full; the same flags go on from the last checkpoint once there is room: {reason}"
+    if not directory.config.exists():
+        return "it was removed or moved while the run was going on; expected it to stay"
+    if isinstance(error, PermissionError | tf.errors.PermissionDeniedError) or _is_read_only(error):
+        return "it can no longer be written to; once it can, the same flags go on from the last checkpoint"
+    return None
+
+
+def _is_read_only(error: Exception) -> bool:
+    return os.strerror(errno.EROFS) in str(error)

@@ -1,0 +1,142 @@
+"""Runs of `train.py` that are killed, and the comparison of what two runs have left behind."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from ccp_dml import faults
+from ccp_dml.run_directory import RunDirectory
+
+ROOT = Path(__file__).parents[1]
+_TIMED = "images_per_second"
+# Imports TensorFlow once; then each line of standard input is a run in a process of its own.
+_SERVER = """
+import json, os, sys
+import train
+from ccp_dml import commands, environment, experiment
+environment.quiet()
+from ccp_dml.experiment import run
+for line in sys.stdin:
+    order = json.loads(line)
+    child = os.fork()
+    if not child:
+        os.environ.update(order["environment"])
+        sys.stdout = sys.stderr
+        os._exit(commands.run(lambda: train.main(order["arguments"])))
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def start(arguments: Sequence[str], fault: str | None = None) -> subprocess.Popen[bytes]:
+    """Starts the real command, which dies at the given place."""
+    environment = os.environ | ({} if fault is None else {faults.VARIABLE: fault})
+    command = [sys.executable, "train.py", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+
+
+def killed_at(arguments: Sequence[str], fault: str) -> bool:
+    """Runs the real command until it has died at the place; False if it has ended without coming by."""
+    code = start(arguments, fault).wait()
+    assert code in (0, -signal.SIGKILL), code
+    return code != 0
+
+
+class RunServer:
+    """Starts runs without importing TensorFlow each time; every run is a process of its own."""
+
+    def __enter__(self) -> RunServer:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _SERVER],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+    def run(self, arguments: Sequence[str], fault: str | None = None, timer: Any = None) -> int:
+        """Makes a run; returns its exit code.
+
+        Args:
+            arguments: the flags.
+            fault: where it dies.
+            timer: called with the id of the process that has been started; returns a timer to be cancelled.
+        """
+        environment = {} if fault is None else {faults.VARIABLE: fault}
+        print(
+            json.dumps({"arguments": list(arguments), "environment": environment}),
+            file=self._process.stdin,
+            flush=True,
+        )
+        process = int(self._process.stdout.readline())
+        running = None if timer is None else timer(process)
+        code = int(self._process.stdout.readline())
+        if running is not None:
+            running.cancel()
+        return code
+
+
+def remains(directory: RunDirectory) -> dict[str, Any]:
+    """Everything that a finished run has left behind and that must be the same, bit by bit."""
+    newest = max(directory.checkpoints.glob("step-*"), key=lambda path: int(path.name.split("-")[1]))
+    with directory.metrics.open(newline="") as file:
+        rows = [{name: text for name, text in row.items() if name != _TIMED} for row in csv.DictReader(file)]
+    results = directory.read_results()
+    results.pop("seconds")
+    results["config"].pop("run_dir")
+    return {
+        "last state": _values(newest / "state"),
+        "best weights": _values(directory.checkpoints / "best"),
+        "exported weights": _values(directory.saved_model / "variables" / "variables"),
+        "metrics.csv": rows,
+        "results.json": results,
+        "TensorBoard": _points(directory.tensorboard),
+        "files": sorted(path.name for path in directory.path.iterdir()),
+    }
+
+
+def assert_same(actual: RunDirectory, expected: RunDirectory) -> None:
+    """Compares what two runs have left behind."""
+    found, wanted = remains(actual), remains(expected)
+    for name in wanted:
+        assert found[name] == wanted[name], name
+
+
+def _values(path: Path) -> dict[str, bytes]:
+    reader = tf.train.load_checkpoint(str(path))
+    names = reader.get_variable_to_shape_map()
+    return {name: _bytes(reader.get_tensor(name)) for name in names if "OBJECT_GRAPH" not in name}
+
+
+def _bytes(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else value.tobytes()
+
+
+def _points(directory: Path) -> list[tuple[str, str, int, bytes]]:
+    """(run, tag, step, value) of every point, doubled ones included."""
+    points = []
+    for path in directory.rglob("*tfevents*"):
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            event = tf.compat.v1.Event.FromString(record)
+            points += [
+                (path.parent.name, value.tag, event.step, value.tensor.SerializeToString())
+                for value in event.summary.value
+                if not value.tag.endswith(_TIMED) and not value.tag.startswith("_hparams_")
+            ]
+    return sorted(points)
