@@ -21,9 +21,9 @@ ROOT = Path(__file__).parents[1]
 _TIMED = "images_per_second"
 # Imports TensorFlow once; then each line of standard input is a run in a process of its own.
 _SERVER = """
-import json, os, sys
+import json, os, signal, sys, threading
 import train
-from ccp_dml import commands, environment, experiment
+from ccp_dml import commands, environment
 environment.quiet()
 from ccp_dml.experiment import run
 for line in sys.stdin:
@@ -33,16 +33,24 @@ for line in sys.stdin:
         os.environ.update(order["environment"])
         sys.stdout = sys.stderr
         os._exit(commands.run(lambda: train.main(order["arguments"])))
-    print(child, flush=True)
+    if order["kill_after"] is not None:
+        timer = threading.Timer(order["kill_after"], os.kill, (child, signal.SIGKILL))
+        timer.start()
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # Still a child that can be sent a signal.
+    if order["kill_after"] is not None:
+        timer.cancel()
+        timer.join()
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
-def start(arguments: Sequence[str], fault: str | None = None) -> subprocess.Popen[bytes]:
+def start(
+    arguments: Sequence[str], fault: str | None = None, stderr: int | None = None
+) -> subprocess.Popen[bytes]:
     """Starts the real command, which dies at the given place."""
     environment = os.environ | ({} if fault is None else {faults.VARIABLE: fault})
     command = [sys.executable, "train.py", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=stderr)
 
 
 def killed_at(arguments: Sequence[str], fault: str) -> bool:
@@ -70,26 +78,18 @@ class RunServer:
         self._process.wait()
         self._process.stdout.close()
 
-    def run(self, arguments: Sequence[str], fault: str | None = None, timer: Any = None) -> int:
+    def run(self, arguments: Sequence[str], fault: str | None = None, kill_after: float | None = None) -> int:
         """Makes a run; returns its exit code.
 
         Args:
             arguments: the flags.
-            fault: where it dies.
-            timer: called with the id of the process that has been started; returns a timer to be cancelled.
+            fault: the place where it dies.
+            kill_after: seconds after which it is killed, if it has not ended before.
         """
         environment = {} if fault is None else {faults.VARIABLE: fault}
-        print(
-            json.dumps({"arguments": list(arguments), "environment": environment}),
-            file=self._process.stdin,
-            flush=True,
-        )
-        process = int(self._process.stdout.readline())
-        running = None if timer is None else timer(process)
-        code = int(self._process.stdout.readline())
-        if running is not None:
-            running.cancel()
-        return code
+        order = {"arguments": list(arguments), "environment": environment, "kill_after": kill_after}
+        print(json.dumps(order), file=self._process.stdin, flush=True)
+        return int(self._process.stdout.readline())
 
 
 def remains(directory: RunDirectory) -> dict[str, Any]:

@@ -5,10 +5,8 @@ Each test prints how many kills its run has survived: `pytest tests/test_kills.p
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,14 +14,14 @@ from pathlib import Path
 import pytest
 
 import train
-from ccp_dml import commands, faults
+from ccp_dml import commands
 from ccp_dml.losses import registry
 from ccp_dml.run_directory import RunDirectory, State
 from tests.image_folder import write_image
 from tests.killed_runs import RunServer, assert_same, killed_at, start
 
 CLASSES, PER_CLASS = 10, 3
-RANDOM_KILLS = 10
+RANDOM_KILLS, RANDOM_KILLS_OF_EACH = 10, 3
 # The last checkpoint is within an epoch where a run dies in a step, and none is far.
 RUN = (
     "--dataset=image_folder",
@@ -47,6 +45,28 @@ REPRESENTATIVES = {
     "xbm/contrastive": XBM,
     "ccp/contrastive": CCP,
 }
+# One after the other: what a process finds that goes on where the one before has died.
+PLACES = (
+    ".ccp_dml_run:1",
+    "environment.json:1",
+    "config.cfg:1",
+    "reset:1",
+    "step:1",
+    "checkpoint_write:1",
+    "checkpoint_rename:1",
+    "validation:1",
+    "metrics.csv:1",
+    "checkpoint_remove:1",
+    "step:3",
+    "checkpoint_rename:2",
+    "validation:1",
+    "environment.json:1",
+    "config.cfg:1",
+    "weights:1",
+    "export:1",
+    "export_replace:1",
+    "results.json:1",
+)
 # Those that have options of their own beside the run's; all others take their defaults.
 OPTIONS = {"xbm": XBM, "ccp": CCP}
 
@@ -94,41 +114,34 @@ def server() -> Iterator[RunServer]:
 
 def matrix() -> list[str]:
     """Every loss by itself, and every wrapper around one that it takes."""
-    plain = [name for name in registry.LOSSES if name not in registry.WRAPPERS]
-    wrapped = {name: "proxy_nca" for name in registry.WRAPPERS} | {"xbm": "contrastive", "ccp": "contrastive"}
-    return [*plain, *(f"{wrapper}/{base}" for wrapper, base in wrapped.items())]
+    wrapped = dict.fromkeys(registry.WRAPPERS, "proxy_nca") | {"xbm": "contrastive", "ccp": "contrastive"}
+    return [*registry.LOSSES, *(f"{wrapper}/{base}" for wrapper, base in wrapped.items())]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", matrix())
 def test_every_loss_is_killed_at_every_place_and_at_random(flags, tmp_path, server, loss):
-    options = OPTIONS.get(loss.split("/")[0], ())
-    command = [*flags, f"--loss={loss}", *options]
-    whole = [*command, f"--run_dir={tmp_path / 'whole'}"]
+    command = [*flags, f"--loss={loss}", *OPTIONS.get(loss.split("/")[0], ("--notensorboard",))]
+    whole, at_places, at_random = (RunDirectory(tmp_path / name) for name in ("whole", "places", "random"))
     started = time.monotonic()
-    assert server.run(whole) == 0
+    assert server.run([*command, f"--run_dir={whole.path}"]) == 0
     seconds = time.monotonic() - started
 
-    killed = [*command, f"--run_dir={tmp_path / 'killed'}"]
-    places = [f"{place}:{count}" for place in faults.POINTS for count in (1, 2)]
-    survived = [place for place in places if server.run(killed, place) == -signal.SIGKILL]
-    generator = random.Random(loss)
-    kills = 0
-    for _ in range(RANDOM_KILLS):
-        delay = generator.uniform(0, seconds)
+    killed = [*command, f"--run_dir={at_places.path}"]
+    places = [place for place in PLACES if loss.startswith("ccp") or not place.startswith("reset")]
+    for place in places:
+        assert server.run(killed, place) == -signal.SIGKILL, place
+    assert server.run(killed) == 0
+    assert_same(at_places, whole)
 
-        def kill_later(process: int, delay: float = delay) -> threading.Timer:
-            timer = threading.Timer(delay, os.kill, (process, signal.SIGKILL))
-            timer.start()
-            return timer
-
-        if RunDirectory(tmp_path / "killed").state is State.FINISHED:
-            break
-        kills += server.run(killed, timer=kill_later) == -signal.SIGKILL
-    if RunDirectory(tmp_path / "killed").state is not State.FINISHED:
-        assert server.run(killed) == 0
-    assert_same(RunDirectory(tmp_path / "killed"), RunDirectory(tmp_path / "whole"))
-    print(f"{loss}: {len(survived)} kills at places and {kills} at random survived")
+    generator, kills = random.Random(loss), 0
+    while at_random.state is not State.FINISHED:
+        delay = generator.uniform(0, seconds) if kills < RANDOM_KILLS_OF_EACH else None
+        code = server.run([*command, f"--run_dir={at_random.path}"], kill_after=delay)
+        assert code in (0, -signal.SIGKILL)
+        kills += code != 0
+    assert_same(at_random, whole)
+    print(f"{loss}: {len(places)} kills at places and {kills} at random survived")
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from ccp_dml.evaluation.report import format_table
 from ccp_dml.run_directory import RunDirectory, State
 from ccp_dml.training.metrics_csv import MetricsCsv
 from tests.image_folder import SMALL_RUN, write_classes, write_manifest
+from tests.killed_runs import assert_same
 
 _QUERY_CLASSES = (6, 7, 8)
 
@@ -112,6 +113,12 @@ def test_an_interrupted_run_goes_on_to_the_same_end(finished, flags, tmp_path, m
         assert [row[name] for row in rows(directory)] == [row[name] for row in rows(finished)]
     for split in ("test", "validation", "frozen_features"):
         assert directory.read_results()[split] == finished.read_results()[split]
+
+
+def test_the_flagfile_in_the_run_directory_repeats_the_run(finished, tmp_path):
+    again = RunDirectory(tmp_path / "again")
+    assert outcome(train.main, f"--flagfile={finished.config}", f"--run_dir={again.path}") == 0
+    assert_same(again, finished)
 
 
 def test_evaluate_prints_the_results_again(finished, capsys):

@@ -85,7 +85,8 @@ def _fit(trainer: Trainer, config: ExperimentConfig, directory: RunDirectory) ->
     except CheckpointError as error:
         raise UserError(f"--run_dir={directory.path}: {error}") from error
     except Diverged as error:
-        raise UserError(f"--learning_rate={config.training.learning_rate:g}: {error}") from error
+        flags = f"--learning_rate={config.training.learning_rate:g} --nan_policy={config.training.nan_policy}"
+        raise UserError(f"{flags}: {error}") from error
 
 
 def evaluate(run_dir: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 if TYPE_CHECKING:
     from ccp_dml.training.chunks import Chunk
+    from ccp_dml.training.saving import Saver
 
 POLICIES = ("stop", "skip")
 
@@ -62,12 +63,12 @@ class FiniteGuard(tf.Module):
         self.skipped.assign_add(tf.cast(~finite, tf.int64))
         self.in_a_row.assign(tf.where(finite, tf.zeros_like(self.in_a_row), self.in_a_row + 1))
 
-    def check(self, chunk: Chunk, checkpoint: str | None) -> None:
+    def check(self, chunk: Chunk, saver: Saver) -> None:
         """Looks at a chunk of steps that has been made.
 
         Args:
             chunk: the chunk.
-            checkpoint: path of the newest checkpoint, which the message names.
+            saver: knows the newest checkpoint, which the message names.
 
         Raises:
             Diverged: if steps were not finite and are not left out, or were too many in a row.
@@ -77,7 +78,7 @@ class FiniteGuard(tf.Module):
         bad = [name for name, value in chunk.bad.items() if value - value != 0]
         parts = ", ".join(f"{name} {value:.4g}" for name, value in chunk.bad.items())
         count = f"{int(self.in_a_row)} steps in a row left out; " if self.skips else ""
-        kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint"
+        kept = f"the last good checkpoint is {saver.latest}" if saver.latest else "there is no checkpoint"
         advice = "a lower learning rate" if self.skips else "a lower learning rate, or to skip such steps"
         raise Diverged(
             f"Not finite at step {chunk.bad_step}: {', '.join(bad)} ({parts}); {count}{kept}. Try {advice}."

@@ -248,8 +248,7 @@ class Trainer:
             faults.passage("step")
             images += count * int(chunk.embeddings.shape[0])
             done += count
-            if chunk.bad:
-                self._guard.check(chunk, self._saver.latest)
+            self._guard.check(chunk, self._saver)
             self._means.add(chunk.sums, chunk.finite_steps)
             logs = {**self._means.result(), "images_per_second": images / seconds}
             callbacks.on_train_batch_end(done - 1, logs)
@@ -263,10 +262,8 @@ class Trainer:
 
     def _present_state(self, warming_up: bool) -> dict[str, Any]:
         multiplier = self._warm_up.learning_rate_multiplier if warming_up else 1.0
-        state = {
-            "step": int(self.step),
-            "learning_rate": float(self._optimizer.learning_rate) * multiplier,
-        }
+        rate = float(self._optimizer.learning_rate) * multiplier
+        state = {"step": int(self.step), "learning_rate": rate}
         if "active_pairs" in self.diagnostics:
             state["active_pairs"] = float(self.diagnostics["active_pairs"])
         return {**state, **self._guard.logs, **self._controllers.logs}
