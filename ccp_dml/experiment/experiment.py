@@ -18,6 +18,7 @@ from ccp_dml.evaluation.embedding import Embedder, Evaluation, evaluate_images
 from ccp_dml.experiment import parts
 from ccp_dml.experiment.batches import make_batches
 from ccp_dml.experiment.native_output import use_up_xla_notice
+from ccp_dml.experiment.repetition import make_repeatable, make_saver
 from ccp_dml.experiment.smaller_blocks import SmallerBlocks
 from ccp_dml.experiment.task import Task, labeled_images, load_task
 from ccp_dml.geometry.spread import mean_cosine
@@ -52,9 +53,7 @@ class Experiment:
         Raises:
             UserError: if the data is missing, unusable, or too small for the flags.
         """
-        tf.keras.utils.set_random_seed(config.run.seed)
-        if parts.is_deterministic(config.training):
-            tf.config.experimental.enable_op_determinism()
+        make_repeatable(config)
         tf.keras.mixed_precision.set_global_policy(config.training.mixed_precision)
         # A GPU would round the factors of float32 products to 10 bits, distances included.
         tf.config.experimental.enable_tensor_float_32_execution(False)
@@ -141,7 +140,7 @@ class Experiment:
             else None,
             projections=projections,
             warm_up=parts.make_warm_up(training, self.model),
-            saver=parts.make_saver(config.run, directory.checkpoints),
+            saver=make_saver(config, directory),
             guard=FiniteGuard(training.nan_policy),
             callbacks=callbacks,
             jit_compile=training.jit_compile,

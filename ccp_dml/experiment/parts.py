@@ -5,18 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from ccp_dml.commands import warn
 from ccp_dml.config import ExperimentConfig
 from ccp_dml.config.sections import (
     OPTIMIZERS_WITH_MOMENTS,
     OPTIMIZERS_WITH_MOMENTUM,
     DataConfig,
-    RunConfig,
     TrainingConfig,
 )
 from ccp_dml.data.image_collection import ImageCollection
@@ -29,7 +26,6 @@ from ccp_dml.evaluation.inputs import Floats
 from ccp_dml.losses import registry as losses
 from ccp_dml.losses.base import MetricLoss
 from ccp_dml.models.embedding_model import backbone_variables, batch_norm_variables, build_embedding_model
-from ccp_dml.training.checkpoints import Checkpoints
 from ccp_dml.training.gradient_transforms import GradientTransform, ProximalTerm, standard_transforms
 from ccp_dml.training.optimizer_groups import OptimizerGroups, VariableGroup
 from ccp_dml.training.optimizers import make_optimizer
@@ -37,7 +33,6 @@ from ccp_dml.training.projection_options import ProjectionOptions
 from ccp_dml.training.projections import AlternatingProjections
 from ccp_dml.training.proxy_pool import ProxyPool
 from ccp_dml.training.reset_rules import make_reset_rule
-from ccp_dml.training.saving import Saver
 from ccp_dml.training.schedules import ExponentialDecay, ReduceOnPlateau, Schedule
 from ccp_dml.training.warm_up import WarmUp
 from ccp_dml.training.weight_averages import AverageRegularization
@@ -55,22 +50,6 @@ def test_preprocessing(config: DataConfig) -> TestPreprocessing:
         config.test_shorter_side,
         padding=MID_GRAY if config.preprocessing == "cifar" else 0.0,
         gray=config.preprocessing == "mnist",
-    )
-
-
-def is_deterministic(config: TrainingConfig) -> bool:
-    """Whether operations give the same bits every time: as the flag says, else where there is no GPU."""
-    if config.deterministic is None:
-        return not tf.config.list_physical_devices("GPU")
-    return config.deterministic
-
-
-def make_saver(config: RunConfig, directory: Path) -> Saver:
-    """Where and when a run is saved."""
-    return Saver(
-        Checkpoints(directory, keep=config.checkpoint_keep, warn=warn),
-        every_steps=config.checkpoint_steps,
-        every_minutes=config.checkpoint_minutes,
     )
 
 
