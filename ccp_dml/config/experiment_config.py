@@ -96,6 +96,7 @@ class ExperimentConfig:
         validation.check_loss(self)
         num_classes = validation.check_data(self)
         validation.check_backbone(self)
+        validation.check_initial_weights(self)
         validation.check_classes(self, num_classes)
 
     def warnings(self) -> tuple[str, ...]:
@@ -121,7 +122,8 @@ class ExperimentConfig:
             validation_fraction=self._validation_fraction(),
             num_folds=data.num_folds or (_DEFAULT_NUM_FOLDS if data.fold else None),
             normalization=self.loss.normalization or losses.normalizations(self.loss.loss)[0],
-            backbone_weights=model.backbone_weights or spec.default_weights,
+            backbone_weights=_weights(model.backbone_weights or spec.default_weights),
+            initial_weights=_absolute(model.initial_weights),
             **self._projection_monitor(),
             **self._warm_up_learning_rate(),
         )
@@ -156,6 +158,11 @@ class ExperimentConfig:
 
 def _immutable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _weights(weights: str) -> str:
+    """Names as they are, files with their whole path: a run may be evaluated from elsewhere."""
+    return str(_absolute(weights)) if backbones.is_file(weights) else weights
 
 
 def _absolute(folder: str | None) -> str | None:

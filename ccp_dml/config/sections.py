@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 
 from ccp_dml.config.fields import flag
-from ccp_dml.config.values import Choice, Integer, Integers, Number, Switch, SwitchedChoice, Text
+from ccp_dml.config.values import Choice, Integer, Integers, Number, Patterns, Switch, SwitchedChoice, Text
 
 OPTIMIZERS_WITH_MOMENTUM = ("rmsprop", "sgd")
 OPTIMIZERS_WITH_MOMENTS = ("adam", "adamax", "adamw", "lamb", "lion", "nadam", "radam")
 OPTIMIZERS = tuple(
     sorted((*OPTIMIZERS_WITH_MOMENTUM, *OPTIMIZERS_WITH_MOMENTS, "adadelta", "adafactor", "adagrad", "ftrl"))
 )
-_NORMALIZATIONS = ("lipschitz", "unit", "none")
+_NORMALIZATIONS = ("lipschitz", "unit", "l1", "none")
 _FOLDER = Text("a folder")
 _EPSILON_TO_ONE = Number(above=0, high=1)
 
@@ -95,9 +95,34 @@ class ModelConfig:
 
     backbone: str = flag("efficientnet_lite0", Text("the name of a backbone"), "Network below the pooling.")
     backbone_weights: str | None = flag(
-        None, Text("the name of weights"), "imagenet or random (default: the backbone's)."
+        None,
+        Text("the name of weights, or a file"),
+        "imagenet, random, or a file, .npz or .h5 (default: the backbone's).",
     )
-    pooling: str = flag("average", Choice(("average", "max", "both")), "Global pooling; both adds the two.")
+    backbone_layer: str | None = flag(
+        None, Text("the name of a layer"), "Layer at which the backbone is cut (default: its last)."
+    )
+    backbone_options: str | None = flag(
+        None, Text("name=value,name=value"), "Options of a backbone that has some, see docs/backbones.md."
+    )
+    freeze_batch_norm: bool | None = flag(
+        None, Switch(), "Keep the backbone's batch normalisation as loaded (default: unless random)."
+    )
+    frozen_layers: tuple[str, ...] = flag(
+        (),
+        Patterns(),
+        "Layers of the backbone that are never trained: regular expressions for the beginning of names.",
+    )
+    initial_weights: str | None = flag(
+        None,
+        Text("a run's folder, or a checkpoint"),
+        "Trained weights that the whole model starts from; {fold} stands for --fold.",
+    )
+    pooling: str = flag(
+        "average",
+        Choice(("average", "max", "both", "none", "gem")),
+        "Global pooling; both adds the two, none keeps all positions, gem is the generalised mean.",
+    )
     embedding_size: int = flag(128, Integer(1), "Dimensions of an embedding.")
 
 
@@ -286,6 +311,9 @@ class EvaluationConfig:
     map_at: tuple[int, ...] = flag((), Integers(), "k of the reported MAP@k.")
     track_test: int = flag(
         0, Integer(0), "Score the test classes every so many epochs, for curves; decides nothing. 0: never."
+    )
+    test_crops: int = flag(
+        0, Integer(0, 256), "Crops of a test image whose embeddings are averaged with its own; 0: none."
     )
     evaluation_batch_size: int = flag(128, Integer(1), "Images embedded at once in evaluation.")
 

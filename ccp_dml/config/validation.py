@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ccp_dml.config import initial_weights
 from ccp_dml.config.class_split import split_classes
 from ccp_dml.config.fields import Flag, flags_of
 from ccp_dml.config.sections import (
@@ -102,17 +103,37 @@ def check_loss(config: ExperimentConfig) -> None:
 
 
 def check_backbone(config: ExperimentConfig) -> None:
-    """The backbone can be built with these weights."""
-    name, weights = config.model.backbone, config.model.backbone_weights
+    """The backbone can be built with these options and weights."""
+    model = config.model
+    name, weights = model.backbone, model.backbone_weights
+    known = name in backbones.BACKBONES
+    if known:
+        _check_backbone_flags(config)
     try:
         backbones.check(name, weights)
     except ValueError as error:
-        flag = (
-            f"--backbone_weights={weights}"
-            if weights and name in backbones.BACKBONES
-            else f"--backbone={name}"
-        )
+        flag = f"--backbone_weights={weights}" if weights and known else f"--backbone={name}"
         raise ConfigError(f"{flag}: {error}") from None
+
+
+def _check_backbone_flags(config: ExperimentConfig) -> None:
+    """The flags that depend on a backbone, which exists."""
+    model, size = config.model, config.data.image_size
+    spec = backbones.BACKBONES[model.backbone]
+    try:
+        backbones.check_options(model.backbone, model.backbone_options)
+    except ValueError as error:
+        raise ConfigError(f"--backbone_options={model.backbone_options}: {error}") from None
+    if size is not None and size < spec.min_image_size:
+        least = f"expected at least {spec.min_image_size} with --backbone={model.backbone}"
+        raise ConfigError(f"--image_size={size}: {least}")
+    if model.freeze_batch_norm and (model.backbone_weights or spec.default_weights) == backbones.RANDOM:
+        raise ConfigError("--freeze_batch_norm: expected weights that are loaded; found random ones")
+
+
+def check_initial_weights(config: ExperimentConfig) -> None:
+    """The checkpoint that training starts from is there."""
+    initial_weights.locate(config.model.initial_weights, config.data.fold)
 
 
 def check_data(config: ExperimentConfig) -> int:

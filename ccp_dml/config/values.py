@@ -6,6 +6,7 @@ import abc
 import dataclasses
 import itertools
 import math
+import re
 from typing import Any
 
 _TRUE = ("true", "t", "1", "yes")
@@ -183,6 +184,31 @@ class Integers(Kind):
     def format(self, value: Any) -> str:
         """The integers separated by commas."""
         return ",".join(str(item) for item in value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Patterns(Kind):
+    """A tuple of regular expressions, separated by blanks in text; empty text is the empty tuple."""
+
+    def _in_words(self) -> str:
+        return "regular expressions separated by blanks"
+
+    def _convert(self, text: str) -> tuple[str, ...]:
+        return tuple(text.split())
+
+    def _holds(self, value: Any) -> bool:
+        return isinstance(value, tuple) and all(self._is_pattern(item) for item in value)
+
+    @staticmethod
+    def _is_pattern(item: Any) -> bool:
+        try:
+            return isinstance(item, str) and bool(item) and item.split() == [item] and bool(re.compile(item))
+        except re.error:
+            return False
+
+    def format(self, value: Any) -> str:
+        """The expressions separated by blanks."""
+        return " ".join(value)
 
 
 def _range_in_words(

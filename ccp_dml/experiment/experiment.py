@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from ccp_dml.commands import warn
 from ccp_dml.config import ExperimentConfig
+from ccp_dml.config.initial_weights import locate
 from ccp_dml.data.image_collection import ImageCollection
 from ccp_dml.errors import UserError
 from ccp_dml.evaluation.embedding import Embedder, Evaluation, evaluate_images
@@ -17,6 +18,7 @@ from ccp_dml.experiment import parts
 from ccp_dml.experiment.batches import make_batches
 from ccp_dml.experiment.native_output import use_up_xla_notice
 from ccp_dml.experiment.task import Task, labeled_images, load_task
+from ccp_dml.models.auxiliary_crops import with_test_crops
 from ccp_dml.models.embedding_model import feature_model
 from ccp_dml.run_directory import RunDirectory
 from ccp_dml.serving.export import export_saved_model
@@ -39,26 +41,36 @@ class Experiment:
         monitored_embeddings: float32 [N, D], those of `monitored` at the last validation.
     """
 
-    def __init__(self, config: ExperimentConfig) -> None:
+    def __init__(self, config: ExperimentConfig, *, initial_weights: bool = True) -> None:
         """Opens the data and builds the model with its initial weights.
 
         Args:
             config: a valid configuration, with its derived values filled in (`ExperimentConfig.resolve`).
+            initial_weights: whether to load the weights that training starts from; those of a finished run,
+                which are loaded afterwards, need them no more.
 
         Raises:
-            UserError: if the data is missing, unusable, or too small for the flags.
+            UserError: if the data is missing, unusable, or too small for the flags, or if weights do not fit.
         """
         tf.keras.utils.set_random_seed(config.run.seed)
         tf.keras.mixed_precision.set_global_policy(config.training.mixed_precision)
         # A GPU would round the factors of float32 products to 10 bits, distances included.
         tf.config.experimental.enable_tensor_float_32_execution(False)
         self.config = config
+        self.model = parts.make_model(config, load=initial_weights)
+        if initial_weights:
+            self._load_initial_weights()
         self.task: Task = load_task(config.data)
-        self.model = parts.make_model(config)
         self.loss = parts.make_loss(config, self.task.train.num_classes)
         self.monitored_embeddings = np.zeros((0, config.model.embedding_size), np.float32)
         self.inference = parts.make_inference(config, self.model)
-        self._embedder = Embedder(self.inference, parts.normalization(config))
+        self._evaluated_model = self._with_test_crops(self.model)
+        self._embedder = Embedder(
+            self.inference
+            if self._evaluated_model is self.model
+            else parts.make_inference(config, self._evaluated_model),
+            parts.normalization(config),
+        )
 
     @property
     def monitored(self) -> ImageCollection | None:
@@ -82,7 +94,11 @@ class Experiment:
 
     def evaluate_frozen_features(self) -> Evaluation:
         """Scores the pooled features of the backbone as it is now, at unit length, on the test classes."""
-        return self.evaluate_test(Embedder(feature_model(self.model), _BASELINE_NORMALIZATION))
+        features = self._with_test_crops(feature_model(self.model))
+        return self.evaluate_test(Embedder(features, _BASELINE_NORMALIZATION))
+
+    def _with_test_crops(self, model: tf.keras.Model) -> tf.keras.Model:
+        return with_test_crops(model, self.config.evaluation.test_crops)
 
     def _evaluate(
         self, embedder: Embedder, queries: ImageCollection, gallery: ImageCollection | None = None
@@ -151,11 +167,13 @@ class Experiment:
             UserError: if the file is missing or belongs to another model.
         """
         path = _weights_path(directory)
-        try:
-            self._weights().read(str(path)).assert_existing_objects_matched().expect_partial()
-        except (tf.errors.OpError, AssertionError, ValueError, IndexError, RuntimeError) as error:
-            reason = str(error).strip().split("\n", 1)[0]
-            raise UserError(f"{path}: expected the weights of this run: {reason}") from error
+        _read(self._weights(), path, f"{path}: expected the weights of this run")
+
+    def _load_initial_weights(self) -> None:
+        path = locate(self.config.model.initial_weights, self.config.data.fold)
+        if path is not None:
+            flag = f"--initial_weights={self.config.model.initial_weights}"
+            _read(tf.train.Checkpoint(model=self.model), path, f"{flag}: expected weights of the same model")
 
     def _weights(self) -> tf.train.Checkpoint:
         return tf.train.Checkpoint(model=self.model, loss=self.loss)
@@ -163,12 +181,20 @@ class Experiment:
     def export(self, directory: Path | str, *, overwrite: bool = False) -> None:
         """Writes a SavedModel of the model as it is now."""
         export_saved_model(
-            self.model,
+            self._evaluated_model,
             str(directory),
             preprocessing=parts.test_preprocessing(self.config.data),
             normalization=parts.normalization(self.config),
             overwrite=overwrite,
         )
+
+
+def _read(checkpoint: tf.train.Checkpoint, path: Path, expectation: str) -> None:
+    try:
+        checkpoint.read(str(path)).assert_existing_objects_matched().expect_partial()
+    except (tf.errors.OpError, AssertionError, ValueError, IndexError, RuntimeError) as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise UserError(f"{expectation}: {reason}") from error
 
 
 def _weights_path(directory: RunDirectory) -> Path:

@@ -21,6 +21,7 @@ from ccp_dml.data.permutations import IntArray
 from ccp_dml.data.pipeline import inference_batches
 from ccp_dml.data.preprocessing import TestPreprocessing
 from ccp_dml.data.sampling import OnePerClassSampler
+from ccp_dml.errors import UserError
 from ccp_dml.evaluation.embedding import Embedder
 from ccp_dml.evaluation.inputs import Floats
 from ccp_dml.losses import registry as losses
@@ -53,16 +54,36 @@ def test_preprocessing(config: DataConfig) -> TestPreprocessing:
     )
 
 
-def make_model(config: ExperimentConfig) -> tf.keras.Model:
-    """The embedding model with its initial weights."""
-    return build_embedding_model(
-        config.model.backbone,
-        weights=config.model.backbone_weights,
-        embedding_size=config.model.embedding_size,
-        pooling=config.model.pooling,
-        image_size=config.data.image_size,
-        seed=config.run.seed,
-    )
+def make_model(config: ExperimentConfig, *, load: bool = True) -> tf.keras.Model:
+    """The embedding model with its initial weights, those of the backbone loaded if asked.
+
+    Raises:
+        UserError: if a flag of the model does not fit its backbone, or a file of weights is damaged.
+    """
+    flags = config.model
+    try:
+        return build_embedding_model(
+            flags.backbone,
+            weights=flags.backbone_weights,
+            embedding_size=flags.embedding_size,
+            pooling=flags.pooling,
+            image_size=config.data.image_size,
+            seed=config.run.seed,
+            freeze_batch_norm=flags.freeze_batch_norm,
+            layer=flags.backbone_layer,
+            frozen_layers=flags.frozen_layers,
+            options=flags.backbone_options,
+            load=load,
+        )
+    except ValueError as error:
+        raise UserError(f"{_model_flags(config)}: {error}") from error
+
+
+def _model_flags(config: ExperimentConfig) -> str:
+    """The flags that were given for the backbone, as a user writes them."""
+    names = ("backbone", "backbone_weights", "backbone_layer", "frozen_layers", "pooling")
+    given = {flag.name: flag.format(value) for flag, value in config.items() if value not in (None, ())}
+    return " ".join(f"--{name}={given[name]}" for name in names if name in given)
 
 
 def normalization(config: ExperimentConfig) -> str:

@@ -139,6 +139,6 @@ def _finished(run_dir: str) -> tuple[Experiment, ExperimentConfig]:
     directory = RunDirectory(run_dir)
     config = directory.read_config()
     directory.read_results()
-    experiment = Experiment(config)
+    experiment = Experiment(config, initial_weights=False)
     experiment.load_weights(directory)
     return experiment, config

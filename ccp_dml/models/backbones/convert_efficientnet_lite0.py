@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 OUTPUT = Path(__file__).parent / "weights" / "efficientnet_lite0_imagenet.npz"
 
-_NORM = {
+NORM = {
     "weight": "gamma",
     "bias": "beta",
     "running_mean": "moving_mean",
@@ -72,7 +72,7 @@ def _layer(
     axes = (2, 3, 0, 1) if "depthwise" in convolution else (2, 3, 1, 0)
     return {
         f"{layer}/kernel": state[f"{convolution}.weight"].transpose(axes),
-        **{f"{layer}/{ours}": state[f"{norm}.{theirs}"] for theirs, ours in _NORM.items()},
+        **{f"{layer}/{ours}": state[f"{norm}.{theirs}"] for theirs, ours in NORM.items()},
     }
 
 
