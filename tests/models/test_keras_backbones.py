@@ -74,6 +74,7 @@ def test_another_networks_file_is_refused(backbones, tmp_path):
         registry.build(name, str(tmp_path / "other.h5"), image_size=32)
 
 
+@pytest.mark.slow
 def test_random_weights_follow_the_seed_and_normalisation_trains():
     one, same, other = (
         registry.build("efficientnet_b0", "random", image_size=32, seed=seed) for seed in (1, 1, 2)

@@ -90,8 +90,12 @@ def main() -> None:
     if arguments.output.suffix != ".npz":
         parser.error(f"{arguments.output}: a name that ends in .npz is expected")
     try:
-        arrays = convert(read_state(arguments.input))
-    except (OSError, ValueError) as error:
+        state = read_state(arguments.input)
+    except Exception as error:
+        parser.error(f"{arguments.input} cannot be read by PyTorch ({type(error).__name__}: {error})")
+    try:
+        arrays = convert(state)
+    except ValueError as error:
         parser.error(f"{arguments.input}: {error}")
     save(arrays, arguments.output, np.float32)
     print(f"{arguments.output}: {len(arrays)} arrays, {arguments.output.stat().st_size / 1e6:.1f} MB")

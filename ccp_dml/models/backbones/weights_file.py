@@ -11,8 +11,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 CLASSIFIER = "classifier/"
-# Where normalisation is trained, layers are Keras's own: a normalisation <layer>_norm, whose arrays a file keeps
-# with <layer>, and kernels of depthwise convolutions under a name of theirs.
+# Where normalisation is trained, layers are those of Keras: a normalisation <layer>_norm, whose arrays a file
+# keeps with <layer>, and depthwise convolutions, whose kernels have a name of their own.
 _OWN_NAMES = {"_norm/": "/", "/depthwise_kernel": "/kernel"}
 
 Arrays = dict[str, npt.NDArray[np.float32]]
