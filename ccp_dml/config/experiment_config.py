@@ -113,6 +113,8 @@ class ExperimentConfig:
         data, model = self.data, self.model
         spec = backbones.BACKBONES[model.backbone]
         image_size = data.image_size or spec.default_image_size
+        weights = model.backbone_weights or spec.default_weights
+        freeze = model.freeze_batch_norm
         return self.replace(
             data_dir=_absolute(data.data_dir),
             prepared_dir=_absolute(data.prepared_dir),
@@ -122,7 +124,8 @@ class ExperimentConfig:
             validation_fraction=self._validation_fraction(),
             num_folds=data.num_folds or (_DEFAULT_NUM_FOLDS if data.fold else None),
             normalization=self.loss.normalization or losses.normalizations(self.loss.loss)[0],
-            backbone_weights=_weights(model.backbone_weights or spec.default_weights),
+            backbone_weights=_weights(weights),
+            freeze_batch_norm=weights != backbones.RANDOM if freeze is None else freeze,
             initial_weights=_absolute(model.initial_weights),
             **self._projection_monitor(),
             **self._warm_up_learning_rate(),
