@@ -42,6 +42,14 @@ Inference = Callable[..., tf.Tensor]
 MID_GRAY = 127.5
 
 
+def prepare_tensorflow(config: ExperimentConfig) -> None:
+    """Seeds the process, and sets the precision of its layers and products."""
+    tf.keras.utils.set_random_seed(config.run.seed)
+    tf.keras.mixed_precision.set_global_policy(config.training.mixed_precision)
+    # A GPU would round the factors of float32 products to 10 bits, distances included.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
 def test_preprocessing(config: DataConfig) -> TestPreprocessing:
     """Resize and crop of images that are evaluated."""
     assert config.image_size is not None
