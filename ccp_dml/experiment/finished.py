@@ -14,7 +14,7 @@ from ccp_dml.evaluation.ensembles import Embedded
 from ccp_dml.experiment import parts
 from ccp_dml.experiment.exporting import export_model
 from ccp_dml.experiment.scoring import Scorer
-from ccp_dml.experiment.task import open_dataset
+from ccp_dml.experiment.task import load_task, open_dataset
 from ccp_dml.experiment.weights import load_run_weights
 from ccp_dml.run_directory import RunDirectory
 
@@ -56,8 +56,7 @@ class FinishedRun:
         """
         config, projection = self.config.replace(pca_dim=pca_dim), None
         if pca_dim is not None:
-            training = open_dataset(config.data).train
-            scorer = Scorer(config, training, training=[training])
+            scorer = Scorer.of_test(config, load_task(config.data))
             projection = scorer.fit(self.embed(scorer))
         folder = Path(output)
         try:
@@ -74,8 +73,12 @@ def scorer_of(run: ExperimentConfig, evaluated: ExperimentConfig) -> Scorer:
 
     A PCA is fitted on the training images of the run.
     """
+    own = run.members[0].config
+    elsewhere = {"prepared_dir": evaluated.data.prepared_dir}
+    if evaluated.data == run.replace(**elsewhere).data:
+        return Scorer.of_test(evaluated, load_task(own.replace(**elsewhere).data))
     images = open_dataset(evaluated.data)
-    training = [] if evaluated.evaluation.pca_dim is None else [open_dataset(run.data).train]
+    training = [] if evaluated.evaluation.pca_dim is None else load_task(own.data).training_split
     return Scorer(evaluated, images.test, images.gallery, training)
 
 

@@ -49,7 +49,7 @@ class Scorer:
     @classmethod
     def of_test(cls, config: ExperimentConfig, task: Task) -> Scorer:
         """On the test images; a PCA is fitted on all images of the training split, whatever the fold."""
-        return cls(config, task.test, task.gallery, _training_split(task))
+        return cls(config, task.test, task.gallery, task.training_split)
 
     def embed(self, embedder: Embedder) -> Embedded:
         """Embeds the images."""
@@ -133,7 +133,3 @@ def _read(file: Path) -> Floats | None:
         return np.load(file, allow_pickle=False) if file.exists() else None
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: expected the embeddings of this run: {error}") from error
-
-
-def _training_split(task: Task) -> list[ImageCollection]:
-    return [task.train] if task.validation is None else [task.train, task.validation]

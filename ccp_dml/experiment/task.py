@@ -37,6 +37,11 @@ class Task:
     gallery: ImageCollection | None
     wrong_labels: int = 0
 
+    @property
+    def training_split(self) -> list[ImageCollection]:
+        """The images to train on and those held out of them: the same images for every fold."""
+        return [self.train] if self.validation is None else [self.train, self.validation]
+
     def __str__(self) -> str:
         sizes = [
             f"{name} {images:,} images of {classes:,} classes"
