@@ -219,12 +219,14 @@ def test_the_configuration_of_a_member_repeats_it_and_replaces_a_group(finished,
     assert not member(group, 1, 1).path.parent.exists()
 
 
+@pytest.mark.slow
 def test_a_search_gets_the_validation_score(finished, flags):
     command = [*flags, "--num_folds=2", "--fold=1", "--seed=6"]
     score = experiment.validation_score(command_line.read(command))
     assert score == member(finished, 1, 2).read_results()["validation"]["map_at_r"]
 
 
+@pytest.mark.slow
 def test_start_weights_of_another_run(finished, flags, tmp_path):
     pattern = f"{finished.path}/fold_{{fold}}/repeat_2"
     command = [*flags, "--num_folds=2", "--fold=2", "--max_epochs=0", f"--initial_weights={pattern}"]
@@ -259,6 +261,7 @@ def embed_with(saved_model: Path, folder: Path, classes: range) -> np.ndarray:
     return model.signatures["serve_encoded"](image_bytes=images)["embeddings"].numpy()
 
 
+@pytest.mark.slow
 def test_a_group_is_exported_run_by_run_and_reduced(finished, folder, tmp_path, capsys):
     output = tmp_path / "models"
     assert outcome(export.main, f"--run_dir={finished.path}", f"--output={output}", "--pca_dim=2") == 0
@@ -276,6 +279,7 @@ def test_a_group_is_exported_run_by_run_and_reduced(finished, folder, tmp_path, 
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_another_data_set_is_scored(finished, folder, tmp_path, capsys):
     other = write_folder(tmp_path / "other", seed=1000)
     one = member(finished, 1, 1)
