@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +186,16 @@ def test_print_config_needs_no_data_but_says_so(printed):
     origins, _, errors = printed("--dataset=image_folder", "--data_dir=/none")
     assert origins["--data_dir=/none"] == "command line"
     assert errors.startswith("warning: as it is, the command stops with: --data_dir=/none")
+
+
+def test_print_config_needs_no_tensorflow():
+    code = (
+        "import sys, train; train.main(['--print_config', '--flagfile=configs/emoji.cfg']); "
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("One run in runs/emoji-")
 
 
 def test_print_config_does_not_hide_a_mistake_in_the_flags(capsys):

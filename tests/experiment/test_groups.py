@@ -16,6 +16,9 @@ import tensorflow as tf
 import train
 from ccp_dml import commands, evaluate, experiment, export
 from ccp_dml.config import command_line
+from ccp_dml.errors import ConfigError, UserError
+from ccp_dml.evaluation.ensembles import Embedded
+from ccp_dml.experiment.scoring import read_embeddings, write_embeddings
 from ccp_dml.run_directory import RunDirectory, State
 from ccp_dml.training.metrics_csv import MetricsCsv
 from tests.evaluation import oracle
@@ -224,6 +227,27 @@ def test_a_search_gets_the_validation_score(finished, flags):
     command = [*flags, "--num_folds=2", "--fold=1", "--seed=6"]
     score = experiment.validation_score(command_line.read(command))
     assert score == member(finished, 1, 2).read_results()["validation"]["map_at_r"]
+
+
+@pytest.mark.parametrize("flag", ["--protocol=conventional", "--monitor_split=test"])
+def test_a_search_on_test_classes_is_refused(flags, flag):
+    with pytest.raises(ConfigError, match="--monitor_split=test: a search expects validation classes"):
+        experiment.validation_score(command_line.read([*flags, flag]))
+
+
+def test_embeddings_of_queries_gallery_and_training_are_kept(tmp_path):
+    directory, rows = RunDirectory(tmp_path), np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32)
+    with pytest.raises(UserError, match=r"test_embeddings\.npy: expected the test embeddings"):
+        read_embeddings(directory)
+    for kept in (Embedded(rows[:2], rows[2:5], rows[5:]), Embedded(rows)):
+        folder = tmp_path / str(len(kept.test))
+        folder.mkdir()
+        write_embeddings(RunDirectory(folder), kept)
+        for found, expected in zip(read_embeddings(RunDirectory(folder)).parts, kept.parts, strict=True):
+            np.testing.assert_equal(found, expected)
+    directory.embeddings("test").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"test_embeddings\.npy: expected the embeddings of this run: "):
+        read_embeddings(directory)
 
 
 @pytest.mark.slow
