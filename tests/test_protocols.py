@@ -48,6 +48,7 @@ def configured(**values) -> ExperimentConfig:
         ({"protocol": "ablation", "num_folds": 4}, "--num_folds=4 contradicts --protocol=ablation"),
         ({"fold": "all", "validation_fraction": 0.2}, "--validation_fraction=0.2 contradicts --fold=all"),
         ({"num_folds": 322, "fold": "all"}, "--num_folds=322 --fold=1: holds out one of the 322"),
+        ({"protocol": "mlrc", "closed_set": "shuffled"}, "--protocol=mlrc contradicts --closed_set=shuffled"),
         ({"seed": 2**31 - 2, "repeat": 3}, "--repeat=3 contradicts --seed=2147483646"),
         ({"pca_dim": 129}, "--pca_dim=129: expected at most --embedding_size=128"),
         ({"pca_dim": 0}, "--pca_dim=0: expected an integer, at least 1"),
@@ -71,6 +72,7 @@ def test_validation_names_the_flag(values, named):
         ({"protocol": "conventional"}, {"validation_fraction": 0.0, "monitor_split": "test", "fold": None}),
         ({"protocol": "ablation"}, {"num_folds": 3, "fold": 1, "monitor_split": "validation"}),
         ({"repeat": 2}, {"validation_fraction": 0.25, "fold": None}),
+        ({"repeat": 2, "closed_set": "shuffled"}, {"validation_fraction": None}),
         ({"warm_up_epochs": 0.5}, {"warm_up_learning_rate": 1e-4}),
     ],
 )
