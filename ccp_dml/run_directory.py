@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import json
 import os
@@ -17,6 +18,9 @@ from ccp_dml.errors import ConfigError, UserError
 _MARKER = ".ccp_dml_run"
 # Where a run is and that it replaces another say nothing about what it computes.
 _NOT_COMPARED = ("run_dir", "overwrite")
+# Folders of the runs of a group.
+_MEMBERS = "fold_*/repeat_*"
+EMBEDDED_PARTS = ("test", "test_gallery", "training")
 
 
 class State(enum.Enum):
@@ -29,7 +33,7 @@ class State(enum.Enum):
 
 
 class RunDirectory:
-    """The files of one run.
+    """The files of one run, or of a group of runs (folds, repeats) whose folders are below it.
 
     A run directory is recognised by a marker file and finished once it has `results.json`. Nothing is ever
     deleted that a run does not write itself.
@@ -38,6 +42,7 @@ class RunDirectory:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.results = self.path / "results.json"
+        self.table = self.path / "results.csv"
         self.metrics = self.path / "metrics.csv"
         self.saved_model = self.path / "saved_model"
         self.tensorboard = self.path / "tensorboard"
@@ -93,6 +98,21 @@ class RunDirectory:
         if state is State.UNFINISHED and self.config.exists():
             self._check_same_flags(config)
 
+    def holds_finished(self, config: ExperimentConfig) -> bool:
+        """Whether the run with this configuration is here and finished.
+
+        Raises:
+            ConfigError: a finished run is here, with other flags.
+        """
+        if self.state is not State.FINISHED:
+            return False
+        for name, (before, now) in self._changed_flags(config).items():
+            raise ConfigError(
+                f"--{name}={_shown(now)}: the finished run in {self.path} has {_shown(before)}; "
+                "expected the same flags, another --run_dir, or --overwrite"
+            )
+        return True
+
     def begin(self, config: ExperimentConfig) -> bool:
         """Prepares the folder for a run, or for going on with one.
 
@@ -126,8 +146,14 @@ class RunDirectory:
             raise ConfigError(f"--run_dir={self.path}: expected {self.config.name} in it; found none")
         return command_line.read([f"--flagfile={self.config}"]).replace(run_dir=str(self.path))
 
-    def finish(self, results: dict[str, Any]) -> None:
-        """Writes `results.json`, with which the run is finished."""
+    def embeddings(self, part: str) -> Path:
+        """The file with the embeddings of a part of the data: test, test_gallery or training."""
+        return self.path / f"{part}_embeddings.npy"
+
+    def finish(self, results: dict[str, Any], table: str | None = None) -> None:
+        """Writes `results.json`, with which the run is finished, and before it `results.csv` if given."""
+        if table is not None:
+            _write(self.table, table)
         _write(self.results, json.dumps(results, indent=2) + "\n")
 
     def read_results(self) -> dict[str, Any]:
@@ -164,10 +190,24 @@ class RunDirectory:
 
     def _clear(self) -> None:
         """Deletes what a run wrote; the marker goes last, so that an interrupted deletion can be repeated."""
+        self.results.unlink(missing_ok=True)
+        for member in self.path.glob(_MEMBERS):
+            RunDirectory(member)._remove()
         for folder in (self.saved_model, self.tensorboard, self.checkpoints):
             shutil.rmtree(folder, ignore_errors=True)
-        for file in (self.results, self.metrics, self.environment, self.config):
+        embeddings = [self.embeddings(part) for part in EMBEDDED_PARTS]
+        for file in (self.table, self.metrics, self.environment, self.config, *embeddings):
             file.unlink(missing_ok=True)
+
+    def _remove(self) -> None:
+        """Deletes a run of a group, and its folders if nothing else is in them."""
+        if not self._marker.exists():
+            return
+        self._clear()
+        self._marker.unlink()
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+            self.path.parent.rmdir()
 
     def _check_same_flags(self, config: ExperimentConfig) -> None:
         for name, (before, now) in self._changed_flags(config).items():

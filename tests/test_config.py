@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from ccp_dml.config import ExperimentConfig, command_line, flagfiles
 from ccp_dml.config.fields import flags_of
-from ccp_dml.config.initial_weights import locate
 from ccp_dml.config.values import (
     Choice,
     Integer,
@@ -288,8 +287,6 @@ def test_an_unknown_name_is_refused():
             "--image_size=16: expected at least 32 with --backbone=resnet50",
         ),
         ({"frozen_layers": ("(",)}, "--frozen_layers=(: expected regular expressions"),
-        ({"initial_weights": "none"}, "--initial_weights=none: expected the folder of a finished run"),
-        ({"initial_weights": "runs/{fold}"}, "--initial_weights=runs/{fold}: {fold} stands for --fold"),
         ({"backbone_weights": "places"}, "--backbone_weights=places"),
     ],
 )
@@ -362,18 +359,6 @@ def test_backbones_without_their_weights_name_the_flag(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="--backbone=bn_inception: .*bn_inception_imagenet.npz in"):
         configured(backbone="bn_inception").validate()
     configured(backbone="bn_inception", backbone_weights="random").validate()
-
-
-def test_initial_weights_are_found_by_fold(tmp_path):
-    (tmp_path / "fold_2" / "checkpoints").mkdir(parents=True)
-    (tmp_path / "fold_2" / "checkpoints" / "best.index").touch()
-    pattern = str(tmp_path / "fold_{fold}")
-    prefix = tmp_path / "fold_2" / "checkpoints" / "best"
-    assert locate(pattern, 2) == prefix
-    assert locate(str(prefix), None) == prefix
-    assert locate(None, 2) is None
-    with pytest.raises(ConfigError, match="found no file .*fold_1"):
-        locate(pattern, 1)
 
 
 def test_folders_become_absolute(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ccp_dml.config import initial_weights
+from ccp_dml.config import protocols
 from ccp_dml.config.class_split import split_classes
 from ccp_dml.config.fields import Flag, flags_of
 from ccp_dml.config.sections import (
@@ -68,10 +68,18 @@ def check_combinations(config: ExperimentConfig) -> None:
     """Values against each other."""
     for problem in _contradictions(config):
         raise ConfigError(problem)
+    check_pca(config)
     _check_metric("monitor", config.training.monitor, config)
     if config.projection.ccp_monitor not in (None, "loss"):
         _check_metric("ccp_monitor", config.projection.ccp_monitor, config)
     _check_flags_that_do_nothing(config)
+
+
+def check_pca(config: ExperimentConfig) -> None:
+    """A PCA has no more components than there are dimensions."""
+    dimensions, most = config.evaluation.pca_dim, config.model.embedding_size
+    if dimensions is not None and dimensions > most:
+        raise ConfigError(f"--pca_dim={dimensions}: expected at most --embedding_size={most}")
 
 
 def check_loss(config: ExperimentConfig) -> None:
@@ -100,6 +108,14 @@ def check_loss(config: ExperimentConfig) -> None:
                 raise ConfigError(
                     f"{_written(flag, value)}: expected it with ccp/... as --loss; found --loss={path}"
                 )
+
+
+def check_backbone_name(config: ExperimentConfig) -> None:
+    """The backbone exists."""
+    name = config.model.backbone
+    if name not in backbones.BACKBONES:
+        expected = ", ".join(backbones.BACKBONES)
+        raise ConfigError(f"--backbone={name}: expected one of {expected}")
 
 
 def check_backbone(config: ExperimentConfig) -> None:
@@ -131,11 +147,6 @@ def _check_backbone_flags(config: ExperimentConfig) -> None:
         raise ConfigError("--freeze_batch_norm: expected weights that are loaded; found random ones")
 
 
-def check_initial_weights(config: ExperimentConfig) -> None:
-    """The checkpoint that training starts from is there."""
-    initial_weights.locate(config.model.initial_weights, config.data.fold)
-
-
 def check_data(config: ExperimentConfig) -> int:
     """The data set exists, and its source images are where the flags say; the number of training classes."""
     with as_user_errors():
@@ -149,24 +160,14 @@ def check_classes(config: ExperimentConfig, num_classes: int) -> None:
     How many classes a closed set has is known once the data is open.
     """
     if config.data.closed_set == "off":
-        split_classes(config.resolve().data, num_classes)
+        for member in config.resolve().members:
+            split_classes(member.config.data, num_classes)
 
 
 def _contradictions(config: ExperimentConfig) -> Iterator[str]:
     data, projection, training = config.data, config.projection, config.training
     yield from _contradictions_of_data(data)
-    if data.fold is None and data.num_folds is not None:
-        yield f"--num_folds={data.num_folds} needs --fold: expected 1 to {data.num_folds}"
-    if data.fold is not None:
-        if data.validation_fraction is not None:
-            yield (
-                f"--validation_fraction={data.validation_fraction} contradicts --fold={data.fold}, "
-                "which is itself the validation part: expected one of the two"
-            )
-        if data.num_folds is not None and data.fold > data.num_folds:
-            yield f"--fold={data.fold}: expected at most --num_folds={data.num_folds}"
-    if data.validation_fraction == 0 and training.monitor_split == "validation" and training.max_epochs > 0:
-        yield "--validation_fraction=0 leaves no classes for --monitor_split=validation: expected more than 0"
+    yield from protocols.contradictions(config)
     least, most = projection.ccp_min_iterations, projection.ccp_max_iterations
     if most is not None and most < least:
         yield f"--ccp_max_iterations={most}: expected at least --ccp_min_iterations={least}"
@@ -199,7 +200,7 @@ def _contradictions_of_data(data: DataConfig) -> Iterator[str]:
         shorter_side = f"--test_shorter_side={data.test_shorter_side}"
         yield f"{shorter_side}: expected at least --image_size={data.image_size}"
     if data.closed_set != "off":
-        for name in ("validation_fraction", "fold", "num_folds"):
+        for name in ("protocol", "validation_fraction", "fold", "num_folds"):
             if getattr(data, name) is not None:
                 yield (
                     f"--{name}={getattr(data, name)} contradicts --closed_set={data.closed_set}, "

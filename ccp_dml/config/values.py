@@ -136,6 +136,23 @@ class Integer(Kind):
 
 
 @dataclasses.dataclass(frozen=True)
+class IntegerOr(Kind):
+    """An integer, at least `low`, or a word."""
+
+    low: int
+    word: str
+
+    def _in_words(self) -> str:
+        return f"an integer, at least {self.low}, or {self.word}"
+
+    def _convert(self, text: str) -> int | str:
+        return text if text == self.word else int(text)
+
+    def _holds(self, value: Any) -> bool:
+        return value == self.word or Integer(self.low)._holds(value)
+
+
+@dataclasses.dataclass(frozen=True)
 class Number(Kind):
     """A finite real number: at least `low` (or above `above`), at most `high` (or below `below`)."""
 

@@ -26,6 +26,7 @@ from ccp_dml.evaluation.embedding import Embedder
 from ccp_dml.evaluation.inputs import Floats
 from ccp_dml.losses import registry as losses
 from ccp_dml.losses.base import MetricLoss
+from ccp_dml.models.auxiliary_crops import with_test_crops
 from ccp_dml.models.embedding_model import backbone_variables, batch_norm_variables, build_embedding_model
 from ccp_dml.training.gradient_transforms import GradientTransform, ProximalTerm, standard_transforms
 from ccp_dml.training.optimizer_groups import OptimizerGroups, VariableGroup
@@ -41,6 +42,14 @@ from ccp_dml.training.weight_averages import AverageRegularization
 Inference = Callable[..., tf.Tensor]
 
 MID_GRAY = 127.5
+
+
+def prepare_tensorflow(config: ExperimentConfig) -> None:
+    """Seeds the process, and sets the precision of its layers and products."""
+    tf.keras.utils.set_random_seed(config.run.seed)
+    tf.keras.mixed_precision.set_global_policy(config.training.mixed_precision)
+    # A GPU would round the factors of float32 products to 10 bits, distances included.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
 def test_preprocessing(config: DataConfig) -> TestPreprocessing:
@@ -77,6 +86,11 @@ def make_model(config: ExperimentConfig, *, load: bool = True) -> tf.keras.Model
         )
     except ValueError as error:
         raise UserError(f"{_model_flags(config)}: {error}") from error
+
+
+def evaluated_model(config: ExperimentConfig, model: tf.keras.Model) -> tf.keras.Model:
+    """The model that is tested and exported: with `--test_crops`, one that averages over crops."""
+    return with_test_crops(model, config.evaluation.test_crops)
 
 
 def _model_flags(config: ExperimentConfig) -> str:

@@ -14,6 +14,7 @@ from ccp_dml.errors import UserError
 from ccp_dml.evaluation.embedding import embed
 from ccp_dml.experiment import parts
 from ccp_dml.experiment.experiment import Experiment
+from ccp_dml.experiment.finished import FinishedRun
 from ccp_dml.experiment.task import labeled_images
 from ccp_dml.models.auxiliary_crops import with_test_crops
 from ccp_dml.run_directory import RunDirectory
@@ -49,29 +50,6 @@ def test_test_crops_are_averaged_in_the_evaluation(folder, tmp_path):
     assert np.abs(found - alone).max() > 1e-3
 
 
-class TestInitialWeights:
-    @pytest.fixture(scope="class")
-    def trained(self, folder, tmp_path_factory) -> tuple[Experiment, Path]:
-        run_dir = tmp_path_factory.mktemp("runs") / "fold_2"
-        subject = Experiment(configured(folder, run_dir, "--seed=1"))
-        subject.save_weights(RunDirectory(run_dir))
-        return subject, run_dir
-
-    def test_the_model_starts_from_those_of_the_fold(self, folder, trained, tmp_path):
-        other, run_dir = trained
-        flags = (f"--initial_weights={run_dir.parent}/fold_{{fold}}", "--num_folds=3", "--fold=2")
-        config = configured(folder, tmp_path, *flags)
-        for found, expected in zip(Experiment(config).model.get_weights(), other.model.get_weights()):
-            np.testing.assert_array_equal(found, expected)
-        fresh = Experiment(config, initial_weights=False).model
-        assert np.abs(fresh.get_weights()[0] - other.model.get_weights()[0]).max() > 0.01
-
-    def test_those_of_another_model_are_refused(self, folder, trained, tmp_path):
-        flags = (f"--initial_weights={trained[1]}", "--embedding_size=5")
-        with pytest.raises(UserError, match="--initial_weights=.*expected weights of the same model"):
-            Experiment(configured(folder, tmp_path, *flags))
-
-
 @pytest.mark.parametrize(
     "flag, message",
     [
@@ -98,8 +76,7 @@ def test_a_run_with_all_of_them(folder, tmp_path):
     )
     before = {variable.name: variable.numpy() for variable in parts.make_model(config).weights}
     experiment.train(config)
-    trained = Experiment(config, initial_weights=False)
-    trained.load_weights(RunDirectory(tmp_path / "run"))
+    trained = FinishedRun(RunDirectory(tmp_path / "run"))
     changed = {
         variable.name.split("/")[0]
         for variable in trained.model.weights

