@@ -76,6 +76,9 @@ def load_task(config: DataConfig) -> Task:
         data_dir=config.data_dir,
         prepared_dir=config.prepared_dir,
         train_fraction=config.train_fraction,
+        download=config.download,
+        check_counts=config.check_counts,
+        crop_to_box=config.crop_to_box,
     )
     if config.closed_set != "off":
         return _closed_set_task(config, dataset)
