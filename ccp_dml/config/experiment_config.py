@@ -117,14 +117,20 @@ class ExperimentConfig:
 
     def warnings(self) -> tuple[str, ...]:
         """What is allowed, yet worth a word to the user."""
+        found = []
         if protocols.derived(self)["monitor_split"] == "test":
             protocol = self.data.protocol
             by = f"--protocol={protocol}" if protocol == protocols.CONVENTIONAL else "--monitor_split=test"
-            return (
+            found.append(
                 f"{by} chooses the best epoch by the test classes: "
-                "the result flatters the model and compares with no other",
+                "the result flatters the model and compares with no other"
             )
-        return ()
+        if not self.data.check_counts:
+            found.append(
+                "--check_counts=false takes a part of a data set for the whole: "
+                "the result compares with no published one"
+            )
+        return tuple(found)
 
     def resolve(self) -> ExperimentConfig:
         """A copy of this valid configuration in which values that follow from others are filled in."""

@@ -35,7 +35,18 @@ class DataConfig:
     dataset: str = flag(
         "emoji", Text("the name of a data set"), "Data set; image_folder reads your own images."
     )
-    data_dir: str | None = flag(None, _FOLDER, "Where the source images are; the built-in set needs none.")
+    data_dir: str | None = flag(
+        None, _FOLDER, "Where the source images are, or their archive; the built-in set needs none."
+    )
+    download: bool = flag(
+        False, Switch(), "Without --data_dir, download the source if it may be had without asking."
+    )
+    check_counts: bool = flag(
+        True, Switch(), "A published data set must have its published numbers of classes and images."
+    )
+    crop_to_box: bool = flag(
+        False, Switch(), "Crop images to the bounding boxes that come with cub, cars196 and inshop."
+    )
     prepared_dir: str | None = flag(
         None, _FOLDER, "Where prepared data goes (default: TFDS_DATA_DIR, else a cache folder)."
     )

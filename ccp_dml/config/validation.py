@@ -151,7 +151,15 @@ def check_data(config: ExperimentConfig) -> int:
     """The data set exists, and its source images are where the flags say; the number of training classes."""
     with as_user_errors():
         data = config.data
-        return catalog.check(data.dataset, data.data_dir, train_fraction=data.train_fraction)
+        return catalog.check(
+            data.dataset,
+            data.data_dir,
+            prepared_dir=data.prepared_dir,
+            train_fraction=data.train_fraction,
+            download=data.download,
+            check_counts=data.check_counts,
+            crop_to_box=data.crop_to_box,
+        )
 
 
 def check_classes(config: ExperimentConfig, num_classes: int) -> None:

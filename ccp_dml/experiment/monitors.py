@@ -37,7 +37,15 @@ _PROJECTOR_POINTS = 2000
 _THUMBNAIL = 48
 _TERMINAL = ("loss", "images_per_second", "problem_instance", "val_precision_at_1", "val_map_at_r")
 # Where a run is, and how it is shown, are no settings to compare runs by.
-_NOT_COMPARED = ("run_dir", "overwrite", "data_dir", "prepared_dir", "tensorboard", "checkpoint_keep")
+_NOT_COMPARED = (
+    "run_dir",
+    "overwrite",
+    "data_dir",
+    "download",
+    "prepared_dir",
+    "tensorboard",
+    "checkpoint_keep",
+)
 
 
 class TestTracker(tf.keras.callbacks.Callback):

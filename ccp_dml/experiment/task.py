@@ -81,6 +81,9 @@ def open_dataset(config: DataConfig) -> ImageDataset:
         data_dir=config.data_dir,
         prepared_dir=config.prepared_dir,
         train_fraction=config.train_fraction,
+        download=config.download,
+        check_counts=config.check_counts,
+        crop_to_box=config.crop_to_box,
     )
 
 
