@@ -12,10 +12,17 @@ from ccp_dml.run_lock import run_lock
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs the experiment that the flags describe, or prints their help."""
+    """Runs the experiment that the flags describe, or prints what was asked for about them."""
     help_text = command_line.help_asked(arguments)
     if help_text is not None:
         print(help_text)
+        return
+    explained = command_line.explanation_asked(arguments)
+    if explained is not None:
+        text, problem = explained
+        print(text)
+        if problem is not None:
+            commands.warn(f"as it is, the command stops with: {problem}")
         return
     config = command_line.parse(arguments)
     directory = RunDirectory.of(config)

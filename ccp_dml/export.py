@@ -7,25 +7,31 @@ import sys
 from collections.abc import Sequence
 
 from ccp_dml import commands
+from ccp_dml.config.evaluation_changes import changed
 from ccp_dml.errors import ConfigError
 from ccp_dml.run_directory import RunDirectory
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Writes the SavedModel of the run that the arguments name."""
+    """Writes the SavedModel of the run that the arguments name, or of every run of a group."""
     parser = commands.Parser(
         "python -m ccp_dml.export", "Exports the model of a finished run as a SavedModel."
     )
-    parser.add_argument("--run_dir", required=True, help="folder of the run")
+    parser.add_argument("--run_dir", required=True, help="folder of the run, or of a group of runs")
     parser.add_argument("--output", required=True, help="folder of the SavedModel; new or empty")
+    parser.add_argument(
+        "--pca_dim", type=int, help="dimensions to reduce embeddings to (default: the run's own)"
+    )
     parsed = parser.parse_args(arguments)
-    RunDirectory(parsed.run_dir).read_results()
+    directory = RunDirectory(parsed.run_dir)
+    directory.read_results()
     if os.path.exists(parsed.output) and (not os.path.isdir(parsed.output) or os.listdir(parsed.output)):
         raise ConfigError(f"--output={parsed.output}: expected a new or empty folder; found files there")
+    changed(directory.read_config(), pca_dim=parsed.pca_dim)
 
     from ccp_dml import experiment  # TensorFlow, which a mistake above must not wait for
 
-    experiment.export(parsed.run_dir, parsed.output)
+    experiment.export(parsed.run_dir, parsed.output, parsed.pca_dim)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import json
 import os
@@ -12,12 +13,16 @@ from typing import Any
 
 from ccp_dml import environment, faults, run_lock
 from ccp_dml.config import ExperimentConfig, command_line, flagfiles
+from ccp_dml.config.fields import Change
 from ccp_dml.errors import ConfigError, UserError
 
 _MARKER = ".ccp_dml_run"
 _PARTIAL = ".partial"
 # What a process may leave behind that is killed before it has written the marker.
 _BEFORE_MARKER = (run_lock.NAME, _MARKER + _PARTIAL)
+# Folders of the runs of a group.
+_MEMBERS = "fold_*/repeat_*"
+EMBEDDED_PARTS = ("test", "test_gallery", "training")
 
 
 class State(enum.Enum):
@@ -30,7 +35,7 @@ class State(enum.Enum):
 
 
 class RunDirectory:
-    """The files of one run.
+    """The files of one run, or of a group of runs (folds, repeats) whose folders are below it.
 
     A run directory is recognised by a marker file and finished once it has `results.json`. Nothing is ever
     deleted that a run does not write itself.
@@ -39,6 +44,7 @@ class RunDirectory:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.results = self.path / "results.json"
+        self.table = self.path / "results.csv"
         self.metrics = self.path / "metrics.csv"
         self.saved_model = self.path / "saved_model"
         self.tensorboard = self.path / "tensorboard"
@@ -94,6 +100,22 @@ class RunDirectory:
         if state is State.UNFINISHED and self.config.exists():
             self._check_same_flags(config)
 
+    def holds_finished(self, config: ExperimentConfig) -> bool:
+        """Whether the run with this configuration is here and finished.
+
+        Raises:
+            ConfigError: a finished run is here, with other flags.
+        """
+        if self.state is not State.FINISHED:
+            return False
+        # A larger number of epochs does not make a finished run longer.
+        for name, (before, now) in self._changed_flags(config, unless=(Change.FREE,)).items():
+            raise ConfigError(
+                f"--{name}={_shown(now)}: the finished run in {self.path} has {_shown(before)}; "
+                "expected the same flags, another --run_dir, or --overwrite"
+            )
+        return True
+
     def begin(self, config: ExperimentConfig) -> bool:
         """Prepares the folder for a run, or for going on with one.
 
@@ -143,8 +165,14 @@ class RunDirectory:
             )
         _write(self.environment, json.dumps(recorded, indent=2) + "\n")
 
-    def finish(self, results: dict[str, Any]) -> None:
-        """Writes `results.json`, with which the run is finished."""
+    def embeddings(self, part: str) -> Path:
+        """The file with the embeddings of a part of the data: test, test_gallery or training."""
+        return self.path / f"{part}_embeddings.npy"
+
+    def finish(self, results: dict[str, Any], table: str | None = None) -> None:
+        """Writes `results.json`, with which the run is finished, and before it `results.csv` if given."""
+        if table is not None:
+            _write(self.table, table)
         _write(self.results, json.dumps(results, indent=2) + "\n")
 
     def read_results(self) -> dict[str, Any]:
@@ -184,10 +212,24 @@ class RunDirectory:
 
     def _clear(self) -> None:
         """Deletes what a run wrote; the marker goes last, so that an interrupted deletion can be repeated."""
+        self.results.unlink(missing_ok=True)
+        for member in self.path.glob(_MEMBERS):
+            RunDirectory(member)._remove()
         for folder in (self.saved_model, self.tensorboard, self.checkpoints):
             shutil.rmtree(folder, ignore_errors=True)
-        for file in (self.results, self.metrics, self.environment, self.config):
+        embeddings = [self.embeddings(part) for part in EMBEDDED_PARTS]
+        for file in (self.table, self.metrics, self.environment, self.config, *embeddings):
             file.unlink(missing_ok=True)
+
+    def _remove(self) -> None:
+        """Deletes a run of a group, and its folders if nothing else is in them."""
+        if not self._marker.exists():
+            return
+        self._clear()
+        self._marker.unlink()
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+            self.path.parent.rmdir()
 
     def _check_same_flags(self, config: ExperimentConfig) -> None:
         for name, (before, now) in self._changed_flags(config).items():
@@ -196,13 +238,16 @@ class RunDirectory:
                 "expected the same flags to continue it, another --run_dir, or --overwrite"
             )
 
-    def _changed_flags(self, config: ExperimentConfig) -> dict[str, tuple[Any, Any]]:
-        """Flags with which the run that is here cannot go on, with its value and the new one."""
+    def _changed_flags(
+        self, config: ExperimentConfig, unless: tuple[Change, ...] = tuple(Change)
+    ) -> dict[str, tuple[Any, Any]]:
+        """Flags whose value differs from the run's that is here, with both, unless such a change is allowed."""
         before = {flag.name: value for flag, value in self.read_config().items()}
         return {
             flag.name: (before[flag.name], now)
             for flag, now in config.items()
-            if not flag.change.allows(before[flag.name], now)
+            if before[flag.name] != now
+            and not (flag.change in unless and flag.change.allows(before[flag.name], now))
         }
 
     def _began_with_overwrite(self) -> bool:

@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 
 from ccp_dml.config import ExperimentConfig, command_line, flagfiles
 from ccp_dml.config.fields import flags_of
-from ccp_dml.config.values import Choice, Integer, Integers, Kind, Number, Switch, SwitchedChoice, Text
+from ccp_dml.config.values import (
+    Choice,
+    Integer,
+    Integers,
+    Kind,
+    Number,
+    Patterns,
+    Switch,
+    SwitchedChoice,
+    Text,
+)
 from ccp_dml.errors import ConfigError, UserError
 from ccp_dml.losses import registry as losses
 
@@ -73,6 +83,9 @@ def is_valid(kind: Kind, value) -> bool:
         st.tuples(st.just(Integers()), st.sets(st.integers(1), max_size=5).map(sorted).map(tuple)),
         st.tuples(st.just(Text()), st.text(min_size=1).filter(lambda text: is_valid(Text(), text))),
         st.tuples(st.just(Switch()), st.booleans()),
+        st.tuples(
+            st.just(Patterns()), st.lists(st.from_regex(r"[a-z_.][a-z0-9_.]{0,4}", fullmatch=True)).map(tuple)
+        ),
     )
 )
 def test_text_gives_back_the_exact_value(kind_and_value):
@@ -97,6 +110,7 @@ def test_text_gives_back_the_exact_value(kind_and_value):
         (Integers(), "1,,2"),
         (Integers(), "0,1"),
         (Text(), " "),
+        (Patterns(), "stem ("),
     ],
 )
 def test_text_of_no_valid_value_is_refused(kind, text):
@@ -109,6 +123,7 @@ def test_text_of_no_valid_value_is_refused(kind, text):
     [
         {},
         {"loss": "contrastive", "negative_margin": 0.1 + 0.2, "overwrite": True, "horizontal_flip": False},
+        {"frozen_layers": ("stem", r"block\d_"), "initial_weights": "runs/fold_{fold}", "fold": 1},
         {"pool_size": 3, "ccp_random_init": True, "pair_normalization": "unit", "proxy_anchor": False},
         {"data_dir": "/images of #1/ünd, more=", "recall_at": (), "map_at": (1, 10, 100)},
         {"mixed_precision": "mixed_float16", "learning_rate": 1e-17, "ccp_max_iterations": 3},
@@ -254,7 +269,24 @@ def test_an_unknown_name_is_refused():
         ({"dataset": "image_folder", "data_dir": "/nonexistent"}, "--data_dir=/nonexistent"),
         ({"dataset": "cub"}, "--dataset=cub"),
         ({"backbone": "vgg"}, "--backbone=vgg"),
-        ({"backbone": "bn_inception"}, "--backbone=bn_inception"),
+        ({"backbone_weights": "none.npz"}, "--backbone_weights=none.npz: expected an existing file"),
+        (
+            {"backbone_options": "stages=2"},
+            "--backbone_options=stages=2: backbone",
+        ),
+        (
+            {"backbone": "cifar_resnet", "backbone_options": "stages=0"},
+            "--backbone_options=stages=0: stages is 0; at least 1",
+        ),
+        (
+            {"backbone": "cifar_resnet", "freeze_batch_norm": True},
+            "--freeze_batch_norm: expected weights that are loaded",
+        ),
+        (
+            {"backbone": "resnet50", "backbone_weights": "random", "image_size": 16},
+            "--image_size=16: expected at least 32 with --backbone=resnet50",
+        ),
+        ({"frozen_layers": ("(",)}, "--frozen_layers=(: expected regular expressions"),
         ({"backbone_weights": "places"}, "--backbone_weights=places"),
     ],
 )
@@ -302,6 +334,11 @@ def test_valid_combinations_stay_valid_once_resolved(values):
         ({}, {"batch_size": None}),
         ({"sampler": "random"}, {"batch_size": 32}),
         ({"backbone": "cifar_resnet"}, {"image_size": 32, "backbone_weights": "random"}),
+        ({"backbone": "bn_inception"}, {"image_size": 227, "backbone_weights": "imagenet"}),
+        ({}, {"freeze_batch_norm": True}),
+        ({"freeze_batch_norm": False}, {"freeze_batch_norm": False}),
+        ({"backbone": "cifar_resnet"}, {"freeze_batch_norm": False}),
+        ({"backbone_weights": "/folder/w.npz"}, {"backbone_weights": "/folder/w.npz"}),
         ({"monitor": "precision_at_1"}, {"ccp_monitor": "precision_at_1", "ccp_stop_at_min": False}),
         ({"ccp_step_at_batch": True}, {"ccp_monitor": "loss", "ccp_stop_at_min": True}),
         ({"loss": "contrastive"}, {"ccp_monitor": None, "ccp_stop_at_min": None}),
@@ -315,6 +352,13 @@ def test_valid_combinations_stay_valid_once_resolved(values):
 def test_what_resolving_fills_in(values, resolved):
     found = configured(**values).resolve().to_dict()
     assert {name: found[name] for name in resolved} == resolved
+
+
+def test_backbones_without_their_weights_name_the_flag(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    with pytest.raises(UserError, match="--backbone=bn_inception: .*bn_inception_imagenet.npz in"):
+        configured(backbone="bn_inception").validate()
+    configured(backbone="bn_inception", backbone_weights="random").validate()
 
 
 def test_folders_become_absolute(tmp_path, monkeypatch):

@@ -98,7 +98,7 @@ def test_the_paper_is_followed(name, expected):
         "patience": 60,
         "ccp_lambda": 2e-4,
         "ccp_patience": 3,
-        "num_folds": 4,
+        "protocol": "mlrc",
     }
     found = read(name).to_dict()
     assert {flag: found[flag] for flag in expected} == expected

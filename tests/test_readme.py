@@ -1,4 +1,4 @@
-"""The examples of the README and of docs/losses.md run as they are printed."""
+"""The examples of the README, of docs/losses.md and of docs/protocols.md run as they are printed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ def losses() -> str:
     return (PROJECT / "docs" / "losses.md").read_text()
 
 
-@pytest.mark.parametrize("text", [library_section, losses])
+def protocols() -> str:
+    return (PROJECT / "docs" / "protocols.md").read_text()
+
+
+@pytest.mark.parametrize("text", [library_section, losses, pytest.param(protocols, marks=pytest.mark.slow)])
 def test_the_examples_run_one_after_the_other(text: Callable[[], str], tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", text(), flags=re.DOTALL)
     assert blocks

@@ -15,7 +15,7 @@ def split_classes(config: DataConfig, num_classes: int) -> tuple[IntArray, IntAr
     """Classes to train on and classes to validate on; the latter are none if nothing is to be held out.
 
     Args:
-        config: with its derived values filled in (`ExperimentConfig.resolve`).
+        config: of a single run, with its derived values filled in (`ExperimentConfig.resolve`).
         num_classes: number of training classes of the data set.
 
     Raises:
@@ -41,7 +41,7 @@ def _split(config: DataConfig, num_classes: int) -> tuple[IntArray, IntArray]:
 
     try:
         if config.fold is not None and config.num_folds is not None:
-            return class_fold(num_classes, config.num_folds, config.fold)
+            return class_fold(num_classes, config.num_folds, int(config.fold))
         return hold_out_classes(num_classes, config.validation_fraction or 0.0)
     except ValueError as error:
         raise UserError(f"{_written(config)}: {error}") from error

@@ -13,14 +13,15 @@ from typing import Any
 
 from absl import flags
 
-from ccp_dml.config import flagfiles
+from ccp_dml.config import explanation, flagfiles, validation
 from ccp_dml.config.experiment_config import ExperimentConfig
 from ccp_dml.config.fields import Flag, flags_of
 from ccp_dml.config.values import Switch, SwitchedChoice
-from ccp_dml.errors import ConfigError
+from ccp_dml.errors import ConfigError, UserError
 
 _HELP = ("--help", "-help", "-h", "--helpshort", "-helpshort")
 _FULL_HELP = ("--helpfull", "-helpfull")
+_PRINT_CONFIG = ("--print_config", "-print_config")
 
 
 def parse(arguments: Sequence[str]) -> ExperimentConfig:
@@ -80,6 +81,34 @@ def from_flags(values: flags.FlagValues) -> ExperimentConfig:
     return ExperimentConfig.from_dict({name: values[name].value for name in given})
 
 
+def explanation_asked(arguments: Sequence[str]) -> tuple[str, ConfigError | None] | None:
+    """What the command would do if the arguments ask for that, else None.
+
+    Data and weights need not be there, but the flags have to be right.
+
+    Returns:
+        The text of `explanation.explain`, and why the command would stop before it begins, if it would.
+
+    Raises:
+        ConfigError: as `parse` does, but for files that are missing.
+    """
+    rest = [argument for argument in arguments if argument not in _PRINT_CONFIG]
+    if len(rest) == len(arguments):
+        return None
+    written = read(rest)
+    written.check_flags()
+    validation.check_backbone_name(written)
+    problem = None
+    try:
+        written.validate()
+    except UserError as error:
+        problem = ConfigError(str(error))
+    config = written.resolve()
+    if config.run.run_dir is None:
+        config = config.replace(run_dir=_default_run_dir(rest, config))
+    return explanation.explain(written, config, flagfiles.expand(rest)), problem
+
+
 def help_asked(arguments: Sequence[str]) -> str | None:
     """The help text if the arguments ask for one, else None."""
     if any(argument in _FULL_HELP for argument in arguments):
@@ -95,7 +124,8 @@ def help_text(full: bool) -> str:
     blocks = [
         "Trains an embedding model, evaluates it on classes that it never saw, and exports it.\n\n"
         "  python train.py --flagfile=configs/emoji.cfg [--flag=value ...]\n\n"
-        "Of several values of a flag the last one counts. --helpfull adds the values that each takes."
+        "Of several values of a flag the last one counts. --helpfull adds the values that each takes;\n"
+        "--print_config shows what a command would do, and where each value comes from."
     ]
     for _, section in ExperimentConfig().groups():
         lines = [str(type(section).__doc__)]

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ccp_dml.config import validation
+from ccp_dml.config import protocols, validation
 from ccp_dml.config.fields import Flag, flags_of
 from ccp_dml.config.sections import (
     DataConfig,
@@ -22,8 +22,6 @@ from ccp_dml.errors import ConfigError
 from ccp_dml.losses import registry as losses
 from ccp_dml.models.backbones import registry as backbones
 
-_DEFAULT_NUM_FOLDS = 4
-_DEFAULT_VALIDATION_FRACTION = 0.25
 _DEFAULT_BATCH_SIZE = 32
 # Images are shown to the published models at 227 of 256 pixels.
 _SHORTER_SIDE_RATIO = 256 / 227
@@ -85,46 +83,77 @@ class ExperimentConfig:
         """Whether the loss is CCP, whose problem instances alternate."""
         return "ccp" in self.loss.loss.split("/")
 
+    @property
+    def is_group(self) -> bool:
+        """Whether this complete configuration stands for several runs: folds, repeats or both."""
+        return protocols.is_group(self)
+
+    @property
+    def members(self) -> tuple[protocols.Member, ...]:
+        """The runs that this complete configuration stands for; see `protocols.members`."""
+        return protocols.members(self)
+
     def validate(self) -> None:
         """Checks every value, then how they go together, then that the data and the backbone are there.
 
         Raises:
             ConfigError: names the flag or flags, what was found and what is expected.
         """
-        validation.check_values(self.items())
-        validation.check_combinations(self)
-        validation.check_loss(self)
+        self.check_flags()
         num_classes = validation.check_data(self)
         validation.check_backbone(self)
         validation.check_classes(self, num_classes)
+        protocols.check_initial_weights(self.resolve())
+
+    def check_flags(self) -> None:
+        """The part of `validate` that looks at no files.
+
+        Raises:
+            ConfigError: see `validate`.
+        """
+        validation.check_values(self.items())
+        validation.check_combinations(self)
+        validation.check_loss(self)
 
     def warnings(self) -> tuple[str, ...]:
         """What is allowed, yet worth a word to the user."""
-        if self.training.monitor_split == "test":
-            return (
-                "--monitor_split=test chooses the best epoch by the test classes: "
-                "the result flatters the model and compares with no other",
+        found = []
+        if protocols.derived(self)["monitor_split"] == "test":
+            protocol = self.data.protocol
+            by = f"--protocol={protocol}" if protocol == protocols.CONVENTIONAL else "--monitor_split=test"
+            found.append(
+                f"{by} chooses the best epoch by the test classes: "
+                "the result flatters the model and compares with no other"
             )
-        return ()
+        if not self.data.check_counts:
+            found.append(
+                "--check_counts=false takes a part of a data set for the whole: "
+                "the result compares with no published one"
+            )
+        return tuple(found)
 
     def resolve(self) -> ExperimentConfig:
         """A copy of this valid configuration in which values that follow from others are filled in."""
         data, model = self.data, self.model
         spec = backbones.BACKBONES[model.backbone]
         image_size = data.image_size or spec.default_image_size
-        return self.replace(
+        weights = model.backbone_weights or spec.default_weights
+        freeze = model.freeze_batch_norm
+        complete = self.replace(
             data_dir=_absolute(data.data_dir),
             prepared_dir=_absolute(data.prepared_dir),
             image_size=image_size,
             test_shorter_side=self._test_shorter_side(image_size),
             batch_size=data.batch_size or (None if data.sampler == "m_per_class" else _DEFAULT_BATCH_SIZE),
-            validation_fraction=self._validation_fraction(),
-            num_folds=data.num_folds or (_DEFAULT_NUM_FOLDS if data.fold else None),
             normalization=self.loss.normalization or losses.normalizations(self.loss.loss)[0],
-            backbone_weights=model.backbone_weights or spec.default_weights,
+            backbone_weights=_weights(weights),
+            freeze_batch_norm=weights != backbones.RANDOM if freeze is None else freeze,
+            initial_weights=_absolute(model.initial_weights),
+            **protocols.derived(self),
             **self._projection_monitor(),
             **self._warm_up_learning_rate(),
         )
+        return complete if complete.is_group else complete.members[0].config
 
     def _projection_monitor(self) -> dict[str, Any]:
         projection = self.projection
@@ -147,15 +176,14 @@ class ExperimentConfig:
             return None
         return self.data.test_shorter_side or round(image_size * _SHORTER_SIDE_RATIO)
 
-    def _validation_fraction(self) -> float | None:
-        data = self.data
-        if data.validation_fraction is not None or data.fold is not None or data.closed_set != "off":
-            return data.validation_fraction
-        return 0.0 if self.training.monitor_split == "test" else _DEFAULT_VALIDATION_FRACTION
-
 
 def _immutable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _weights(weights: str) -> str:
+    """Names as they are, files with their whole path: a run may be evaluated from elsewhere."""
+    return str(_absolute(weights)) if backbones.is_file(weights) else weights
 
 
 def _absolute(folder: str | None) -> str | None:

@@ -5,14 +5,25 @@ from __future__ import annotations
 import dataclasses
 
 from ccp_dml.config.fields import Change, flag
-from ccp_dml.config.values import Choice, Integer, Integers, Number, Switch, SwitchedChoice, Text
+from ccp_dml.config.protocols import ALL_FOLDS, LARGEST_SEED, PROTOCOLS
+from ccp_dml.config.values import (
+    Choice,
+    Integer,
+    IntegerOr,
+    Integers,
+    Number,
+    Patterns,
+    Switch,
+    SwitchedChoice,
+    Text,
+)
 
 OPTIMIZERS_WITH_MOMENTUM = ("rmsprop", "sgd")
 OPTIMIZERS_WITH_MOMENTS = ("adam", "adamax", "adamw", "lamb", "lion", "nadam", "radam")
 OPTIMIZERS = tuple(
     sorted((*OPTIMIZERS_WITH_MOMENTUM, *OPTIMIZERS_WITH_MOMENTS, "adadelta", "adafactor", "adagrad", "ftrl"))
 )
-_NORMALIZATIONS = ("lipschitz", "unit", "none")
+_NORMALIZATIONS = ("lipschitz", "unit", "l1", "none")
 _FOLDER = Text("a folder")
 _EPSILON_TO_ONE = Number(above=0, high=1)
 
@@ -25,7 +36,22 @@ class DataConfig:
         "emoji", Text("the name of a data set"), "Data set; image_folder reads your own images."
     )
     data_dir: str | None = flag(
-        None, _FOLDER, "Where the source images are; the built-in set needs none.", Change.FREE
+        None,
+        _FOLDER,
+        "Where the source images are, or their archive; the built-in set needs none.",
+        Change.FREE,
+    )
+    download: bool = flag(
+        False,
+        Switch(),
+        "Without --data_dir, download the source if it may be had without asking.",
+        Change.FREE,
+    )
+    check_counts: bool = flag(
+        True, Switch(), "A published data set must have its published numbers of classes and images."
+    )
+    crop_to_box: bool = flag(
+        False, Switch(), "Crop images to the bounding boxes that come with cub, cars196 and inshop."
     )
     prepared_dir: str | None = flag(
         None, _FOLDER, "Where prepared data goes (default: TFDS_DATA_DIR, else a cache folder).", Change.FREE
@@ -33,18 +59,25 @@ class DataConfig:
     train_fraction: float = flag(
         0.5, Number(above=0, below=1), "Training share of the classes of an image_folder without manifest."
     )
+    protocol: str | None = flag(
+        None,
+        Choice(PROTOCOLS),
+        "mlrc: class folds; conventional: train on all, monitor the test classes; ablation: validate on the "
+        "last third (default: hold out --validation_fraction).",
+    )
     validation_fraction: float | None = flag(
         None,
         Number(low=0, below=1),
         "Held-out share of the training classes (default: 0.25; 0 if --monitor_split=test).",
     )
     num_folds: int | None = flag(
-        None, Integer(2), "Contiguous parts of the training classes (default: 4 with --fold)."
+        None, Integer(2), "Contiguous parts of the training classes (default: 4 with folds)."
     )
-    fold: int | None = flag(
+    fold: int | str | None = flag(
         None,
-        Integer(1),
-        "Part of --num_folds to validate on, from 1; part 1 holds the last classes.",
+        IntegerOr(1, ALL_FOLDS),
+        "Part of --num_folds to validate on, from 1, or all in turn; part 1 holds the last classes "
+        "(default: all with --protocol=mlrc).",
     )
     closed_set: str = flag(
         "off",
@@ -97,10 +130,36 @@ class ModelConfig:
 
     backbone: str = flag("efficientnet_lite0", Text("the name of a backbone"), "Network below the pooling.")
     backbone_weights: str | None = flag(
-        None, Text("the name of weights"), "imagenet or random (default: the backbone's)."
+        None,
+        Text("the name of weights, or a file"),
+        "imagenet, random, or a file, .npz or .h5 (default: the backbone's).",
     )
-    pooling: str = flag("average", Choice(("average", "max", "both")), "Global pooling; both adds the two.")
+    backbone_layer: str | None = flag(
+        None, Text("the name of a layer"), "Layer at which the backbone is cut (default: its last)."
+    )
+    backbone_options: str | None = flag(
+        None, Text("name=value,name=value"), "Options of a backbone that has some, see docs/backbones.md."
+    )
+    freeze_batch_norm: bool | None = flag(
+        None, Switch(), "Keep the backbone's batch normalisation as loaded (default: unless random)."
+    )
+    frozen_layers: tuple[str, ...] = flag(
+        (),
+        Patterns(),
+        "Layers of the backbone that are never trained: regular expressions for the beginning of names.",
+    )
+    pooling: str = flag(
+        "average",
+        Choice(("average", "max", "both", "none", "gem")),
+        "Global pooling; both adds the two, none keeps all positions, gem is the generalised mean.",
+    )
     embedding_size: int = flag(128, Integer(1), "Dimensions of an embedding.")
+    initial_weights: str | None = flag(
+        None,
+        Text("a path"),
+        "Weights of the embedding model to start from: a finished run or a file; {fold} and {repeat} in the "
+        "path stand for those of the run.",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,10 +292,11 @@ class TrainingConfig:
         Text("the name of a metric"),
         "Metric watched: map_at_r, r_precision, precision_at_1, recall_at_K.",
     )
-    monitor_split: str = flag(
-        "validation",
+    monitor_split: str | None = flag(
+        None,
         Choice(("validation", "test")),
-        "Classes on which it is measured; test flatters the result.",
+        "Classes on which it is measured; test flatters the result (default: validation; test with "
+        "--protocol=conventional).",
     )
     restore_best: bool = flag(True, Switch(), "Evaluate and export the best epoch's weights, not the last's.")
     optimizer: str = flag(
@@ -256,7 +316,9 @@ class TrainingConfig:
     plateau_factor: float = flag(0.5, Number(above=0, below=1), "Factor of the plateau schedule.")
     plateau_patience: int = flag(4, Integer(1), "Epochs without improvement before it applies.")
     min_learning_rate: float = flag(1e-6, Number(low=0), "Where the plateau schedule ends.")
-    warm_up_epochs: int = flag(0, Integer(0), "Epochs at first in which the backbone is frozen.")
+    warm_up_epochs: float = flag(
+        0.0, Number(low=0), "Epochs at first in which the backbone is frozen, such as 0.5."
+    )
     warm_up_learning_rate: float | None = flag(
         None, Number(above=0), "Learning rate of these epochs (default: --learning_rate)."
     )
@@ -303,6 +365,14 @@ class EvaluationConfig:
         "Score the test classes every so many epochs, for curves; decides nothing. 0: never.",
         Change.FREE,
     )
+    test_crops: int = flag(
+        0, Integer(0, 256), "Crops of a test image whose embeddings are averaged with its own; 0: none."
+    )
+    pca_dim: int | None = flag(
+        None,
+        Integer(1),
+        "Reduce the embeddings of the final test to so many dimensions, by a PCA of training embeddings.",
+    )
     evaluation_batch_size: int = flag(128, Integer(1), "Images embedded at once in evaluation.", Change.FREE)
 
 
@@ -314,7 +384,8 @@ class RunConfig:
         None, _FOLDER, "Folder of the run (default: runs/<config>-<UTC time>).", Change.FREE
     )
     overwrite: bool = flag(False, Switch(), "Replace the run that --run_dir holds.", Change.FREE)
-    seed: int = flag(0, Integer(0, 2**31 - 1), "Seed of everything random.")
+    seed: int = flag(0, Integer(0, LARGEST_SEED), "Seed of everything random.")
+    repeat: int = flag(1, Integer(1), "Runs of each fold, with the seeds seed, seed + 1, ….")
     checkpoint_keep: int = flag(
         2, Integer(1), "Last checkpoints kept, beside that of the best epoch.", Change.FREE
     )

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ccp_dml.config import protocols
 from ccp_dml.config.class_split import split_classes
 from ccp_dml.config.fields import Flag, flags_of
 from ccp_dml.config.sections import (
@@ -67,10 +68,18 @@ def check_combinations(config: ExperimentConfig) -> None:
     """Values against each other."""
     for problem in _contradictions(config):
         raise ConfigError(problem)
+    check_pca(config)
     _check_metric("monitor", config.training.monitor, config)
     if config.projection.ccp_monitor not in (None, "loss"):
         _check_metric("ccp_monitor", config.projection.ccp_monitor, config)
     _check_flags_that_do_nothing(config)
+
+
+def check_pca(config: ExperimentConfig) -> None:
+    """A PCA has no more components than there are dimensions."""
+    dimensions, most = config.evaluation.pca_dim, config.model.embedding_size
+    if dimensions is not None and dimensions > most:
+        raise ConfigError(f"--pca_dim={dimensions}: expected at most --embedding_size={most}")
 
 
 def check_loss(config: ExperimentConfig) -> None:
@@ -101,25 +110,56 @@ def check_loss(config: ExperimentConfig) -> None:
                 )
 
 
+def check_backbone_name(config: ExperimentConfig) -> None:
+    """The backbone exists."""
+    name = config.model.backbone
+    if name not in backbones.BACKBONES:
+        expected = ", ".join(backbones.BACKBONES)
+        raise ConfigError(f"--backbone={name}: expected one of {expected}")
+
+
 def check_backbone(config: ExperimentConfig) -> None:
-    """The backbone can be built with these weights."""
-    name, weights = config.model.backbone, config.model.backbone_weights
+    """The backbone can be built with these options and weights."""
+    model = config.model
+    name, weights = model.backbone, model.backbone_weights
+    known = name in backbones.BACKBONES
+    if known:
+        _check_backbone_flags(config)
     try:
         backbones.check(name, weights)
     except ValueError as error:
-        flag = (
-            f"--backbone_weights={weights}"
-            if weights and name in backbones.BACKBONES
-            else f"--backbone={name}"
-        )
+        flag = f"--backbone_weights={weights}" if weights and known else f"--backbone={name}"
         raise ConfigError(f"{flag}: {error}") from None
+
+
+def _check_backbone_flags(config: ExperimentConfig) -> None:
+    """The flags that depend on a backbone, which exists."""
+    model, size = config.model, config.data.image_size
+    spec = backbones.BACKBONES[model.backbone]
+    try:
+        backbones.check_options(model.backbone, model.backbone_options)
+    except ValueError as error:
+        raise ConfigError(f"--backbone_options={model.backbone_options}: {error}") from None
+    if size is not None and size < spec.min_image_size:
+        least = f"expected at least {spec.min_image_size} with --backbone={model.backbone}"
+        raise ConfigError(f"--image_size={size}: {least}")
+    if model.freeze_batch_norm and (model.backbone_weights or spec.default_weights) == backbones.RANDOM:
+        raise ConfigError("--freeze_batch_norm: expected weights that are loaded; found random ones")
 
 
 def check_data(config: ExperimentConfig) -> int:
     """The data set exists, and its source images are where the flags say; the number of training classes."""
     with as_user_errors():
         data = config.data
-        return catalog.check(data.dataset, data.data_dir, train_fraction=data.train_fraction)
+        return catalog.check(
+            data.dataset,
+            data.data_dir,
+            prepared_dir=data.prepared_dir,
+            train_fraction=data.train_fraction,
+            download=data.download,
+            check_counts=data.check_counts,
+            crop_to_box=data.crop_to_box,
+        )
 
 
 def check_classes(config: ExperimentConfig, num_classes: int) -> None:
@@ -128,24 +168,14 @@ def check_classes(config: ExperimentConfig, num_classes: int) -> None:
     How many classes a closed set has is known once the data is open.
     """
     if config.data.closed_set == "off":
-        split_classes(config.resolve().data, num_classes)
+        for member in config.resolve().members:
+            split_classes(member.config.data, num_classes)
 
 
 def _contradictions(config: ExperimentConfig) -> Iterator[str]:
     data, projection, training = config.data, config.projection, config.training
     yield from _contradictions_of_data(data)
-    if data.fold is None and data.num_folds is not None:
-        yield f"--num_folds={data.num_folds} needs --fold: expected 1 to {data.num_folds}"
-    if data.fold is not None:
-        if data.validation_fraction is not None:
-            yield (
-                f"--validation_fraction={data.validation_fraction} contradicts --fold={data.fold}, "
-                "which is itself the validation part: expected one of the two"
-            )
-        if data.num_folds is not None and data.fold > data.num_folds:
-            yield f"--fold={data.fold}: expected at most --num_folds={data.num_folds}"
-    if data.validation_fraction == 0 and training.monitor_split == "validation" and training.max_epochs > 0:
-        yield "--validation_fraction=0 leaves no classes for --monitor_split=validation: expected more than 0"
+    yield from protocols.contradictions(config)
     least, most = projection.ccp_min_iterations, projection.ccp_max_iterations
     if most is not None and most < least:
         yield f"--ccp_max_iterations={most}: expected at least --ccp_min_iterations={least}"
@@ -178,7 +208,7 @@ def _contradictions_of_data(data: DataConfig) -> Iterator[str]:
         shorter_side = f"--test_shorter_side={data.test_shorter_side}"
         yield f"{shorter_side}: expected at least --image_size={data.image_size}"
     if data.closed_set != "off":
-        for name in ("validation_fraction", "fold", "num_folds"):
+        for name in ("protocol", "validation_fraction", "fold", "num_folds"):
             if getattr(data, name) is not None:
                 yield (
                     f"--{name}={getattr(data, name)} contradicts --closed_set={data.closed_set}, "

@@ -6,6 +6,7 @@ import abc
 import dataclasses
 import itertools
 import math
+import re
 from typing import Any
 
 _TRUE = ("true", "t", "1", "yes")
@@ -135,6 +136,23 @@ class Integer(Kind):
 
 
 @dataclasses.dataclass(frozen=True)
+class IntegerOr(Kind):
+    """An integer, at least `low`, or a word."""
+
+    low: int
+    word: str
+
+    def _in_words(self) -> str:
+        return f"an integer, at least {self.low}, or {self.word}"
+
+    def _convert(self, text: str) -> int | str:
+        return text if text == self.word else int(text)
+
+    def _holds(self, value: Any) -> bool:
+        return value == self.word or Integer(self.low)._holds(value)
+
+
+@dataclasses.dataclass(frozen=True)
 class Number(Kind):
     """A finite real number: at least `low` (or above `above`), at most `high` (or below `below`)."""
 
@@ -183,6 +201,31 @@ class Integers(Kind):
     def format(self, value: Any) -> str:
         """The integers separated by commas."""
         return ",".join(str(item) for item in value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Patterns(Kind):
+    """A tuple of regular expressions, separated by blanks in text; empty text is the empty tuple."""
+
+    def _in_words(self) -> str:
+        return "regular expressions separated by blanks"
+
+    def _convert(self, text: str) -> tuple[str, ...]:
+        return tuple(text.split())
+
+    def _holds(self, value: Any) -> bool:
+        return isinstance(value, tuple) and all(self._is_pattern(item) for item in value)
+
+    @staticmethod
+    def _is_pattern(item: Any) -> bool:
+        try:
+            return isinstance(item, str) and bool(item) and item.split() == [item] and bool(re.compile(item))
+        except re.error:
+            return False
+
+    def format(self, value: Any) -> str:
+        """The expressions separated by blanks."""
+        return " ".join(value)
 
 
 def _range_in_words(

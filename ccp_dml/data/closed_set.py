@@ -47,6 +47,7 @@ def join(collections: Sequence[ImageCollection]) -> ImageCollection:
     names = tuple(dict.fromkeys(name for part in collections for name in part.class_names))
     number = {name: label for label, name in enumerate(names)}
     sources = [part.source for part in collections]
+    boxes = [part.boxes for part in collections if part.boxes is not None]
     begins = np.cumsum([0, *(len(source) for source in sources[:-1])])
     return ImageCollection(
         labels=np.concatenate(
@@ -56,6 +57,7 @@ def join(collections: Sequence[ImageCollection]) -> ImageCollection:
         image_ids=np.concatenate([part.image_ids for part in collections]),
         source=JoinedRecords(sources),
         rows=np.concatenate([part.rows + begin for part, begin in zip(collections, begins)]),
+        boxes=np.concatenate(boxes) if len(boxes) == len(collections) else None,
     )
 
 

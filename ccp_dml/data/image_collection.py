@@ -46,6 +46,8 @@ class ImageCollection:
         image_ids: int64 [N], unique over the whole data set.
         source: where the encoded images are.
         rows: int64 [N], the record of each image in `source`.
+        boxes: int64 [N, 4], top, left, height and width of the part of each encoded image that is the image,
+            in pixels; None: all of it.
     """
 
     labels: IntArray
@@ -53,6 +55,7 @@ class ImageCollection:
     image_ids: IntArray
     source: RecordSource
     rows: IntArray
+    boxes: IntArray | None = None
 
     def __post_init__(self) -> None:
         for name in ("labels", "image_ids", "rows"):
@@ -60,6 +63,8 @@ class ImageCollection:
             if found.shape != (len(self.labels),):
                 raise ValueError(f"{name} must have shape ({len(self.labels)},), found {found.shape}")
             object.__setattr__(self, name, found.astype(np.int64))
+        if self.boxes is not None and self.boxes.shape != (len(self.labels), 4):
+            raise ValueError(f"boxes must have shape ({len(self.labels)}, 4), found {self.boxes.shape}")
         if len(self) and (self.labels.min() < 0 or self.labels.max() >= self.num_classes):
             raise ValueError(
                 f"labels must be between 0 and {self.num_classes - 1}, "
@@ -82,7 +87,11 @@ class ImageCollection:
         """Returns the images at `indices`, in that order, with labels and classes as they are."""
         chosen = np.asarray(indices, np.int64)
         return replace(
-            self, labels=self.labels[chosen], image_ids=self.image_ids[chosen], rows=self.rows[chosen]
+            self,
+            labels=self.labels[chosen],
+            image_ids=self.image_ids[chosen],
+            rows=self.rows[chosen],
+            boxes=None if self.boxes is None else self.boxes[chosen],
         )
 
     def by_classes(self, classes: Sequence[int] | np.ndarray[Any, Any]) -> ImageCollection:

@@ -47,32 +47,36 @@ def training_batches(
     batch_size = sampler.batch_size
     num_plain, plain = unaugmented or (0, None)
 
-    def read(step: np.int64) -> tuple[Any, Any, Any]:
+    def read(step: np.int64) -> tuple[Any, Any, Any, Any]:
         indices = sampler.batch(int(step))
         labels = np.stack([images.labels[indices], images.image_ids[indices]], 1).astype(np.int32)
         keys = random_keys(seed, AUGMENTATION, int(step), np.arange(batch_size))
-        return np.array(images.encoded(indices), object), labels, keys.view(np.int32).reshape(-1, 2)
+        seeds = keys.view(np.int32).reshape(-1, 2)
+        return np.array(images.encoded(indices), object), _boxes(images, indices), labels, seeds
 
     read_now = guarded(read)
 
     def read_batch(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        encoded, labels, seeds = tf.numpy_function(read_now, [step], (tf.string, tf.int32, tf.int32))
+        types = (tf.string, tf.int32, tf.int32, tf.int32)
+        encoded, boxes, labels, seeds = tf.numpy_function(read_now, [step], types)
         return (
             tf.ensure_shape(encoded, [batch_size]),
+            tf.ensure_shape(boxes, [batch_size, 4]),
             tf.ensure_shape(labels, [batch_size, 2]),
             tf.ensure_shape(seeds, [batch_size, 2]),
             tf.range(batch_size) < num_plain,
         )
 
     def prepare(
-        encoded: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, is_plain: tf.Tensor
+        encoded: tf.Tensor, box: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, is_plain: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
+        part = None if images.boxes is None else box
         if plain is None:
-            return train_image(encoded, preprocessing, seed), labels
+            return train_image(encoded, preprocessing, seed, part), labels
         image = tf.cond(
             is_plain,
-            lambda: test_image(encoded, plain),
-            lambda: train_image(encoded, preprocessing, seed),
+            lambda: test_image(encoded, plain, part),
+            lambda: train_image(encoded, preprocessing, seed, part),
         )
         return image, labels
 
@@ -104,21 +108,28 @@ def inference_batches(
         raise ValueError(f"batch_size must be at least 1, found {batch_size}")
     chosen = np.arange(len(images)) if indices is None else np.asarray(indices, np.int64)
 
-    def read(batch: np.int64) -> Any:
+    def read(batch: np.int64) -> tuple[Any, Any]:
         part = chosen[int(batch) * batch_size : (int(batch) + 1) * batch_size]
-        return np.array(images.encoded(part), object)
+        return np.array(images.encoded(part), object), _boxes(images, part)
 
     read_now = guarded(read)
 
-    def read_batch(batch: tf.Tensor) -> tf.Tensor:
-        encoded = tf.numpy_function(read_now, [batch], tf.string)
-        return tf.ensure_shape(encoded, [None])
+    def read_batch(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        encoded, boxes = tf.numpy_function(read_now, [batch], (tf.string, tf.int32))
+        return tf.ensure_shape(encoded, [None]), tf.ensure_shape(boxes, [None, 4])
 
-    def prepare(encoded: tf.Tensor) -> tf.Tensor:
-        return test_image(encoded, preprocessing)
+    def prepare(encoded: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
+        return test_image(encoded, preprocessing, None if images.boxes is None else box)
 
     batches = tf.data.Dataset.range(-(-len(chosen) // batch_size))
     return _per_image(batches.map(read_batch), prepare, batch_size, drop_remainder=False)
+
+
+def _boxes(images: ImageCollection, indices: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Boxes of some images, int32 [b, 4]; zeros, which nobody reads, where the images have none."""
+    if images.boxes is None:
+        return np.zeros((len(indices), 4), np.int32)
+    return images.boxes[indices].astype(np.int32)
 
 
 def _per_image(

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import pathlib
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -31,7 +32,7 @@ def load_prepared(name: str, builder: Any) -> ImageDataset:
     Args:
         name: name of the data set.
         builder: TFDS builder with `file_format="array_record"` and the features `image`, `label` (ClassLabel)
-            and `image_id`; splits `train` and either `test` or `query` and `gallery`.
+            and `image_id`, perhaps `box`; splits `train` and either `test` or `query` and `gallery`.
 
     Returns:
         The data set. Images are in the order of `image_id`; classes keep their order, without those that a
@@ -70,11 +71,15 @@ def _prepare(name: str, builder: Any) -> None:
         return
     import tensorflow_datasets as tfds
 
+    # What a killed process left behind: whoever prepares holds the lock, so nobody is writing there.
+    for unfinished in folder.parent.glob(f"incomplete.*_{folder.name}"):
+        shutil.rmtree(unfinished, ignore_errors=True)
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     print(f"Preparing the data set {name} in {folder} (once) …", file=sys.stderr, flush=True)
+    config = tfds.download.DownloadConfig(force_checksums_validation=True)
     with _quiet():
-        builder.download_and_prepare(file_format="array_record")
+        builder.download_and_prepare(file_format="array_record", download_config=config)
 
 
 @contextlib.contextmanager
@@ -107,12 +112,11 @@ def _collections(
     names: tuple[str, ...], builder: Any, sources: dict[str, PreparedRecords]
 ) -> dict[str, ImageCollection]:
     """Collections whose classes are those that occur in any of the given splits."""
-    index = {
-        split: _index(pathlib.Path(builder.data_path), split, source) for split, source in sources.items()
-    }
-    present = np.unique(np.concatenate([labels for labels, _ in index.values()]))
+    folder, with_boxes = pathlib.Path(builder.data_path), "box" in builder.info.features
+    index = {split: _index(folder, split, source, with_boxes) for split, source in sources.items()}
+    present = np.unique(np.concatenate([columns[0] for columns in index.values()]))
     collections = {}
-    for split, (labels, image_ids) in index.items():
+    for split, (labels, image_ids, *boxes) in index.items():
         rows = np.argsort(image_ids, kind="stable")
         collections[split] = ImageCollection(
             labels=np.searchsorted(present, labels[rows]),
@@ -120,26 +124,30 @@ def _collections(
             image_ids=image_ids[rows],
             source=sources[split],
             rows=rows,
+            boxes=np.stack(boxes, 1)[rows] if boxes else None,
         )
     return collections
 
 
-def _index(folder: pathlib.Path, split: str, source: PreparedRecords) -> tuple[IntArray, IntArray]:
-    """Labels and image ids of all records, kept beside the data: reading them reads every image."""
+def _index(folder: pathlib.Path, split: str, source: PreparedRecords, with_boxes: bool) -> IntArray:
+    """Labels, image ids and, if there are any, the four sides of the boxes of all records, int64 [2 or 6, N].
+
+    Kept beside the data: reading them reads every image.
+    """
     file = folder / f"index-{split}.npy"
     with contextlib.suppress(OSError, ValueError):
         kept = np.load(file, allow_pickle=False)
-        if kept.shape == (2, len(source)):
-            return kept[0], kept[1]
+        if kept.shape == (6 if with_boxes else 2, len(source)):
+            return kept
     columns = []
     for begin in range(0, len(source), _CHUNK):
         rows = range(begin, min(begin + _CHUNK, len(source)))
-        records = source.data_source.__getitems__(list(rows))
-        columns.append([[record["label"] for record in records], [record["image_id"] for record in records]])
-    index = np.concatenate([np.array(column, np.int64) for column in columns], axis=1)
+        for record in source.data_source.__getitems__(list(rows)):
+            columns.append([record["label"], record["image_id"], *(record["box"] if with_boxes else ())])
+    index = np.array(columns, np.int64).T
     with contextlib.suppress(OSError):
         _write(file, index)
-    return index[0], index[1]
+    return index
 
 
 def _write(file: pathlib.Path, array: IntArray) -> None:

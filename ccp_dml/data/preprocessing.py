@@ -97,31 +97,56 @@ class TestPreprocessing:
 Augmentation = TrainPreprocessing | PadAndCrop
 
 
-def decode_rgb(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes a JPEG or PNG image (scalar string) to uint8 RGB [H, W, 3]."""
+def decode_rgb(encoded: tf.Tensor, box: tf.Tensor | None = None) -> tf.Tensor:
+    """Decodes a JPEG or PNG image.
+
+    Args:
+        encoded: scalar string.
+        box: int32 [4], top, left, height and width of the part to return; of a JPEG only that is decoded.
+            None: the whole image.
+
+    Returns:
+        uint8 RGB [H, W, 3].
+    """
+    if box is None:
+        return tf.cond(
+            tf.io.is_jpeg(encoded),
+            lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
+            lambda: tf.io.decode_png(encoded, channels=3),
+        )
     return tf.cond(
         tf.io.is_jpeg(encoded),
-        lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_png(encoded, channels=3),
+        lambda: tf.image.decode_and_crop_jpeg(encoded, box, channels=3, dct_method="INTEGER_ACCURATE"),
+        lambda: _part(tf.io.decode_png(encoded, channels=3), box),
     )
 
 
-def train_image(encoded: tf.Tensor, config: Augmentation | TestPreprocessing, seed: tf.Tensor) -> tf.Tensor:
+def _part(image: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
+    return tf.slice(image, tf.pad(box[:2], [[0, 1]]), tf.concat([box[2:], [3]], 0))
+
+
+def train_image(
+    encoded: tf.Tensor,
+    config: Augmentation | TestPreprocessing,
+    seed: tf.Tensor,
+    box: tf.Tensor | None = None,
+) -> tf.Tensor:
     """Decodes and augments one image.
 
     Args:
         encoded: scalar string, JPEG or PNG.
         config: options; those of test images for no augmentation.
         seed: int32 [2]; the result is a function of the image and of it.
+        box: int32 [4], top, left, height and width of the part that is the image; None: all of it.
 
     Returns:
         float32 RGB [S, S, 3], 0..255.
     """
     if isinstance(config, TestPreprocessing):
-        return test_image(encoded, config)
+        return test_image(encoded, config, box)
     if isinstance(config, PadAndCrop):
-        return _padded_and_cropped(decode_rgb(encoded), config, seed)
-    return _resized_window(encoded, config, seed)
+        return _padded_and_cropped(decode_rgb(encoded, box), config, seed)
+    return _resized_window(encoded, config, seed, box)
 
 
 def _padded_and_cropped(image: tf.Tensor, config: PadAndCrop, seed: tf.Tensor) -> tf.Tensor:
@@ -136,18 +161,19 @@ def _padded_and_cropped(image: tf.Tensor, config: PadAndCrop, seed: tf.Tensor) -
     return tf.ensure_shape(image, [side, side, 3])
 
 
-def _resized_window(encoded: tf.Tensor, config: TrainPreprocessing, seed: tf.Tensor) -> tf.Tensor:
+def _resized_window(
+    encoded: tf.Tensor, config: TrainPreprocessing, seed: tf.Tensor, box: tf.Tensor | None
+) -> tf.Tensor:
     """A window of the image, resized; of a JPEG only the window is decoded."""
     draws = tf.random.stateless_uniform([WINDOW_ATTEMPTS * 4 + 1], seed)
 
     def from_jpeg() -> tf.Tensor:
-        window = _window(tf.image.extract_jpeg_shape(encoded), config, draws)
+        window = _window(tf.image.extract_jpeg_shape(encoded), box, config, draws)
         return tf.image.decode_and_crop_jpeg(encoded, window, channels=3, dct_method="INTEGER_ACCURATE")
 
     def from_png() -> tf.Tensor:
         image = tf.io.decode_png(encoded, channels=3)
-        window = _window(tf.shape(image), config, draws)
-        return tf.slice(image, tf.pad(window[:2], [[0, 1]]), tf.concat([window[2:], [3]], 0))
+        return _part(image, _window(tf.shape(image), box, config, draws))
 
     image = _resize(
         tf.cond(tf.io.is_jpeg(encoded), from_jpeg, from_png), config.image_size, config.image_size
@@ -157,28 +183,36 @@ def _resized_window(encoded: tf.Tensor, config: TrainPreprocessing, seed: tf.Ten
     return tf.ensure_shape(image, [config.image_size, config.image_size, 3])
 
 
-def _window(shape: tf.Tensor, config: TrainPreprocessing, draws: tf.Tensor) -> tf.Tensor:
-    return crop_window(
-        shape[0],
-        shape[1],
+def _window(
+    shape: tf.Tensor, box: tf.Tensor | None, config: TrainPreprocessing, draws: tf.Tensor
+) -> tf.Tensor:
+    """Random window of the box, or else of the whole image, in the coordinates of the image."""
+    size = shape if box is None else box[2:]
+    window = crop_window(
+        size[0],
+        size[1],
         tf.reshape(draws[: WINDOW_ATTEMPTS * 4], [WINDOW_ATTEMPTS, 4]),
         area_range=config.area_range,
         aspect_range=config.aspect_range,
     )
+    return window if box is None else window + tf.pad(box[:2], [[0, 2]])
 
 
-def test_image(image: tf.Tensor, config: TestPreprocessing) -> tf.Tensor:
+def test_image(image: tf.Tensor, config: TestPreprocessing, box: tf.Tensor | None = None) -> tf.Tensor:
     """Resizes the shorter side, unless told not to, and crops the centre.
 
     Args:
         image: scalar string (JPEG or PNG), or RGB pixels [H, W, 3] of any numeric type.
         config: options.
+        box: int32 [4], top, left, height and width of the part that is the image; None: all of it.
 
     Returns:
         float32 RGB [S, S, 3], in the units of the pixels (0..255 from an encoded image).
     """
     if image.dtype == tf.string:
-        image = decode_rgb(image)
+        image = decode_rgb(image, box)
+    elif box is not None:
+        image = _part(image, box)
     if config.shorter_side is None:
         image = tf.cast(image, tf.float32)
     else:

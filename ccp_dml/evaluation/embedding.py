@@ -25,7 +25,7 @@ class Embedder:
 
     Args:
         model: called as `model(images, training=False)`; returns raw embeddings [B, D].
-        normalization: the run's: 'lipschitz', 'unit' or 'none'.
+        normalization: the run's: 'lipschitz', 'unit', 'l1' or 'none'.
 
     Raises:
         ValueError: if the normalisation is unknown.

@@ -9,11 +9,12 @@ _COLUMNS = {"precision_at_1": "P@1", "r_precision": "P@R", "map_at_r": "MAP@R"}
 _LISTS = {"recall_at_k": "R@", "precision_at_k": "P@", "map_at_k": "MAP@"}
 
 
-def format_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+def format_table(rows: Mapping[str, Mapping[str, Any]], decimals: int = 1) -> str:
     """Lays results out as aligned plain text, in percent.
 
     Args:
         rows: by name ("frozen features", "CCP"), the means of a result, as of `RetrievalResult.means()`.
+        decimals: places after the point.
 
     Returns:
         Lines without a trailing newline; a value that a row lacks is shown as a dash. R@1 is P@1 and not
@@ -24,7 +25,7 @@ def format_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """
     if not rows:
         raise ValueError("a table needs at least one row")
-    cells = {name: _cells(means) for name, means in rows.items()}
+    cells = {name: _cells(means, decimals) for name, means in rows.items()}
     headings = sorted({heading for row in cells.values() for heading in row}, key=_place)
     table = [["", *headings]]
     table += [[name, *(row.get(heading, "-") for heading in headings)] for name, row in cells.items()]
@@ -66,12 +67,12 @@ def results_dict(
     return results
 
 
-def _cells(means: Mapping[str, Any]) -> dict[str, str]:
-    cells = {heading: _percent(means[key]) for key, heading in _COLUMNS.items() if key in means}
+def _cells(means: Mapping[str, Any], decimals: int) -> dict[str, str]:
+    cells = {heading: _percent(means[key], decimals) for key, heading in _COLUMNS.items() if key in means}
     for key, heading in _LISTS.items():
         for k, value in means.get(key, {}).items():
             if heading != "R@" or int(k) != 1:
-                cells[f"{heading}{k}"] = _percent(value)
+                cells[f"{heading}{k}"] = _percent(value, decimals)
     return cells
 
 
@@ -84,8 +85,8 @@ def _place(heading: str) -> tuple[int, int]:
     return list(_LISTS.values()).index(f"{kind}@"), int(k)
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+def _percent(value: float, decimals: int) -> str:
+    return f"{100 * value:.{decimals}f}"
 
 
 def _notes(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:

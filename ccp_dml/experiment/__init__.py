@@ -15,15 +15,22 @@ def train(config: ExperimentConfig) -> dict[str, Any]:
     return run.train(config)
 
 
-def evaluate(run_dir: str) -> dict[str, Any]:
+def validation_score(config: ExperimentConfig) -> float:
+    """Trains and returns the validation score; see `ccp_dml.experiment.search.validation_score`."""
+    from ccp_dml.experiment import search
+
+    return search.validation_score(config)
+
+
+def evaluate(run_dir: str, **changes: Any) -> dict[str, Any]:
     """Repeats the test evaluation of a finished run; see `ccp_dml.experiment.run.evaluate`."""
     from ccp_dml.experiment import run
 
-    return run.evaluate(run_dir)
+    return run.evaluate(run_dir, **changes)
 
 
-def export(run_dir: str, output: str) -> None:
+def export(run_dir: str, output: str, pca_dim: int | None = None) -> None:
     """Exports the model of a finished run; see `ccp_dml.experiment.run.export`."""
     from ccp_dml.experiment import run
 
-    run.export(run_dir, output)
+    run.export(run_dir, output, pca_dim)

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from ccp_dml import faults
 from ccp_dml.commands import warn
 from ccp_dml.config import ExperimentConfig
 from ccp_dml.data.image_collection import ImageCollection
-from ccp_dml.errors import UserError
-from ccp_dml.evaluation.blocks import DEFAULT_MEMORY_BYTES
-from ccp_dml.evaluation.embedding import Embedder, Evaluation, evaluate_images
+from ccp_dml.evaluation.embedding import Embedder, Evaluation
 from ccp_dml.experiment import parts
 from ccp_dml.experiment.batches import make_batches
 from ccp_dml.experiment.native_output import use_up_xla_notice
-from ccp_dml.experiment.repetition import make_repeatable, make_saver
+from ccp_dml.experiment.repetition import make_saver
+from ccp_dml.experiment.scoring import Scorer
 from ccp_dml.experiment.smaller_blocks import SmallerBlocks
-from ccp_dml.experiment.task import Task, labeled_images, load_task
+from ccp_dml.experiment.task import Task, load_task
+from ccp_dml.experiment.weights import load_initial_weights
 from ccp_dml.geometry.spread import mean_cosine
 from ccp_dml.models.embedding_model import feature_model
 from ccp_dml.run_directory import RunDirectory
-from ccp_dml.serving.export import export_saved_model
 from ccp_dml.training.finite import FiniteGuard
 from ccp_dml.training.stopping import EarlyStopping
 from ccp_dml.training.trainer import Trainer
@@ -41,6 +38,7 @@ class Experiment:
         model: the embedding model.
         loss: the loss.
         inference: the model in inference mode, compiled once.
+        embedder: the same with the run's normalisation.
         monitored_embeddings: float32 [N, D], those of `monitored` at the last validation.
     """
 
@@ -53,18 +51,20 @@ class Experiment:
         Raises:
             UserError: if the data is missing, unusable, or too small for the flags.
         """
-        make_repeatable(config)
-        tf.keras.mixed_precision.set_global_policy(config.training.mixed_precision)
-        # A GPU would round the factors of float32 products to 10 bits, distances included.
-        tf.config.experimental.enable_tensor_float_32_execution(False)
+        parts.prepare_tensorflow(config)
         self.config = config
-        self.task: Task = load_task(config.data)
+        # Before the data, so that a wrong layer or file is found without waiting for that.
         self.model = parts.make_model(config)
+        if config.model.initial_weights is not None:
+            load_initial_weights(config.model.initial_weights, self.model)
+        self.task: Task = load_task(config.data)
         self.loss = parts.make_loss(config, self.task.train.num_classes)
         self.monitored_embeddings = np.zeros((0, config.model.embedding_size), np.float32)
         self.inference = parts.make_inference(config, self.model)
-        self._embedder = Embedder(self.inference, parts.normalization(config))
-        self._blocks = SmallerBlocks(config.evaluation.evaluation_batch_size)
+        evaluated = parts.evaluated_model(config, self.model)
+        embed = self.inference if evaluated is self.model else parts.make_inference(config, evaluated)
+        self.embedder = Embedder(embed, parts.normalization(config))
+        self.blocks = SmallerBlocks(config.evaluation.evaluation_batch_size)
 
     @property
     def monitored(self) -> ImageCollection | None:
@@ -79,40 +79,23 @@ class Experiment:
         return self.config.training.monitor_split == "test"
 
     def evaluate_test(self, embedder: Embedder | None = None) -> Evaluation:
-        """Scores the model, or another embedder, on the test classes."""
-        return self._evaluate(embedder or self._embedder, self.task.test, self.task.gallery)
+        """Scores the model, or another embedder, on the test classes; without the PCA of the final test."""
+        return self._evaluate(embedder or self.embedder, self.task.test, self.task.gallery)
 
     def evaluate_validation(self) -> Evaluation | None:
         """Scores the model on the held-out training classes; None if there are none."""
-        return None if self.task.validation is None else self._evaluate(self._embedder, self.task.validation)
+        return None if self.task.validation is None else self._evaluate(self.embedder, self.task.validation)
 
     def evaluate_frozen_features(self) -> Evaluation:
         """Scores the pooled features of the backbone as it is now, at unit length, on the test classes."""
-        return self.evaluate_test(Embedder(feature_model(self.model), _BASELINE_NORMALIZATION))
+        features = parts.evaluated_model(self.config, feature_model(self.model))
+        return self.evaluate_test(Embedder(features, _BASELINE_NORMALIZATION))
 
     def _evaluate(
         self, embedder: Embedder, queries: ImageCollection, gallery: ImageCollection | None = None
     ) -> Evaluation:
-        flags, preprocessing = self.config.evaluation, parts.test_preprocessing(self.config.data)
-
-        def evaluate() -> Evaluation:
-            batch_size = self._blocks.batch_size
-            return evaluate_images(
-                embedder,
-                labeled_images(queries, preprocessing, batch_size),
-                None if gallery is None else labeled_images(gallery, preprocessing, batch_size),
-                recall_at=flags.recall_at,
-                precision_at=flags.precision_at,
-                map_at=flags.map_at,
-                memory_bytes=DEFAULT_MEMORY_BYTES // self._blocks.divisor,
-            )
-
-        try:
-            return self._blocks(evaluate)
-        except UserError:
-            raise
-        except ValueError as error:
-            raise UserError(f"--dataset={self.config.data.dataset} cannot be evaluated: {error}") from error
+        scorer = Scorer(self.config, queries, gallery, blocks=self.blocks)
+        return scorer.score(scorer.embed(embedder))
 
     def make_trainer(
         self, directory: RunDirectory, callbacks: Sequence[tf.keras.callbacks.Callback]
@@ -153,40 +136,3 @@ class Experiment:
         assert evaluation is not None
         self.monitored_embeddings = evaluation.embeddings
         return {**evaluation.result.scalars(), "mean_cosine": mean_cosine(evaluation.embeddings)}
-
-    def save_weights(self, directory: RunDirectory) -> None:
-        """Writes the weights that are evaluated and exported."""
-        path = _weights_path(directory)
-        path.parent.mkdir(exist_ok=True)
-        faults.passage("weights")
-        self._weights().write(str(path))
-
-    def load_weights(self, directory: RunDirectory) -> None:
-        """Reads what `save_weights` wrote.
-
-        Raises:
-            UserError: if the file is missing or belongs to another model.
-        """
-        path = _weights_path(directory)
-        try:
-            self._weights().read(str(path)).assert_existing_objects_matched().expect_partial()
-        except (tf.errors.OpError, AssertionError, ValueError, IndexError, RuntimeError) as error:
-            reason = str(error).strip().split("\n", 1)[0]
-            raise UserError(f"{path}: expected the weights of this run: {reason}") from error
-
-    def _weights(self) -> tf.train.Checkpoint:
-        return tf.train.Checkpoint(model=self.model, loss=self.loss)
-
-    def export(self, directory: Path | str, *, overwrite: bool = False) -> None:
-        """Writes a SavedModel of the model as it is now."""
-        export_saved_model(
-            self.model,
-            str(directory),
-            preprocessing=parts.test_preprocessing(self.config.data),
-            normalization=parts.normalization(self.config),
-            overwrite=overwrite,
-        )
-
-
-def _weights_path(directory: RunDirectory) -> Path:
-    return directory.checkpoints / "best"

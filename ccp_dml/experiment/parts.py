@@ -21,10 +21,13 @@ from ccp_dml.data.permutations import IntArray
 from ccp_dml.data.pipeline import inference_batches
 from ccp_dml.data.preprocessing import TestPreprocessing
 from ccp_dml.data.sampling import OnePerClassSampler
+from ccp_dml.errors import UserError
 from ccp_dml.evaluation.embedding import Embedder
 from ccp_dml.evaluation.inputs import Floats
+from ccp_dml.experiment.repetition import make_repeatable
 from ccp_dml.losses import registry as losses
 from ccp_dml.losses.base import MetricLoss
+from ccp_dml.models.auxiliary_crops import with_test_crops
 from ccp_dml.models.embedding_model import backbone_variables, batch_norm_variables, build_embedding_model
 from ccp_dml.training.gradient_transforms import GradientTransform, ProximalTerm, standard_transforms
 from ccp_dml.training.optimizer_groups import OptimizerGroups, VariableGroup
@@ -42,6 +45,14 @@ Inference = Callable[..., tf.Tensor]
 MID_GRAY = 127.5
 
 
+def prepare_tensorflow(config: ExperimentConfig) -> None:
+    """Makes the process repeatable, and sets the precision of its layers and products."""
+    make_repeatable(config)
+    tf.keras.mixed_precision.set_global_policy(config.training.mixed_precision)
+    # A GPU would round the factors of float32 products to 10 bits, distances included.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
 def test_preprocessing(config: DataConfig) -> TestPreprocessing:
     """Resize and crop of images that are evaluated."""
     assert config.image_size is not None
@@ -53,16 +64,41 @@ def test_preprocessing(config: DataConfig) -> TestPreprocessing:
     )
 
 
-def make_model(config: ExperimentConfig) -> tf.keras.Model:
-    """The embedding model with its initial weights."""
-    return build_embedding_model(
-        config.model.backbone,
-        weights=config.model.backbone_weights,
-        embedding_size=config.model.embedding_size,
-        pooling=config.model.pooling,
-        image_size=config.data.image_size,
-        seed=config.run.seed,
-    )
+def make_model(config: ExperimentConfig, *, load: bool = True) -> tf.keras.Model:
+    """The embedding model with its initial weights, those of the backbone loaded if asked.
+
+    Raises:
+        UserError: if a flag of the model does not fit its backbone, or a file of weights is damaged.
+    """
+    flags = config.model
+    try:
+        return build_embedding_model(
+            flags.backbone,
+            weights=flags.backbone_weights,
+            embedding_size=flags.embedding_size,
+            pooling=flags.pooling,
+            image_size=config.data.image_size,
+            seed=config.run.seed,
+            freeze_batch_norm=flags.freeze_batch_norm,
+            layer=flags.backbone_layer,
+            frozen_layers=flags.frozen_layers,
+            options=flags.backbone_options,
+            load=load,
+        )
+    except ValueError as error:
+        raise UserError(f"{_model_flags(config)}: {error}") from error
+
+
+def evaluated_model(config: ExperimentConfig, model: tf.keras.Model) -> tf.keras.Model:
+    """The model that is tested and exported: with `--test_crops`, one that averages over crops."""
+    return with_test_crops(model, config.evaluation.test_crops)
+
+
+def _model_flags(config: ExperimentConfig) -> str:
+    """The flags that were given for the backbone, as a user writes them."""
+    names = ("backbone", "backbone_weights", "backbone_layer", "frozen_layers", "pooling")
+    given = {flag.name: flag.format(value) for flag, value in config.items() if value not in (None, ())}
+    return " ".join(f"--{name}={given[name]}" for name in names if name in given)
 
 
 def normalization(config: ExperimentConfig) -> str:

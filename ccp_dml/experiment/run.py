@@ -2,132 +2,68 @@
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
-from ccp_dml import environment
 from ccp_dml.config import ExperimentConfig
-from ccp_dml.data.fingerprint import fingerprint
-from ccp_dml.errors import UserError
-from ccp_dml.evaluation.report import format_table, results_dict
-from ccp_dml.experiment.endings import resumable
-from ccp_dml.experiment.experiment import Experiment
-from ccp_dml.experiment.monitors import Monitors
+from ccp_dml.config.evaluation_changes import changed
+from ccp_dml.evaluation.report import format_table
+from ccp_dml.experiment import group, single
+from ccp_dml.experiment.finished import FinishedRun, forget_models, scorer_of
 from ccp_dml.run_directory import RunDirectory
-from ccp_dml.training.checkpoints import CheckpointError
-from ccp_dml.training.finite import Diverged
-from ccp_dml.training.trainer import Trainer
 
 
 def train(config: ExperimentConfig) -> dict[str, Any]:
-    """Trains, or continues, a run; evaluates its best weights on the test classes and exports them.
+    """Trains, or continues, a run or a group of runs; see `single.train` and `group.train`."""
+    return group.train(config) if config.is_group else single.train(config)
+
+
+def evaluate(run_dir: str, **changes: Any) -> dict[str, Any]:
+    """Repeats the test evaluation of a finished run, or group of runs, and prints it.
 
     Args:
-        config: valid and complete.
+        run_dir: its folder.
+        **changes: see `ccp_dml.config.evaluation_changes.changed`.
 
     Returns:
-        The content of `results.json`.
+        The means of the test metrics; of a group, its report as in `results.json`.
 
     Raises:
-        UserError: if data or run directory cannot be used, or the loss diverges.
-        Interrupted: on Ctrl-C or SIGTERM, if the same flags continue the run.
+        UserError: if the folder holds no finished run, or a change is not possible.
     """
-    started = time.monotonic()
-    directory = RunDirectory.of(config)
-    directory.check(config)
-    experiment = Experiment(config)
-    continued = directory.begin(config)
-    directory.note_data(fingerprint(experiment.task.collections))
-    print(f"{directory.path}: {'continuing' if continued else 'new run'}; {experiment.task}", flush=True)
-    with resumable(directory):
-        return _train(experiment, directory, started)
-
-
-def _train(experiment: Experiment, directory: RunDirectory, started: float) -> dict[str, Any]:
-    config = experiment.config
-    baseline = experiment.evaluate_frozen_features()
-    print(format_table({"frozen features, test": baseline.result.means()}), flush=True)
-
-    monitors = Monitors(experiment, directory)
-    trainer = experiment.make_trainer(directory, monitors.callbacks)
-    monitors.attach(trainer)
-    _fit(trainer, config, directory)
-    experiment.save_weights(directory)
-    experiment.export(directory.saved_model, overwrite=True)
-
-    test, validation = experiment.evaluate_test(), experiment.evaluate_validation()
-    results = results_dict(
-        test.result.means(),
-        None if validation is None else validation.result.means(),
-        config.to_dict(),
-        environment.versions(),
-        data=experiment.task.summary(),
-        frozen_features=baseline.result.means(),
-        epochs=trainer.epoch,
-        steps=int(trainer.step),
-        best_epoch=trainer.best_epoch,
-        seconds=round(time.monotonic() - started, 1),
-    )
-    monitors.finish(test)
-    directory.finish(results)
-    print(format_table({"frozen features": results["frozen_features"], config.loss.loss: results["test"]}))
-    print(f"results: {directory.results}\nSavedModel: {directory.saved_model}", flush=True)
-    return results
-
-
-def _fit(trainer: Trainer, config: ExperimentConfig, directory: RunDirectory) -> None:
-    try:
-        trainer.restore()
-        trainer.fit(config.training.max_epochs)
-    except CheckpointError as error:
-        raise UserError(f"--run_dir={directory.path}: {error}") from error
-    except Diverged as error:
-        flags = f"--learning_rate={config.training.learning_rate:g} --nan_policy={config.training.nan_policy}"
-        raise UserError(f"{flags}: {error}") from error
-
-
-def evaluate(run_dir: str) -> dict[str, Any]:
-    """Repeats the test evaluation of a finished run and prints it.
-
-    Returns:
-        The means of the test metrics.
-
-    Raises:
-        UserError: if the folder holds no finished run.
-    """
-    experiment, config = _finished(run_dir)
-    means = experiment.evaluate_test().result.means()
+    directory = RunDirectory(run_dir)
+    config = directory.read_config()
+    directory.read_results()
+    evaluated = changed(config, **changes)
+    if config.is_group:
+        report = group.evaluate(config, evaluated)
+        print(report.table(), flush=True)
+        return report.to_dict()
+    scorer = scorer_of(config, evaluated)
+    embedded = FinishedRun(directory).embed(scorer)
+    means = scorer.score(embedded, scorer.fit(embedded)).result.means()
     print(format_table({config.loss.loss: means}), flush=True)
     return means
 
 
-def export(run_dir: str, output: str) -> None:
-    """Exports the model of a finished run.
+def export(run_dir: str, output: str, pca_dim: int | None = None) -> None:
+    """Exports the model of a finished run; of a group, the model of every run into a folder of its own.
 
     Args:
         run_dir: folder of the run.
-        output: folder to write; new or empty.
+        output: folder to write; new or empty. Of a group, fold f and repeat r go to `fold_f/repeat_r` in it.
+        pca_dim: see `FinishedRun.export`; None for the run's own `--pca_dim`.
 
     Raises:
         UserError: if the folder holds no finished run, or `output` exists and is not empty.
     """
-    experiment, _ = _finished(run_dir)
-    folder = Path(output)
-    try:
-        experiment.export(folder, overwrite=folder.is_dir() and not any(folder.iterdir()))
-    except (OSError, tf.errors.OpError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error.message
-        raise UserError(f"--output={output}: cannot be written: {reason}") from error
-    print(f"SavedModel: {output}", flush=True)
-
-
-def _finished(run_dir: str) -> tuple[Experiment, ExperimentConfig]:
     directory = RunDirectory(run_dir)
     config = directory.read_config()
     directory.read_results()
-    experiment = Experiment(config)
-    experiment.load_weights(directory)
-    return experiment, config
+    pca_dim = changed(config, pca_dim=pca_dim).evaluation.pca_dim
+    if not config.is_group:
+        FinishedRun(directory).export(output, pca_dim)
+        return
+    for member in config.members:
+        forget_models()
+        path = RunDirectory.of(member.config).path
+        FinishedRun(RunDirectory(path)).export(f"{output}/{path.relative_to(directory.path)}", pca_dim)

@@ -42,6 +42,11 @@ class Task:
         """All of them, in a fixed order."""
         return self.train, self.validation, self.test, self.gallery
 
+    @property
+    def training_split(self) -> list[ImageCollection]:
+        """The images to train on and those held out of them: the same images for every fold."""
+        return [self.train] if self.validation is None else [self.train, self.validation]
+
     def __str__(self) -> str:
         sizes = [
             f"{name} {images:,} images of {classes:,} classes"
@@ -70,18 +75,30 @@ class Task:
         }
 
 
+def open_dataset(config: DataConfig) -> ImageDataset:
+    """Opens the data set (preparing it once), no validation classes held out.
+
+    Raises:
+        UserError: if the data is missing or unusable.
+    """
+    return catalog.load(
+        config.dataset,
+        data_dir=config.data_dir,
+        prepared_dir=config.prepared_dir,
+        train_fraction=config.train_fraction,
+        download=config.download,
+        check_counts=config.check_counts,
+        crop_to_box=config.crop_to_box,
+    )
+
+
 def load_task(config: DataConfig) -> Task:
     """Opens the data set (preparing it once) and splits it as the flags say.
 
     Raises:
         UserError: if the data is missing or unusable, or too small for the flags.
     """
-    dataset = catalog.load(
-        config.dataset,
-        data_dir=config.data_dir,
-        prepared_dir=config.prepared_dir,
-        train_fraction=config.train_fraction,
-    )
+    dataset = open_dataset(config)
     if config.closed_set != "off":
         return _closed_set_task(config, dataset)
     images = _noisy(config, dataset.train)

@@ -6,8 +6,8 @@ from typing import Literal
 
 import tensorflow as tf
 
-Normalization = Literal["lipschitz", "unit", "none"]
-NORMALIZATIONS: tuple[str, ...] = ("lipschitz", "unit", "none")
+Normalization = Literal["lipschitz", "unit", "l1", "none"]
+NORMALIZATIONS: tuple[str, ...] = ("lipschitz", "unit", "l1", "none")
 
 _SMALLEST_SQUARED_NORM = 1e-12
 # Components beyond this are scaled down first: their squares would come near float32's largest value.
@@ -27,7 +27,8 @@ def normalize(embeddings: tf.Tensor, kind: str) -> tf.Tensor:
         embeddings: [..., D], any float dtype.
         kind: `'lipschitz'` is `x / max(1, |x|)`: longer vectors are projected onto the unit ball, the others
             stay as they are, so that the map is 1-Lipschitz. `'unit'` is `x / sqrt(max(|x|^2, 1e-12))`.
-            `'none'` returns the embeddings.
+            `'l1'` is `x / max(1, |x|_1)` with the sum of the absolute values: vectors whose sum is above 1
+            are scaled to 1. `'none'` returns the embeddings.
 
     Returns:
         [..., D], float32. The zero vector stays zero. Its gradient, and every other, is finite.
@@ -40,6 +41,10 @@ def normalize(embeddings: tf.Tensor, kind: str) -> tf.Tensor:
     if kind == "none":
         return embeddings
     scaled, scale = _without_overflow(embeddings)
+    if kind == "l1":
+        sums = tf.reduce_sum(tf.abs(scaled), axis=-1, keepdims=True)
+        outside = sums * scale > 1.0
+        return tf.where(outside, scaled / tf.where(outside, sums, 1.0), embeddings)
     squared_norm = tf.reduce_sum(tf.square(scaled), axis=-1, keepdims=True)
     if kind == "unit":
         return scaled * tf.math.rsqrt(tf.maximum(squared_norm, _SMALLEST_SQUARED_NORM))

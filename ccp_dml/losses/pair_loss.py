@@ -57,7 +57,7 @@ class PairLoss(MetricLoss):
         """Sets the options that all pair losses share.
 
         Args:
-            normalization: of embeddings and proxies, `'lipschitz'`, `'unit'` or `'none'`.
+            normalization: of embeddings and proxies, `'lipschitz'`, `'unit'`, `'l1'` or `'none'`.
             distance: `'euclidean'` (the default), `'squared_euclidean'` or `'cosine'`.
             average: `'active'`, over the terms that are not zero, or `'all'`, over the whole matrix.
             miner: `'hard_negatives'`, `'distance_weighted'`, or None for all negatives.

@@ -169,7 +169,7 @@ def normalizations(path: str) -> tuple[str, ...]:
     """
     names = parse(path)
     if "mdr" not in names:
-        return ("lipschitz", "unit", "none")
+        return ("lipschitz", "unit", "l1", "none")
     return ("unit",) if "ccp" in names[names.index("mdr") :] else ("none", "unit")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 from ccp_dml.models.backbones import registry
@@ -21,6 +23,7 @@ def build_embedding_model(
     pooling: str = "average",
     image_size: int | None = None,
     seed: int = 0,
+    **options: Any,
 ) -> tf.keras.Model:
     """Builds a model that embeds images.
 
@@ -28,24 +31,26 @@ def build_embedding_model(
 
     Args:
         backbone: name of a backbone, see `ccp_dml.models.backbones.registry`.
-        weights: name of the backbone's weights; None for its default ones.
+        weights: name of the backbone's weights, or a file; None for its default ones.
         embedding_size: number of dimensions D.
-        pooling: `'average'`, `'max'` or `'both'`.
+        pooling: one of `ccp_dml.models.pooling.POOLINGS`.
         image_size: side of the images if it is known, which lets XLA compile the model; None for any H and W.
         seed: of every weight that is not loaded. Models of equal arguments have equal weights.
+        **options: further ones of `registry.build`: `freeze_batch_norm`, `layer`, `frozen_layers`, `options`,
+            `load`.
 
     Returns:
         A model from float32 RGB images [B, H, W, 3] in 0..255 to raw (un-normalised) embeddings, float32
         [B, D].
 
     Raises:
-        ValueError: if there is no such backbone, weights or pooling, if the size is below 1, or if the file
-            of the weights is missing.
+        ValueError: if there is no such backbone, weights, layer or pooling, if a size is too small, or if the
+            file of the weights is missing.
     """
     if embedding_size < 1:
         raise ValueError(f"embedding_size is {embedding_size}; at least 1 is expected.")
     backbone_seed, embedding_seed = (seed_ for seed_, _ in zip(layer_seeds(seed), range(2)))
-    trunk = registry.build(backbone, weights, image_size=image_size, seed=backbone_seed)
+    trunk = registry.build(backbone, weights, image_size=image_size, seed=backbone_seed, **options)
     images = tf.keras.Input(trunk.input_shape[1:], name="images")
     features = GlobalPooling(pooling, name=_FEATURES)(trunk(images))
     embeddings = tf.keras.layers.Dense(
@@ -71,8 +76,10 @@ def feature_model(model: tf.keras.Model) -> tf.keras.Model:
 
 
 def head_variables(model: tf.keras.Model) -> list[tf.Variable]:
-    """Trainable variables of the linear map to the embedding."""
-    return list(model.get_layer(_EMBEDDING).trainable_variables)
+    """Trainable variables of the head: the linear map to the embedding, and those of the pooling, if any."""
+    return [
+        variable for name in (_FEATURES, _EMBEDDING) for variable in model.get_layer(name).trainable_variables
+    ]
 
 
 def backbone_variables(model: tf.keras.Model) -> list[tf.Variable]:

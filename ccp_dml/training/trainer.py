@@ -108,6 +108,7 @@ class Trainer:
         self._transforms, self._jit_compile = list(transforms), jit_compile
         self._controllers = Controllers(stopping=stopping, schedule=schedule, projections=projections)
         self._warm_up = warm_up or WarmUp()
+        self._warm_up_steps = self._warm_up.steps(steps_per_epoch)
         self._saver, self._guard = saver or Saver(None), guard or FiniteGuard()
         self._callbacks = list(callbacks)
         self._steps_per_epoch = steps_per_epoch
@@ -205,14 +206,13 @@ class Trainer:
 
     @property
     def _warming_up(self) -> bool:
-        return self.epoch < self._warm_up.epochs
+        return int(self.step) < self._warm_up_steps
 
     def _fit_epoch(
         self, iterator: Any, callbacks: tf.keras.callbacks.CallbackList, request: StopRequest
     ) -> None:
-        epoch, warming_up = self.epoch, self._warming_up
-        if int(self.step) in (0, self._warm_up.epochs * self._steps_per_epoch):
-            self._controllers.begin()
+        epoch = self.epoch
+        self._begin_training()
         callbacks.on_epoch_begin(epoch)
         logs = self._train_epoch(iterator, callbacks, request)
         callbacks.on_test_begin()
@@ -220,7 +220,8 @@ class Trainer:
         if self._validate is not None:
             logs.update({f"val_{name}": float(value) for name, value in self._validate().items()})
         callbacks.on_test_end(logs)
-        if not warming_up:
+        # The warm-up's last step may be the epoch's last; then its score is still one of the warm-up.
+        if int(self.step) > self._warm_up_steps:
             self._controllers.after_validation(epoch, logs)
         callbacks.on_epoch_end(epoch, logs)
         self._save(request)
@@ -232,15 +233,24 @@ class Trainer:
         if request.requested:
             raise Interrupted(int(self.step), path)
 
+    def _begin_training(self) -> None:
+        """Begins training if this is the first step of the warm-up or of what comes after it."""
+        if int(self.step) in (0, self._warm_up_steps):
+            self._controllers.begin()
+
     def _train_epoch(
         self, iterator: Any, callbacks: tf.keras.callbacks.CallbackList, request: StopRequest
     ) -> dict[str, Any]:
         done, images, seconds = int(self.step) % self._steps_per_epoch, 0, 0.0
         if not done:
             self._means.reset()
-        runner, warming_up = self._runner, self._warming_up
         while done < self._steps_per_epoch:
+            if images:
+                self._begin_training()
+            runner, warming_up = self._runner, self._warming_up
             count = min(self._chunk_size, self._steps_per_epoch - done)
+            if warming_up:
+                count = min(count, self._warm_up_steps - int(self.step))
             callbacks.on_train_batch_begin(done)
             started = time.perf_counter()
             chunk = runner(iterator, count)
@@ -274,7 +284,7 @@ class Trainer:
 
     def _set_learning_rate(self, step: tf.Tensor) -> None:
         if self._controllers.schedule is not None:
-            since_warm_up = tf.maximum(step - self._warm_up.epochs * self._steps_per_epoch, 0)
+            since_warm_up = tf.maximum(step - self._warm_up_steps, 0)
             self._optimizer.learning_rate.assign(self._controllers.schedule(since_warm_up))
 
     @property

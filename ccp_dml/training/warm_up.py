@@ -16,12 +16,12 @@ class WarmUp:
     after it. The rate of the run is only scaled while the warm-up lasts.
 
     Attributes:
-        epochs: number of epochs, 0 for none.
+        epochs: number of epochs, 0 for none; it may end inside an epoch.
         frozen: variables that do not change meanwhile, usually those of the backbone.
         learning_rate_multiplier: factor on the base learning rate meanwhile, positive.
     """
 
-    epochs: int = 0
+    epochs: float = 0
     frozen: Sequence[tf.Variable] = field(default=(), repr=False)
     learning_rate_multiplier: float = 1.0
 
@@ -33,6 +33,10 @@ class WarmUp:
                 f"The learning-rate multiplier of the warm-up is {self.learning_rate_multiplier}; "
                 "a positive number is expected."
             )
+
+    def steps(self, steps_per_epoch: int) -> int:
+        """Number of steps: `epochs` in steps, rounded; at least one unless there are no epochs."""
+        return max(1, round(self.epochs * steps_per_epoch)) if self.epochs else 0
 
     def trained(self, variables: Sequence[tf.Variable]) -> list[tf.Variable]:
         """Leaves the frozen variables out.

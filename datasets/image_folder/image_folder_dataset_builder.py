@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import os
 import pathlib
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from datasets import images, labelled_images
+from datasets import conversion, images, labelled_images
 from datasets.image_folder.entries import Entry
 from datasets.image_folder.layout import read_layout
-
-_MAX_ERRORS_NAMED = 20
-_CHUNK = 64
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -64,7 +59,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return self.dataset_info_from_configs(
             features=labelled_images.features(self._layout.class_names),
             supervised_keys=("image", "label"),
-            disable_shuffling=True,  # Records lie in the order of their image ids.
+            # Records are shuffled on disk, in parts: to sort them, TFDS would hold a whole split in memory.
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
@@ -86,34 +81,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         if errors:
             later = _convert_all(layout.source_dir, layout.entries[end:])
             errors += [image for image in later if isinstance(image, images.ImageError)]
-            raise images.ImageError(_report(errors))
+            raise conversion.report(errors)
 
 
 def _convert_all(root: pathlib.Path, entries: Sequence[Entry]) -> Iterator[bytes | images.ImageError]:
-    # Threads, because Pillow decodes outside the interpreter's lock; in chunks, to hold few images in memory.
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(entries), _CHUNK):
-            # Not in the threads: they share the filters.
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                chunk = entries[start : start + _CHUNK]
-                converted = list(pool.map(lambda entry: _convert(root / entry.file), chunk))
-            yield from converted
-
-
-def _convert(path: pathlib.Path) -> bytes | images.ImageError:
-    try:
-        return images.upright_rgb(path.read_bytes(), str(path))
-    except images.ImageError as error:
-        return error
-    except OSError as error:
-        return images.ImageError(f"{path}: cannot be read ({error.strerror})")
-
-
-def _report(errors: Sequence[images.ImageError]) -> str:
-    if len(errors) == 1:
-        return str(errors[0])
-    named = [str(error) for error in errors[:_MAX_ERRORS_NAMED]]
-    if len(errors) > _MAX_ERRORS_NAMED:
-        named.append(f"and {len(errors) - _MAX_ERRORS_NAMED} more")
-    return f"{len(errors)} images cannot be used: " + "; ".join(named)
+    files = ((None, str(root / entry.file), (root / entry.file).read_bytes) for entry in entries)
+    return (image for _, image in conversion.convert_all(files))

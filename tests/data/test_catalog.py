@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import pathlib
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from ccp_dml.data import catalog
+from datasets.cub.release import Cub
+from datasets.release import Size
+from tests import miniatures
 from tests.data.conftest import encode, smooth_pixels
 
 
@@ -32,24 +36,107 @@ def test_listing_and_checking_import_no_tensorflow(folder: pathlib.Path) -> None
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
+@pytest.mark.parametrize("name", ["cub", "cars196", "sop", "inshop", "cifar10", "imagenet", "mini_imagenet"])
+def test_published_data_sets_are_checked_without_tensorflow(name: str, tmp_path: pathlib.Path) -> None:
+    source = miniatures.WRITERS[name](tmp_path / "Größe 1")
+    program = (
+        "import sys; from ccp_dml.data import catalog; "
+        f"print(catalog.check({name!r}, {str(source)!r}, prepared_dir={str(tmp_path)!r}), "
+        f"catalog.check({name!r}, {str(source)!r}, check_counts=False)); "
+        "sys.exit(any(name in sys.modules for name in ('tensorflow', 'tensorflow_datasets')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, timeout=60, capture_output=True, text=True
+    )
+    published, found = (int(number) for number in done.stdout.split())
+    expected = {"cub": 100, "cars196": 98, "sop": 11318, "inshop": 3997, "imagenet": 500, "mini_imagenet": 80}
+    assert published == expected.get(name, 5)
+    assert found == {"cifar10": 5, "imagenet": 2}.get(name, 4)
+
+
 @pytest.mark.parametrize(
-    ("name", "files"),
+    ("name", "needs", "file"),
     [
-        ("cub", "CUB_200_2011.tgz"),
-        ("cars196", "cars_annos.mat and the folder car_ims/"),
-        ("sop", "Ebay_train.txt"),
-        ("inshop", "list_eval_partition.txt"),
+        ("cub", "--data_dir or --download", "CUB_200_2011.tgz from https://data.caltech.edu"),
+        ("cars196", "--data_dir", "cars_annos.mat and car_ims.tgz"),
+        ("sop", "--data_dir or --download", "Stanford_Online_Products.zip from https://cvgl.stanford.edu"),
+        ("inshop", "--data_dir", "Eval/list_eval_partition.txt and Img/img.zip"),
+        ("cifar100_collage", "--data_dir or --download", "cifar-100-binary.tar.gz"),
+        ("imagenet", "--data_dir", "ILSVRC2012_img_train.tar"),
     ],
 )
-def test_planned_data_sets_say_what_to_get(name: str, files: str) -> None:
+def test_published_data_sets_say_what_to_get(
+    name: str, needs: str, file: str, tmp_path: pathlib.Path
+) -> None:
     assert name in catalog.names()
-    with pytest.raises(ValueError, match="not built yet") as error:
-        catalog.check(name, "/somewhere")
-    message = str(error.value)
-    assert files in message
-    assert "--data_dir=/somewhere" in message
-    assert "--dataset=image_folder" in message
-    assert "\n" not in message
+    where = {"prepared_dir": str(tmp_path / "prepared")}
+    with pytest.raises(ValueError, match=f"--dataset={name} needs {needs}: get .*") as error:
+        catalog.check(name, **where)
+    assert file in str(error.value)
+    with pytest.raises(ValueError, match=f"--dataset={name} --data_dir={tmp_path}: .* lacks ") as error:
+        catalog.check(name, str(tmp_path), **where)
+    assert file in str(error.value)
+    assert str(tmp_path) in str(error.value)
+    if needs == "--data_dir":
+        with pytest.raises(
+            ValueError, match=f"--download: {name} cannot be downloaded; expected it with one of cub"
+        ):
+            catalog.check(name, download=True, **where)
+    else:
+        assert catalog.check(name, download=True, **where) > 0
+
+
+@pytest.mark.parametrize("name", ["emoji", "image_folder"])
+def test_options_of_published_data_sets_are_refused_by_others(name: str) -> None:
+    with pytest.raises(ValueError, match=f"--check_counts=false: .* found --dataset={name}"):
+        catalog.check(name, "/", check_counts=False)
+    with pytest.raises(ValueError, match=f"--download: {name} cannot be downloaded"):
+        catalog.check(name, "/", download=True)
+
+
+def test_only_sets_with_boxes_are_cropped_to_them(tmp_path: pathlib.Path) -> None:
+    message = "--crop_to_box: emoji has no bounding boxes; expected it with one of cub, cars196, inshop"
+    with pytest.raises(ValueError, match=message):
+        catalog.check("emoji", crop_to_box=True)
+    source = str(miniatures.write_cub(tmp_path / "birds"))
+    options = {"data_dir": source, "prepared_dir": str(tmp_path / "prepared"), "check_counts": False}
+    whole, cropped = catalog.load("cub", **options), catalog.load("cub", crop_to_box=True, **options)
+    assert whole.train.boxes is None
+    assert whole.test.boxes is None
+    assert cropped.train.boxes is not None
+    assert cropped.train.boxes.tolist() == [[6, 4, 16, 20]] * 16
+    assert cropped.test.boxes is not None
+    assert cropped.train.encoded([3]) == whole.train.encoded([3])
+
+
+def test_boxes_that_mean_nothing_are_refused(tmp_path: pathlib.Path) -> None:
+    source = miniatures.write_inshop(tmp_path / "shop", 4, 2)
+    miniatures.write_jpeg(sorted(source.rglob("*.jpg"))[0], 0, 0, size=(60, 80))
+    options = {"data_dir": str(source), "prepared_dir": str(tmp_path / "prepared"), "check_counts": False}
+    data = catalog.load("inshop", **options)
+    assert data.gallery is not None
+    assert data.test.class_names == data.gallery.class_names == ("id_00000003", "id_00000004")
+    with pytest.raises(ValueError, match="--crop_to_box: 1 images of inshop have another size"):
+        catalog.load("inshop", crop_to_box=True, **options)
+
+
+def test_a_prepared_data_set_does_not_need_its_source(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    prepared = str(tmp_path / "prepared")
+    monkeypatch.setattr(Cub, "sizes", {"train": Size(4, 16), "test": Size(4, 16)})
+    source = miniatures.write_cub(tmp_path / "birds")
+    unfinished = tmp_path / "prepared" / "cub" / "zero_shot" / "incomplete.ABC_1.0.0"
+    unfinished.mkdir(parents=True)
+    (unfinished / "cub-train.array_record").write_bytes(b"what a killed process left")
+    data = catalog.load("cub", data_dir=str(source), prepared_dir=prepared)
+    assert not unfinished.exists()
+    shutil.rmtree(source)
+    assert catalog.check("cub", prepared_dir=prepared) == 4
+    again = catalog.load("cub", prepared_dir=prepared)
+    assert again.train.encoded(range(16)) == data.train.encoded(range(16))
+    assert again.train.class_names == ("001.Bird_1", "002.Bird_2", "003.Bird_3", "004.Bird_4")
+    assert capfd.readouterr().err.count("Preparing the data set cub in ") == 1
 
 
 @pytest.mark.parametrize(

@@ -111,3 +111,15 @@ def test_classes_that_are_too_small() -> None:
     small = ImageDataset("small", collection({"a": 5, "b": 5}, "x", 0), collection({"c": 5}, "y", 50))
     with pytest.raises(ValueError, match="expected classes of at least 10 images, found at most 5"):
         closed_set(small)
+
+
+def test_boxes_are_joined_if_all_have_them() -> None:
+    def part(first: int, boxes: np.ndarray | None) -> ImageCollection:
+        images = InMemoryRecords([b"a", b"b"])
+        return ImageCollection(
+            np.array([0, 0]), (f"class {first}",), first + np.arange(2), images, np.array([1, 0]), boxes
+        )
+
+    boxes = np.arange(16).reshape(4, 4)
+    np.testing.assert_array_equal(join([part(0, boxes[:2]), part(2, boxes[2:])]).boxes, boxes)
+    assert join([part(0, boxes[:2]), part(2, None)]).boxes is None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -122,3 +123,27 @@ def test_inference_of_chosen_images(collection: ImageCollection) -> None:
 def test_inference_refuses_an_empty_batch(collection: ImageCollection) -> None:
     with pytest.raises(ValueError, match="batch_size must be at least 1, found 0"):
         inference_batches(collection, TEST, batch_size=0)
+
+
+def test_boxes_are_cut_out(collection: ImageCollection) -> None:
+    boxes = np.array([[i % 5, i % 3, 15, 12 - i % 4] for i in range(len(collection))])
+    cropped = replace(collection, boxes=boxes)
+    chosen = cropped.by_classes([6, 2]).subset([0, 5, 9])
+    indices = np.flatnonzero(np.isin(collection.labels, [2, 6]))[[0, 5, 9]]
+    np.testing.assert_array_equal(chosen.boxes, boxes[indices])
+
+    encoded = collection.encoded(np.arange(len(collection)))
+    expected = [
+        test_image(tf.constant(data), TEST, tf.constant(box, tf.int32)) for data, box in zip(encoded, boxes)
+    ]
+    found = np.concatenate(list(inference_batches(cropped, TEST, 8).as_numpy_iterator()))
+    np.testing.assert_array_equal(found, np.stack(expected))
+    assert not np.array_equal(found, np.concatenate(list(inference_batches(collection, TEST, 8))))
+
+    sampler = MPerClassSampler(collection.labels, classes_per_batch=3, samples_per_class=2, seed=5)
+    for step, (images, _) in enumerate(take(training_batches(cropped, sampler, TEST, seed=5), 2)):
+        np.testing.assert_array_equal(images, np.stack(expected)[sampler.batch(step)])
+    for images, _ in take(make(cropped), 2):
+        assert images.shape == (6, 12, 12, 3)
+    with pytest.raises(ValueError, match=r"boxes must have shape \(28, 4\), found \(27, 4\)"):
+        replace(collection, boxes=boxes[1:])

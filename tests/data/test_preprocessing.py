@@ -201,3 +201,28 @@ def test_bad_options(options: dict, message: str) -> None:
 def test_bad_test_options() -> None:
     with pytest.raises(ValueError, match="shorter_side must be at least 1, found 8 and 0"):
         TestPreprocessing(8, 0)
+
+
+BOX = (7, 5, 21, 30)
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
+def test_the_box_is_the_image(image_format: str) -> None:
+    top, left, height, width = BOX
+    whole = decode_rgb(tf.constant(encode(smooth_pixels(33, 50, seed=1), image_format)))
+    part = whole.numpy()[top : top + height, left : left + width]
+    encoded = tf.constant(encode(smooth_pixels(33, 50, seed=1), image_format))
+    box = tf.constant(BOX)
+    config = TestPreprocessing(image_size=24, shorter_side=28)
+    # Where a JPEG is cut, the upsampling of its colors misses the neighbours.
+    tolerance = {"PNG": 0, "JPEG": 12}[image_format]
+    np.testing.assert_allclose(decode_rgb(encoded, box), part, atol=tolerance)
+    expected = test_image(tf.constant(part), config)
+    np.testing.assert_allclose(test_image(encoded, config, box), expected, atol=tolerance)
+    np.testing.assert_array_equal(test_image(whole, config, box), expected)
+    lossless = tf.constant(encode(part, "PNG"))
+    for number in range(5):
+        seed = tf.constant([3, number])
+        train = TrainPreprocessing(image_size=16)
+        expected = train_image(lossless, train, seed)
+        np.testing.assert_allclose(train_image(encoded, train, seed, box), expected, atol=tolerance)

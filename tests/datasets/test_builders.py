@@ -32,7 +32,8 @@ def truncate(file):
 
 
 def records(builder, split):
-    return list(builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()}))
+    found = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    return sorted(found, key=lambda record: record["image_id"])
 
 
 def image_folder(source_dir, prepared_dir, **options):

@@ -11,7 +11,14 @@ def _oracle(vectors: np.ndarray, kind: str) -> np.ndarray:
     rows = []
     for vector in vectors.astype(np.float64):
         norm = float(np.sqrt(sum(component**2 for component in vector)))
-        divisor = {"lipschitz": max(1.0, norm), "unit": max(norm, 1e-6), "none": 1.0}[kind]
+        sum_of_sizes = float(sum(abs(component) for component in vector))
+        divisors = {
+            "lipschitz": max(1.0, norm),
+            "unit": max(norm, 1e-6),
+            "l1": max(1.0, sum_of_sizes),
+            "none": 1.0,
+        }
+        divisor = divisors[kind]
         rows.append(vector / divisor)
     return np.array(rows)
 
@@ -36,7 +43,7 @@ def test_lipschitz_gradient_is_identity_inside_and_tangential_outside() -> None:
     np.testing.assert_allclose(gradient, [[1.0, 2.0], tangential, [1.0, 2.0]], rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["lipschitz", "unit"])
+@pytest.mark.parametrize("kind", ["lipschitz", "unit", "l1"])
 @pytest.mark.parametrize("size", [0.0, 1e-30, 1e-7, 1e19, 1e30])
 def test_value_and_gradient_are_finite_for_any_size(kind: str, size: float) -> None:
     vectors = tf.constant([[size, -size, 0.5 * size]])
@@ -48,7 +55,8 @@ def test_value_and_gradient_are_finite_for_any_size(kind: str, size: float) -> N
     assert np.isfinite(gradient).all()
     assert np.linalg.norm(normalized) <= 1.0 + 1e-6
     if size >= 1e19:
-        np.testing.assert_allclose(np.linalg.norm(normalized), 1.0, rtol=1e-6)
+        norm = np.linalg.norm(normalized[0], ord=1 if kind == "l1" else 2)
+        np.testing.assert_allclose(norm, 1.0, rtol=1e-6)
 
 
 def test_half_precision_is_normalised_in_float32() -> None:

@@ -24,7 +24,15 @@ class Listed:
 
 def _normalized(vector: np.ndarray, kind: str) -> np.ndarray:
     norm = math.sqrt(sum(float(v) ** 2 for v in vector))
-    return vector / {"lipschitz": max(1.0, norm), "unit": max(norm, 1e-6), "none": 1.0}[kind]
+    return (
+        vector
+        / {
+            "lipschitz": max(1.0, norm),
+            "unit": max(norm, 1e-6),
+            "l1": max(1.0, float(np.abs(vector).sum())),
+            "none": 1.0,
+        }[kind]
+    )
 
 
 def _distance(a: np.ndarray, b: np.ndarray, kind: str) -> float:

@@ -91,6 +91,29 @@ def test_frozen_norm_convolution_is_a_convolution_and_a_normalisation(filters, k
     np.testing.assert_array_equal(layer(inputs, training=True), layer(inputs))
 
 
+@pytest.mark.parametrize("kernel_size, strides", [(3, 1), (3, 2), (7, 2), (1, 2)])
+def test_padding_on_both_sides_and_a_bias(kernel_size, strides):
+    inputs = _normal(2, 6, 9, 4)
+    layer = FrozenNormConvolution(6, kernel_size, strides, symmetric_padding=True, use_bias=True)
+    layer(inputs)
+    _randomise(layer)
+    margin = (kernel_size - 1) // 2
+    padded = np.pad(inputs, [(0, 0), (margin, margin), (margin, margin), (0, 0)])
+    mapped = tf.nn.conv2d(padded, layer.kernel, strides, "VALID") + layer.bias
+    deviation = np.sqrt(layer.moving_variance.numpy() + 1e-3)
+    expected = layer.gamma * (mapped - layer.moving_mean) / deviation + layer.beta
+    np.testing.assert_allclose(layer(inputs), expected, rtol=1e-4, atol=1e-4)
+    assert len(layer.trainable_variables) == 2
+    again = FrozenNormConvolution.from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+
+
+def test_kernels_that_cannot_be_padded_alike_are_refused():
+    for filters, kernel_size in [(None, 3), (6, 4)]:
+        with pytest.raises(ValueError, match="Symmetric padding"):
+            FrozenNormConvolution(filters, kernel_size, symmetric_padding=True)
+
+
 def test_only_the_kernel_is_trainable_whatever_trainable_says():
     layer = FrozenNormConvolution(6, 3)
     layer.build((None, 4, 4, 3))

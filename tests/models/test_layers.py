@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from ccp_dml.models.auxiliary_crops import AuxiliaryCrops, MeanOfCrops
 from ccp_dml.models.normalization import LipschitzNormalization
 from ccp_dml.models.pixel_scaling import PixelScaling
 from ccp_dml.models.pooling import GlobalPooling, pool
@@ -66,6 +67,57 @@ class TestPooling:
         assert pooled.dtype == tf.float32
         np.testing.assert_allclose(pooled, np.float32(np.float16(1.001)), rtol=1e-5)
 
+    @pytest.mark.parametrize("power", [1.0, 2.5, 3.0, 20.0])
+    def test_the_generalised_mean_is_a_mean_of_powers(self, power):
+        maps = np.abs(self.FEATURES) + 0.1
+        expected = np.zeros(maps.shape[::3])
+        for image, channel in np.ndindex(*expected.shape):
+            values = maps[image, :, :, channel].astype(np.float64).ravel()
+            expected[image, channel] = (sum(value**power for value in values) / len(values)) ** (1 / power)
+        np.testing.assert_allclose(pool(maps, "gem", power), expected, rtol=1e-5)
+        np.testing.assert_allclose(pool(maps, "gem", 0.5), maps.mean((1, 2)), rtol=1e-5)
+
+    @pytest.mark.parametrize("size", [0.0, 1e-30, 1.0, 1e30])
+    @pytest.mark.parametrize("power", [1.0, 3.0, 1e4])
+    def test_the_generalised_mean_and_its_gradients_are_finite(self, size, power):
+        maps, exponent = tf.constant(size * np.abs(self.FEATURES), tf.float32), tf.constant(power)
+        with tf.GradientTape() as tape:
+            tape.watch([maps, exponent])
+            pooled = pool(maps, "gem", exponent)
+        assert np.isfinite(pooled).all()
+        for gradient in tape.gradient(pooled, [maps, exponent]):
+            assert np.isfinite(gradient).all()
+
+    def test_gradients_of_the_generalised_mean_are_those_of_its_formula(self):
+        maps = tf.constant(np.abs(self.FEATURES) + 0.1, tf.float32)
+        power = tf.constant(3.0)
+
+        def plain():
+            return tf.reduce_mean(maps**power, axis=[1, 2]) ** (1 / power)
+
+        gradients = []
+        for function in (lambda: pool(maps, "gem", power), plain):
+            with tf.GradientTape() as tape:
+                tape.watch([maps, power])
+                total = tf.reduce_sum(tf.square(function()))
+            gradients.append(tape.gradient(total, [maps, power]))
+        for ours, expected in zip(*gradients):
+            np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-6)
+
+    def test_the_power_is_trained(self):
+        layer = GlobalPooling("gem")
+        layer(self.FEATURES)
+        assert [float(variable) for variable in layer.trainable_variables] == [3.0]
+
+    def test_without_pooling_all_positions_are_kept(self):
+        images, height, width, channels = self.FEATURES.shape
+        flat = pool(self.FEATURES, "none").numpy()
+        assert flat.shape == (images, height * width * channels)
+        np.testing.assert_array_equal(flat[0, channels : 2 * channels], self.FEATURES[0, 0, 1])
+        np.testing.assert_array_equal(pool(flat, "none"), flat)
+        with pytest.raises(ValueError, match="images of a known size"):
+            GlobalPooling("none")(tf.keras.Input((None, None, 3)))
+
     def test_unknown_kinds_are_refused(self):
         with pytest.raises(ValueError, match="'median'.*average, max, both"):
             pool(self.FEATURES, "median")
@@ -97,6 +149,9 @@ class TestLipschitzNormalization:
     [
         PixelScaling((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 7.0, True),
         GlobalPooling("both"),
+        GlobalPooling("gem"),
+        AuxiliaryCrops(2),
+        MeanOfCrops(1),
         LipschitzNormalization("unit"),
     ],
     ids=lambda layer: layer.name,

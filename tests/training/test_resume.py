@@ -44,23 +44,25 @@ def _rows(path) -> list[dict]:
 
 
 @pytest.mark.parametrize(
-    "optimizer, stop_at, number, averages",
+    "optimizer, stop_at, number, averages, warm_up",
     [
-        ("adam", 7, signal.SIGINT, None),
-        ("radam", 8, signal.SIGTERM, {"attraction": 0.1, "repulsion": 1e-3, "decay": 0.9}),
-        pytest.param("adamw", 3, signal.SIGINT, None, marks=pytest.mark.slow),
+        # Seven steps of warm-up: the run stops where it ends, inside an epoch.
+        ("adam", 7, signal.SIGINT, None, (1.75, 0.5)),
+        ("radam", 8, signal.SIGTERM, {"attraction": 0.1, "repulsion": 1e-3, "decay": 0.9}, None),
+        pytest.param("adamw", 3, signal.SIGINT, None, None, marks=pytest.mark.slow),
     ],
 )
-def test_interrupted_run_ends_like_an_uninterrupted_one(tmp_path, optimizer, stop_at, number, averages):
-    whole = tiny.trainer(
-        optimizer=optimizer, averages=averages, callbacks=[MetricsCsv(tmp_path / "whole.csv")]
-    )
+def test_interrupted_run_ends_like_an_uninterrupted_one(
+    tmp_path, optimizer, stop_at, number, averages, warm_up
+):
+    options = {"optimizer": optimizer, "averages": averages, "warm_up": warm_up}
+    whole = tiny.trainer(**options, callbacks=[MetricsCsv(tmp_path / "whole.csv")])
     whole.fit(EPOCHS)
 
     def part():
         log = MetricsCsv(tmp_path / "parts.csv")
         saver = Saver(Checkpoints(tmp_path / "ckpt"))
-        return tiny.trainer(optimizer=optimizer, averages=averages, saver=saver, callbacks=[log])
+        return tiny.trainer(**options, saver=saver, callbacks=[log])
 
     first = part()
     first._callbacks.append(SignalAt(first, stop_at, number))

@@ -12,6 +12,7 @@ from ccp_dml.training.optimizer_groups import OptimizerGroups, VariableGroup
 from ccp_dml.training.optimizers import make_optimizer
 from ccp_dml.training.schedules import ExponentialDecay
 from ccp_dml.training.trainer import Trainer
+from ccp_dml.training.warm_up import WarmUp
 from tests.training import tiny
 
 
@@ -190,6 +191,28 @@ def test_warm_up_freezes_the_backbone_and_keeps_the_rate():
     # Proxies were chosen at the start and after the warm-up; its validations do not count.
     assert int(run.state["projections"].draws) == 8
     assert int(run.state["projections"].validations) == 1
+
+
+def test_a_warm_up_may_end_inside_an_epoch():
+    kernels, rates, begun = [], [], []
+
+    class Watch(tf.keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            kernels.append((int(run.step), self.model.get_layer("backbone").kernel.numpy()))
+            rates.append(float(run._optimizer.optimizers[1].learning_rate))
+            begun.append(int(run.state["projections"].draws))
+
+    # Six steps, four an epoch; a chunk of three steps must not reach over the end of the warm-up.
+    run = tiny.trainer(callbacks=[Watch()], warm_up=(1.5, 0.1), reset_patience=100)
+    start = run.model.get_layer("backbone").kernel.numpy()
+    run.fit(3)
+    assert [step for step, _ in kernels] == [3, 4, 6, 8, 11, 12]
+    assert [np.array_equal(kernel, start) for _, kernel in kernels] == [True] * 3 + [False] * 3
+    assert rates == pytest.approx([0.002] * 3 + [0.02] * 3)
+    assert begun == [4] * 3 + [8] * 3
+    # The score of the second epoch counts: training proper had begun.
+    assert int(run.state["projections"].validations) == 2
+    assert [WarmUp(epochs).steps(4) for epochs in (0, 0.01, 0.5, 2)] == [0, 1, 2, 8]
 
 
 def test_variables_without_gradient_stay():

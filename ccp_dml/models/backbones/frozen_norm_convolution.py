@@ -11,17 +11,21 @@ from ccp_dml.models.backbones.depthwise_convolution import depthwise_convolution
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
 class FrozenNormConvolution(tf.keras.layers.Layer):
-    """A convolution without bias, then batch normalisation in inference mode with constant parameters.
+    """A convolution, then batch normalisation in inference mode with constant parameters.
 
-    It computes `gamma * (conv(x, kernel) - mean) / sqrt(variance + epsilon) + beta`, in training too. Only
-    the kernel is trained; no setting of `trainable` changes that. The normalisation is folded into the kernel
-    at each call, because a training step on a CPU is a quarter longer with separate normalisation layers.
+    It computes `gamma * (conv(x, kernel) + bias - mean) / sqrt(variance + epsilon) + beta`, in training too.
+    Only the kernel, and the bias if there is one, are trained; no setting of `trainable` changes that. The
+    normalisation is folded into the kernel at each call, because a training step on a CPU is a quarter longer
+    with separate normalisation layers.
 
     Attributes:
         filters: number of output channels; None for a depthwise convolution, which keeps the number.
         kernel_size: side of the square kernel.
-        strides: step in both directions; padding is 'same'.
+        strides: step in both directions.
         epsilon: added to the variance.
+        symmetric_padding: whether (kernel_size - 1) / 2 zeros pad every side, as in Caffe and PyTorch; else
+            the padding is 'same', which with a step above 1 pads less at the top and on the left.
+        use_bias: whether the convolution has a bias.
     """
 
     def __init__(
@@ -31,6 +35,8 @@ class FrozenNormConvolution(tf.keras.layers.Layer):
         strides: int = 1,
         epsilon: float = 1e-3,
         kernel_initializer: Any = "glorot_uniform",
+        symmetric_padding: bool = False,
+        use_bias: bool = False,
         **kwargs: Any,
     ) -> None:
         """Creates the layer.
@@ -41,17 +47,26 @@ class FrozenNormConvolution(tf.keras.layers.Layer):
             strides: step of the convolution.
             epsilon: added to the variance.
             kernel_initializer: Keras initializer, or its name, of the kernel.
+            symmetric_padding: whether to pad every side alike.
+            use_bias: whether the convolution has a bias, 0 at first.
             **kwargs: arguments of a Keras layer.
+
+        Raises:
+            ValueError: if symmetric padding is asked for a depthwise convolution or an even kernel.
         """
         super().__init__(**kwargs)
+        if symmetric_padding and (filters is None or kernel_size % 2 == 0):
+            raise ValueError("Symmetric padding is for odd kernels of convolutions that are not depthwise.")
         self.filters = filters
         self.kernel_size = kernel_size
         self.strides = strides
         self.epsilon = epsilon
         self.kernel_initializer = tf.keras.initializers.get(kernel_initializer)
+        self.symmetric_padding = symmetric_padding
+        self.use_bias = use_bias
 
     def build(self, input_shape: Any) -> None:
-        """Creates the kernel (k, k, input channels, filters or 1) and the four vectors [output channels]."""
+        """Creates the kernel (k, k, input channels, filters or 1) and the vectors [output channels]."""
         channels = input_shape[-1]
         outputs = channels if self.filters is None else self.filters
         # Folding is done in float32, so the variables are not to be read in half precision.
@@ -61,15 +76,20 @@ class FrozenNormConvolution(tf.keras.layers.Layer):
             initializer=self.kernel_initializer,
             experimental_autocast=False,
         )
-        self.gamma = self._constant("gamma", outputs, "ones")
-        self.beta = self._constant("beta", outputs, "zeros")
-        self.moving_mean = self._constant("moving_mean", outputs, "zeros")
-        self.moving_variance = self._constant("moving_variance", outputs, "ones")
+        self.bias = self._vector("bias", outputs, "zeros", trainable=True) if self.use_bias else None
+        self.gamma = self._vector("gamma", outputs, "ones")
+        self.beta = self._vector("beta", outputs, "zeros")
+        self.moving_mean = self._vector("moving_mean", outputs, "zeros")
+        self.moving_variance = self._vector("moving_variance", outputs, "ones")
         super().build(input_shape)
 
-    def _constant(self, name: str, size: int, initializer: str) -> tf.Variable:
+    def _vector(self, name: str, size: int, initializer: str, trainable: bool = False) -> tf.Variable:
         return self.add_weight(
-            name=name, shape=(size,), initializer=initializer, trainable=False, experimental_autocast=False
+            name=name,
+            shape=(size,),
+            initializer=initializer,
+            trainable=trainable,
+            experimental_autocast=False,
         )
 
     @property
@@ -80,14 +100,23 @@ class FrozenNormConvolution(tf.keras.layers.Layer):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns the normalised convolution [B, ceil(H / strides), ceil(W / strides), output channels]."""
         scale = self.gamma * tf.math.rsqrt(self.moving_variance + self.epsilon)
-        bias = tf.cast(self.beta - self.moving_mean * scale, self.compute_dtype)
+        mean = self.moving_mean if self.bias is None else self.moving_mean - self.bias
+        bias = tf.cast(self.beta - mean * scale, self.compute_dtype)
         if self.filters is None:
             kernel = tf.cast(self.kernel * scale[:, tf.newaxis], self.compute_dtype)
             outputs = depthwise_convolution(inputs, kernel, self.strides)
         else:
             kernel = tf.cast(self.kernel * scale, self.compute_dtype)
-            outputs = tf.nn.conv2d(inputs, kernel, self.strides, "SAME")
+            outputs = tf.nn.conv2d(inputs, kernel, self.strides, self._padding)
         return tf.nn.bias_add(outputs, bias)
+
+    @property
+    def _padding(self) -> str | list[list[int]]:
+        # With step 1 both are the same, and the named one is faster.
+        if not self.symmetric_padding or self.strides == 1:
+            return "SAME"
+        margin = (self.kernel_size - 1) // 2
+        return [[0, 0], [margin, margin], [margin, margin], [0, 0]]
 
     def get_config(self) -> dict[str, Any]:
         """Arguments that create this layer again."""
@@ -98,4 +127,6 @@ class FrozenNormConvolution(tf.keras.layers.Layer):
             "strides": self.strides,
             "epsilon": self.epsilon,
             "kernel_initializer": tf.keras.initializers.serialize(self.kernel_initializer),
+            "symmetric_padding": self.symmetric_padding,
+            "use_bias": self.use_bias,
         }

@@ -1,8 +1,9 @@
-"""Reading a backbone's weights from an npz file of plain arrays."""
+"""A backbone's weights as an npz file of plain arrays."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,14 @@ import numpy.typing as npt
 import tensorflow as tf
 
 CLASSIFIER = "classifier/"
+# Where normalisation is trained, layers are those of Keras: a normalisation <layer>_norm, whose arrays a file
+# keeps with <layer>, and depthwise convolutions, whose kernels have a name of their own.
+_OWN_NAMES = {"_norm/": "/", "/depthwise_kernel": "/kernel"}
+
+Arrays = dict[str, npt.NDArray[np.float32]]
 
 
-def read_arrays(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[np.float32]]:
+def read_arrays(path: str | os.PathLike[str]) -> Arrays:
     """Reads the arrays of a weights file.
 
     Args:
@@ -50,17 +56,57 @@ def load_weights(model: tf.keras.Model, path: str | os.PathLike[str]) -> None:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not a weights file, or its names or shapes are not those of the model.
     """
-    arrays = {name: array for name, array in read_arrays(path).items() if not name.startswith(CLASSIFIER)}
-    variables = {variable.name.split(":")[0]: variable for variable in model.weights}
+    assign_arrays(model, read_arrays(path), path)
+
+
+def assign_arrays(
+    model: tf.keras.Model, arrays: Mapping[str, npt.NDArray[np.float32]], source: str | os.PathLike[str]
+) -> None:
+    """Sets every weight of a model from arrays; see `load_weights`.
+
+    Args:
+        model: a model whose variables are named `<layer>/<weight>`.
+        arrays: by `<layer>/<weight>`, those of a classifier left aside.
+        source: where they come from, for messages.
+
+    Raises:
+        ValueError: if names or shapes are not those of the model; nothing is changed then.
+    """
+    arrays = {name: array for name, array in arrays.items() if not name.startswith(CLASSIFIER)}
+    variables = {_array_name(name, arrays): variable for name, variable in _variables(model).items()}
     if arrays.keys() != variables.keys():
         missing, unknown = sorted(variables.keys() - arrays.keys()), sorted(arrays.keys() - variables.keys())
         raise ValueError(
-            f"{path} does not belong to the model {model.name!r}: "
+            f"{source} does not belong to the model {model.name!r}: "
             f"{len(missing)} arrays are missing {missing[:3]}, {len(unknown)} are unknown {unknown[:3]}."
         )
     for name, variable in variables.items():
         if arrays[name].shape != tuple(variable.shape):
             raise ValueError(
-                f"{path}: {name} has the shape {arrays[name].shape}; {tuple(variable.shape)} is expected."
+                f"{source}: {name} has the shape {arrays[name].shape}; {tuple(variable.shape)} is expected."
             )
+    for name, variable in variables.items():
         variable.assign(arrays[name])
+
+
+def save_weights(model: tf.keras.Model, path: str | os.PathLike[str]) -> None:
+    """Writes every weight of a model to an npz file that `load_weights` reads.
+
+    Args:
+        model: a model whose variables are named `<layer>/<weight>`.
+        path: the file, whose name ends in `.npz`.
+    """
+    np.savez(path, **{name: variable.numpy() for name, variable in _variables(model).items()})
+
+
+def _variables(model: tf.keras.Model) -> dict[str, tf.Variable]:
+    return {variable.name.split(":")[0]: variable for variable in model.weights}
+
+
+def _array_name(name: str, arrays: Mapping[str, npt.NDArray[np.float32]]) -> str:
+    if name in arrays:
+        return name
+    shared = name
+    for theirs, ours in _OWN_NAMES.items():
+        shared = shared.replace(theirs, ours)
+    return shared if shared in arrays else name

@@ -1,0 +1,145 @@
+"""Scores of embeddings on the test images of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ccp_dml.config import ExperimentConfig
+from ccp_dml.data.image_collection import ImageCollection
+from ccp_dml.errors import UserError
+from ccp_dml.evaluation.blocks import DEFAULT_MEMORY_BYTES
+from ccp_dml.evaluation.embedding import Embedder, Evaluation
+from ccp_dml.evaluation.ensembles import Embedded, Projection, fit_pca
+from ccp_dml.evaluation.inputs import Floats
+from ccp_dml.evaluation.metrics import RetrievalResult, evaluate_retrieval
+from ccp_dml.experiment import parts
+from ccp_dml.experiment.smaller_blocks import SmallerBlocks
+from ccp_dml.experiment.task import Task, labeled_images
+from ccp_dml.run_directory import EMBEDDED_PARTS, RunDirectory
+
+
+class Scorer:
+    """Embeds and scores test images; with `--pca_dim`, after a PCA of the embeddings of training images.
+
+    Attributes:
+        queries: the test images.
+        gallery: the images that are ranked, or None: the queries themselves.
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        queries: ImageCollection,
+        gallery: ImageCollection | None = None,
+        training: Sequence[ImageCollection] = (),
+        blocks: SmallerBlocks | None = None,
+    ) -> None:
+        """Takes the images.
+
+        Args:
+            config: how they are prepared and what is measured.
+            queries: see above.
+            gallery: see above.
+            training: images to fit a PCA on; embedded only if the configuration asks for one.
+            blocks: how much is in memory at once; None: as `--evaluation_batch_size` says.
+        """
+        self._blocks = blocks or SmallerBlocks(config.evaluation.evaluation_batch_size)
+        self.queries, self.gallery = queries, gallery
+        self._config = config
+        self._training = training if config.evaluation.pca_dim is not None else ()
+
+    @classmethod
+    def of_test(cls, config: ExperimentConfig, task: Task, blocks: SmallerBlocks | None = None) -> Scorer:
+        """On the test images; a PCA is fitted on all images of the training split, whatever the fold."""
+        return cls(config, task.test, task.gallery, task.training_split, blocks)
+
+    def embed(self, embedder: Embedder) -> Embedded:
+        """Embeds the images."""
+        gallery = None if self.gallery is None else self._embedded(embedder, self.gallery)
+        return Embedded(self._embedded(embedder, self.queries), gallery, self._embedded_training(embedder))
+
+    def fit(self, embedded: Embedded) -> Projection | None:
+        """The PCA that the configuration asks for, fitted on the training embeddings; None without.
+
+        Raises:
+            UserError: if there are fewer training images or dimensions than components.
+        """
+        dimensions = self._config.evaluation.pca_dim
+        if dimensions is None or embedded.training is None:
+            return None
+        try:
+            return fit_pca(embedded.training, dimensions)
+        except ValueError as error:
+            raise UserError(f"--pca_dim={dimensions}: {error}") from error
+
+    def score(self, embedded: Embedded, projection: Projection | None = None) -> Evaluation:
+        """Measures retrieval; the embeddings of the result are those that were searched.
+
+        Raises:
+            UserError: if the data set is too small for what is asked.
+        """
+        searched = embedded if projection is None else embedded.projected(projection)
+        try:
+            found = self._blocks(lambda: self._measure(searched))
+            return Evaluation(found, searched.test, searched.gallery)
+        except UserError:
+            raise
+        except ValueError as error:
+            raise UserError(f"--dataset={self._config.data.dataset} cannot be evaluated: {error}") from error
+
+    def _measure(self, embedded: Embedded) -> RetrievalResult:
+        flags, gallery = self._config.evaluation, self.gallery
+        return evaluate_retrieval(
+            embedded.test,
+            self.queries.labels,
+            None if gallery is None else self.queries.image_ids,
+            embedded.gallery,
+            None if gallery is None else gallery.labels,
+            None if gallery is None else gallery.image_ids,
+            recall_at=flags.recall_at,
+            precision_at=flags.precision_at,
+            map_at=flags.map_at,
+            memory_bytes=DEFAULT_MEMORY_BYTES // self._blocks.divisor,
+        )
+
+    def _embedded(self, embedder: Embedder, images: ImageCollection) -> Floats:
+        preprocessing = parts.test_preprocessing(self._config.data)
+        return self._blocks(
+            lambda: embedder(labeled_images(images, preprocessing, self._blocks.batch_size).batches)
+        )
+
+    def _embedded_training(self, embedder: Embedder) -> Floats | None:
+        """In the order of the image ids: the models of several folds divide the same images differently."""
+        if not self._training:
+            return None
+        embeddings = np.concatenate([self._embedded(embedder, images) for images in self._training])
+        return embeddings[np.argsort(np.concatenate([images.image_ids for images in self._training]))]
+
+
+def write_embeddings(directory: RunDirectory, embedded: Embedded) -> None:
+    """Keeps the embeddings of a run, for a group's report."""
+    for name, part in zip(EMBEDDED_PARTS, embedded.parts):
+        if part is not None:
+            np.save(directory.embeddings(name), part, allow_pickle=False)
+
+
+def read_embeddings(directory: RunDirectory) -> Embedded:
+    """Reads what `write_embeddings` wrote.
+
+    Raises:
+        UserError: the file is damaged or missing.
+    """
+    test, gallery, training = (_read(directory.embeddings(name)) for name in EMBEDDED_PARTS)
+    if test is None:
+        raise UserError(f"{directory.embeddings('test')}: expected the test embeddings of this run")
+    return Embedded(test, gallery, training)
+
+
+def _read(file: Path) -> Floats | None:
+    try:
+        return np.load(file, allow_pickle=False) if file.exists() else None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: expected the embeddings of this run: {error}") from error

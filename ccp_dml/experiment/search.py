@@ -1,0 +1,50 @@
+"""An experiment as a function of its flags, for a search over hyper-parameters."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from ccp_dml.config import ExperimentConfig
+from ccp_dml.errors import ConfigError
+from ccp_dml.experiment import single
+from ccp_dml.experiment.experiment import Experiment
+from ccp_dml.experiment.finished import forget_models
+from ccp_dml.run_directory import RunDirectory
+
+
+def validation_score(config: ExperimentConfig) -> float:
+    """Trains and returns the best validation score; looks at no test image.
+
+    Nothing is kept: the checkpoints are in a temporary folder, `--run_dir` is not used. To evaluate the flags
+    that were found, train with them.
+
+    Args:
+        config: any configuration; it need not be complete. With folds or repeats, the mean over the runs.
+
+    Returns:
+        The score `--monitor` of the weights that a run would evaluate, on held-out training classes.
+
+    Raises:
+        ConfigError: if the configuration is not valid, or monitors the test classes.
+        UserError: if the data cannot be used, or the loss diverges.
+    """
+    config.validate()
+    complete = config.resolve()
+    if complete.training.monitor_split == "test" or complete.data.validation_fraction == 0:
+        raise ConfigError(
+            f"--monitor_split={complete.training.monitor_split}: a search expects validation classes, "
+            "held out of the training classes"
+        )
+    return float(np.mean([_score(member.config) for member in complete.members]))
+
+
+def _score(config: ExperimentConfig) -> float:
+    forget_models()
+    experiment = Experiment(config)
+    with tempfile.TemporaryDirectory(prefix="ccp_dml-") as folder:
+        directory = RunDirectory(Path(folder))
+        single.fit(experiment.make_trainer(directory, []), config, directory)
+    return experiment.validation_scores()[config.training.monitor]

@@ -1,0 +1,70 @@
+"""The weights of an embedding model on disk."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import tensorflow as tf
+
+from ccp_dml import faults
+from ccp_dml.errors import UserError
+from ccp_dml.losses.base import MetricLoss
+from ccp_dml.run_directory import RunDirectory
+
+_BEST = "best"
+_KERAS_FILES = (".h5", ".hdf5")
+_ERRORS = (tf.errors.OpError, AssertionError, ValueError, IndexError, RuntimeError, OSError, KeyError)
+
+
+def save_weights(directory: RunDirectory, model: tf.keras.Model, loss: MetricLoss) -> None:
+    """Writes the weights that are evaluated and exported."""
+    directory.checkpoints.mkdir(exist_ok=True)
+    faults.passage("weights")
+    tf.train.Checkpoint(model=model, loss=loss).write(str(directory.checkpoints / _BEST))
+
+
+def load_run_weights(directory: RunDirectory, model: tf.keras.Model) -> None:
+    """Reads the model's part of what `save_weights` wrote.
+
+    Raises:
+        UserError: if the file is missing or belongs to another model.
+    """
+    path = directory.checkpoints / _BEST
+    try:
+        _read_checkpoint(path, model)
+    except _ERRORS as error:
+        raise UserError(f"{path}: expected the weights of this run: {_reason(error)}") from error
+
+
+def load_initial_weights(path: str, model: tf.keras.Model) -> None:
+    """Reads weights of the whole embedding model, its linear map included.
+
+    Args:
+        path: the folder of a finished run; a checkpoint of TensorFlow that holds a `model`; or a file that
+            `model.save_weights` of Keras wrote, `.h5`.
+        model: an embedding model of the same shape.
+
+    Raises:
+        UserError: if it cannot be read or belongs to another model.
+    """
+    try:
+        if os.path.isdir(path):
+            _read_checkpoint(RunDirectory(path).checkpoints / _BEST, model)
+        elif path.endswith(_KERAS_FILES):
+            model.load_weights(path)
+        else:
+            _read_checkpoint(Path(path.removesuffix(".index")), model)
+    except _ERRORS as error:
+        raise UserError(
+            f"--initial_weights={path}: expected weights of the same embedding model: {_reason(error)}"
+        ) from error
+
+
+def _read_checkpoint(path: Path, model: tf.keras.Model) -> None:
+    status = tf.train.Checkpoint(model=model).read(str(path))
+    status.assert_existing_objects_matched().expect_partial()
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0]

@@ -1,0 +1,110 @@
+"""ResNet50, ResNet50V2 and EfficientNet-B0 as Keras has them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from ccp_dml.models.backbones.seeds import layer_seeds
+
+# Of ImageNet's pixels in 0..1, RGB.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def resnet50(images: tf.Tensor, *, frozen_norm: bool, seed: int = 0) -> tf.Tensor:
+    """Applies ResNet50 (He et al., CVPR 2016), in the form whose blocks stride in their first convolution.
+
+    Args:
+        images: BGR images [B, H, W, 3] in 0..255 less their mean; H and W at least 32.
+        frozen_norm: whether batch normalisation stays as it is.
+        seed: of the initial weights.
+
+    Returns:
+        Feature map [B, ceil(H / 32), ceil(W / 32), 2048].
+    """
+    return _apply(tf.keras.applications.ResNet50, images, frozen_norm, seed)
+
+
+def resnet50_v2(images: tf.Tensor, *, frozen_norm: bool, seed: int = 0) -> tf.Tensor:
+    """Applies ResNet50V2 (He et al., ECCV 2016), with pre-activation.
+
+    Args:
+        images: RGB images [B, H, W, 3] in -1..1; H and W at least 32.
+        frozen_norm: whether batch normalisation stays as it is.
+        seed: of the initial weights.
+
+    Returns:
+        Feature map [B, ceil(H / 32), ceil(W / 32), 2048].
+    """
+    return _apply(tf.keras.applications.ResNet50V2, images, frozen_norm, seed)
+
+
+def efficientnet_b0(images: tf.Tensor, *, frozen_norm: bool, seed: int = 0) -> tf.Tensor:
+    """Applies EfficientNet-B0 (Tan and Le, ICML 2019), without dropping blocks at random.
+
+    Args:
+        images: RGB images [B, H, W, 3] in 0..255, which the network scales itself; H and W at least 32.
+        frozen_norm: whether batch normalisation stays as it is.
+        seed: of the initial weights.
+
+    Returns:
+        Feature map [B, ceil(H / 32), ceil(W / 32), 1280].
+    """
+    return _apply(tf.keras.applications.EfficientNetB0, images, frozen_norm, seed, drop_connect_rate=0.0)
+
+
+def load_keras_h5(model: tf.keras.Model, path: str | os.PathLike[str]) -> None:
+    """Sets the weights of a model from an HDF5 file in the layout of Keras.
+
+    Raises:
+        ValueError: if it is no such file, or belongs to another network.
+    """
+    try:
+        model.load_weights(str(path))
+    except (OSError, KeyError, ValueError) as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise ValueError(f"{path} does not belong to the model {model.name!r}: {reason}") from error
+
+
+def finish(model: tf.keras.Model) -> None:
+    """Gives EfficientNet-B0 the pixel scaling of its training.
+
+    Keras stores ImageNet's deviations as variances and mends that by another layer, in models that it loads
+    itself.
+    """
+    for layer in model.layers:
+        if isinstance(layer, tf.keras.layers.Normalization):
+            layer.adapt_mean.assign(_MEAN)
+            layer.adapt_variance.assign([value**2 for value in _STD])
+            layer.finalize_state()
+
+
+def _apply(
+    application: Callable[..., tf.keras.Model],
+    images: tf.Tensor,
+    frozen_norm: bool,
+    seed: int,
+    **options: float,
+) -> tf.Tensor:
+    network = application(include_top=False, weights=None, input_tensor=images, **options)
+    seeds = layer_seeds(seed)
+    for layer in network.layers:
+        _draw(layer, seeds.__next__)
+        if frozen_norm and isinstance(layer, tf.keras.layers.BatchNormalization):
+            layer.trainable = False
+    return network.output
+
+
+def _draw(layer: tf.keras.layers.Layer, next_seed: Callable[[], int]) -> None:
+    """Draws the kernel again: Keras gives its layers no seed."""
+    for initializer_name, kernel_name in (
+        ("depthwise_initializer", "depthwise_kernel"),
+        ("kernel_initializer", "kernel"),
+    ):
+        initializer, kernel = getattr(layer, initializer_name, None), getattr(layer, kernel_name, None)
+        if initializer is not None and kernel is not None:
+            seeded = type(initializer).from_config({**initializer.get_config(), "seed": next_seed()})
+            kernel.assign(seeded(kernel.shape, kernel.dtype))
+            return

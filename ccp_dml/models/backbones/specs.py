@@ -1,0 +1,146 @@
+"""What the library knows of each backbone; imports no TensorFlow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ccp_dml.models.backbones.cifar_resnet_options import CifarResNetOptions
+from ccp_dml.models.backbones.published_weights import PublishedWeights
+
+IMAGENET, RANDOM = "imagenet", "random"
+NPZ, H5 = ".npz", ".h5"
+
+_HERE = "ccp_dml.models.backbones."
+_KERAS = f"{_HERE}keras_applications"
+_KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
+
+
+@dataclass(frozen=True)
+class PixelScalingConfig:
+    """Arguments of `ccp_dml.models.pixel_scaling.PixelScaling`.
+
+    Attributes:
+        mean: subtracted from RGB pixels in 0..1.
+        std: divides the difference.
+        scale: factor on the quotient.
+        reverse_channels: whether RGB becomes BGR.
+    """
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    scale: float = 1.0
+    reverse_channels: bool = False
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """Where a backbone is and what it takes.
+
+    Attributes:
+        target: `'module:function'`; `function(images, *, frozen_norm, seed, **options)` applies the network
+            to scaled images [B, H, W, 3] and returns the feature map [B, h, w, F].
+        default_image_size: side, in pixels, of the images that it is meant for.
+        min_image_size: smallest side that it takes.
+        pixel_scaling: from RGB in 0..255 to the range that it takes.
+        imagenet: its published weights, if there are any.
+        file_endings: of the files that its weights can be read from.
+        h5_loader: `'module:function'`; `function(model, path)` sets the weights from a publisher's HDF5 file.
+        finish: `'module:function'`; `function(model)` is called last, whatever the weights.
+        options: dataclass of the options of the function, if it has any.
+    """
+
+    target: str
+    default_image_size: int
+    pixel_scaling: PixelScalingConfig
+    min_image_size: int = 8
+    imagenet: PublishedWeights | None = None
+    file_endings: tuple[str, ...] = (NPZ,)
+    h5_loader: str | None = None
+    finish: str | None = None
+    options: type[Any] | None = None
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Names of its weights."""
+        return (RANDOM,) if self.imagenet is None else (IMAGENET, RANDOM)
+
+    @property
+    def default_weights(self) -> str:
+        """One of them."""
+        return self.weights[0]
+
+
+def _bgr(red: float, green: float, blue: float) -> PixelScalingConfig:
+    """BGR pixels in 0..255 less their mean, as Caffe's networks take them."""
+    return PixelScalingConfig((red / 255, green / 255, blue / 255), scale=255.0, reverse_channels=True)
+
+
+BACKBONES: dict[str, BackboneSpec] = {
+    "efficientnet_lite0": BackboneSpec(
+        target=f"{_HERE}efficientnet_lite0:efficientnet_lite0",
+        default_image_size=224,
+        pixel_scaling=PixelScalingConfig(mean=(127 / 255,) * 3, std=(128 / 255,) * 3),
+        imagenet=PublishedWeights("efficientnet_lite0_imagenet.npz"),
+    ),
+    "bn_inception": BackboneSpec(
+        target=f"{_HERE}bn_inception:bn_inception",
+        default_image_size=227,
+        pixel_scaling=_bgr(128.0, 117.0, 104.0),
+        imagenet=PublishedWeights(
+            "bn_inception_imagenet.npz",
+            how=", which python -m ccp_dml.models.backbones.convert_bn_inception makes from "
+            "bn_inception-52deb4733.pth (http://data.lip6.fr/cadene/pretrainedmodels/), or "
+            "--backbone_weights=BNInception.h5, the file of the authors of CCP",
+        ),
+        file_endings=(NPZ, H5),
+        h5_loader=f"{_HERE}bn_inception:load_bn_inception_h5",
+    ),
+    "resnet50": BackboneSpec(
+        target=f"{_KERAS}:resnet50",
+        default_image_size=227,
+        pixel_scaling=_bgr(123.68, 116.779, 103.939),
+        min_image_size=32,
+        imagenet=PublishedWeights(
+            file="resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            url=f"{_KERAS_URL}resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            md5="4d473c1dd8becc155b73f8504c6f6626",
+        ),
+        file_endings=(H5,),
+        h5_loader=f"{_KERAS}:load_keras_h5",
+    ),
+    "resnet50_v2": BackboneSpec(
+        target=f"{_KERAS}:resnet50_v2",
+        default_image_size=224,
+        pixel_scaling=PixelScalingConfig(mean=(0.5,) * 3, std=(0.5,) * 3),
+        min_image_size=32,
+        imagenet=PublishedWeights(
+            file="resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            url=f"{_KERAS_URL}resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            md5="fac2f116257151a9d068a22e544a4917",
+        ),
+        file_endings=(H5,),
+        h5_loader=f"{_KERAS}:load_keras_h5",
+    ),
+    "efficientnet_b0": BackboneSpec(
+        target=f"{_KERAS}:efficientnet_b0",
+        default_image_size=224,
+        # The network scales the pixels itself.
+        pixel_scaling=PixelScalingConfig(mean=(0.0,) * 3, scale=255.0),
+        min_image_size=32,
+        imagenet=PublishedWeights(
+            file="efficientnetb0_notop.h5",
+            url="https://storage.googleapis.com/keras-applications/efficientnetb0_notop.h5",
+            md5="50bc09e76180e00e4465e1a485ddc09d",
+        ),
+        file_endings=(H5,),
+        h5_loader=f"{_KERAS}:load_keras_h5",
+        finish=f"{_KERAS}:finish",
+    ),
+    "cifar_resnet": BackboneSpec(
+        target=f"{_HERE}cifar_resnet:cifar_resnet",
+        default_image_size=32,
+        pixel_scaling=PixelScalingConfig(),
+        options=CifarResNetOptions,
+    ),
+}

@@ -1,0 +1,13 @@
+"""Cars196: photographs of 196 models of cars."""
+
+from __future__ import annotations
+
+from datasets import official_builder
+from datasets.cars196 import release
+
+
+class Builder(official_builder.OfficialBuilder):
+    """Builds the data set from its published files; see `release`."""
+
+    RELEASES = release.RELEASES
+    BUILDER_CONFIGS = official_builder.builder_configs(RELEASES)

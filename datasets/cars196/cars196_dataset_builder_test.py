@@ -1,0 +1,16 @@
+"""Builds the data set from a miniature in its published layout."""
+
+import tensorflow_datasets as tfds
+
+from datasets import testing
+from datasets.cars196 import cars196_dataset_builder
+
+
+class Cars196Test(testing.OfficialTestCase):
+    DATASET_CLASS = cars196_dataset_builder.Builder
+    SPLITS = {"train": 4, "test": 4}  # noqa: RUF012
+    __test__ = True
+
+
+if __name__ == "__main__":
+    tfds.testing.test_main()

@@ -1,0 +1,24 @@
+"""Builds the data set from a miniature in its published layout."""
+
+import tensorflow_datasets as tfds
+
+from datasets import testing
+from datasets.cifar10 import cifar10_dataset_builder
+
+
+class Cifar10Test(testing.OfficialTestCase):
+    DATASET_CLASS = cifar10_dataset_builder.Builder
+    SPLITS = {"train": 30, "test": 30}  # noqa: RUF012
+    __test__ = True
+    BUILDER_CONFIG_NAMES_TO_TEST = ["zero_shot"]  # noqa: RUF012
+
+
+class Cifar10ClosedTest(testing.OfficialTestCase):
+    DATASET_CLASS = cifar10_dataset_builder.Builder
+    SPLITS = {"train": 50, "test": 10}  # noqa: RUF012
+    __test__ = True
+    BUILDER_CONFIG_NAMES_TO_TEST = ["closed"]  # noqa: RUF012
+
+
+if __name__ == "__main__":
+    tfds.testing.test_main()

@@ -1,0 +1,13 @@
+"""CIFAR-100: 60,000 images of 32 x 32 pixels in 100 classes, and the collages of them."""
+
+from __future__ import annotations
+
+from datasets import official_builder
+from datasets.cifar100 import release
+
+
+class Builder(official_builder.OfficialBuilder):
+    """Builds the data set from its published files; see `release`."""
+
+    RELEASES = release.RELEASES
+    BUILDER_CONFIGS = official_builder.builder_configs(RELEASES)

@@ -1,0 +1,85 @@
+"""Collages of CIFAR-100: one object and three pieces of background in a square of 2 x 2 tiles."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from datasets import cifar_files
+from datasets.cifar100.records import FILES, LAYOUTS, PAGE, TO_GET, URL, Records, read
+from datasets.release import TEST, TRAIN, Listing, Release, Size, SourceImage
+from datasets.source_files import SourceFiles
+
+BACKGROUNDS = ("flowers", "large_man-made_outdoor_things", "large_natural_outdoor_scenes", "trees")
+_TRAINING_FINE_CLASSES = 3
+_SEED = 0
+
+
+class Cifar100Collage(Release):
+    """16 coarse classes, of which the first three fine classes train and the other two test.
+
+    The four coarse classes of landscapes and plants are the background, split in the same way. Each image is
+    the object of one collage. Its place, and the backgrounds, are drawn at random, but the same whenever the
+    set is prepared; no background is drawn again before all were.
+    """
+
+    name = "cifar100"
+    variant = "collage"
+    page = PAGE
+    to_get = TO_GET
+    layouts = LAYOUTS
+    sizes = {TRAIN: Size(16, 28800), TEST: Size(16, 19200)}  # noqa: RUF012
+    counted_in = dict.fromkeys((TRAIN, TEST), " and ".join(FILES))
+    download_url = URL
+
+    def listing(self, files: SourceFiles) -> Listing:
+        """Reads which images are objects, in the order of their records."""
+        records = read(files)
+        is_training = _is_training(records)
+        images = [
+            SourceImage(file, records.coarse_names[coarse], TRAIN if trains else TEST)
+            for file, coarse, trains in zip(records.called, records.coarse.tolist(), is_training.tolist())
+            if records.coarse_names[coarse] not in BACKGROUNDS
+        ]
+        return Listing(tuple(name for name in records.coarse_names if name not in BACKGROUNDS), tuple(images))
+
+    def open_images(
+        self, files: SourceFiles, images: Sequence[SourceImage]
+    ) -> Iterator[tuple[SourceImage, Callable[[], bytes]]]:
+        """Yields images, all of one split, with functions that make their collages."""
+        records = read(files)
+        is_background = np.isin(np.array(records.coarse_names)[records.coarse], BACKGROUNDS)
+        is_wanted = _is_training(records) == (images[0].split == TRAIN)
+        backgrounds = np.flatnonzero(is_background & is_wanted)
+        rows = {file: row for row, file in enumerate(records.called)}
+        for image, (place, tiles) in zip(images, _draws(len(images), backgrounds)):
+            order = np.insert(tiles, place, rows[image.file])
+            yield image, functools.partial(_collage, records.pixels, order)
+
+
+def _is_training(records: Records) -> npt.NDArray[np.bool_]:
+    """Whether the fine class of each image is among the first of its coarse class."""
+    pairs = np.unique(np.stack([records.coarse, records.fine], 1), axis=0)
+    fine_classes = [pairs[pairs[:, 0] == coarse, 1] for coarse in np.unique(pairs[:, 0])]
+    return np.isin(records.fine, np.concatenate([of[:_TRAINING_FINE_CLASSES] for of in fine_classes]))
+
+
+def _draws(count: int, backgrounds: npt.NDArray[Any]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Yields, for each collage, the place of the object (0..3) and the rows of its three backgrounds."""
+    generator = np.random.default_rng(_SEED)
+    places = generator.integers(0, 4, count)
+    rest = np.zeros(0, np.int64)
+    for place in places:
+        if len(rest) < 3:
+            rest = generator.permutation(backgrounds)
+        tiles, rest = rest[:3], rest[3:]
+        yield int(place), tiles
+
+
+def _collage(pixels: cifar_files.Pixels, rows: npt.NDArray[Any]) -> bytes:
+    top, bottom = (np.concatenate(list(pixels[pair]), axis=1) for pair in (rows[:2], rows[2:]))
+    return cifar_files.image_file(np.concatenate([top, bottom]))

@@ -1,0 +1,102 @@
+"""CIFAR-100 as published in its binary version: zero-shot (with the classes of CIFAR-FS), or closed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+
+from datasets import cifar_files
+from datasets.cifar100.collage import Cifar100Collage
+from datasets.cifar100.records import CLASSES, FILES, LAYOUTS, PAGE, TO_GET, URL, read
+from datasets.release import TEST, TRAIN, Listing, Release, Size, SourceImage
+from datasets.source_files import SourceFiles
+
+# CIFAR-FS (Bertinetto et al., Meta-learning with differentiable closed-form solvers, ICLR 2019).
+VALIDATION_CLASSES = (
+    "beaver",
+    "beetle",
+    "butterfly",
+    "camel",
+    "cattle",
+    "crab",
+    "crocodile",
+    "flatfish",
+    "lamp",
+    "maple_tree",
+    "motorcycle",
+    "otter",
+    "sea",
+    "shark",
+    "television",
+    "tractor",
+)
+TEST_CLASSES = (
+    "baby",
+    "bed",
+    "bicycle",
+    "chimpanzee",
+    "fox",
+    "leopard",
+    "man",
+    "pickup_truck",
+    "plain",
+    "poppy",
+    "rocket",
+    "rose",
+    "snail",
+    "sweet_pepper",
+    "table",
+    "telephone",
+    "wardrobe",
+    "whale",
+    "woman",
+    "worm",
+)
+
+
+class Cifar100(Release):
+    """All images: 80 classes train, of which the last 16 are those that CIFAR-FS validates on; 20 test."""
+
+    name = "cifar100"
+    page = PAGE
+    to_get = TO_GET
+    layouts = LAYOUTS
+    sizes = {TRAIN: Size(80, 48000), TEST: Size(20, 12000)}  # noqa: RUF012
+    counted_in = dict.fromkeys((TRAIN, TEST), " and ".join(FILES))
+    download_url = URL
+
+    def listing(self, files: SourceFiles) -> Listing:
+        """Reads the labels of all records, in their order."""
+        records = read(files)
+        images = [
+            SourceImage(file, records.fine_names[fine], self._split(file, records.fine_names[fine]))
+            for file, fine in zip(records.called, records.fine.tolist())
+        ]
+        held_out = (*VALIDATION_CLASSES, *TEST_CLASSES)
+        training = [name for name in records.fine_names if name not in held_out]
+        return Listing((*training, *held_out), tuple(images))
+
+    def open_images(
+        self, files: SourceFiles, images: Sequence[SourceImage]
+    ) -> Iterator[tuple[SourceImage, Callable[[], bytes]]]:
+        """Yields images with functions that encode their pixels."""
+        records = read(files)
+        rows = {file: row for row, file in enumerate(records.called)}
+        for image in images:
+            yield image, functools.partial(cifar_files.image_file, records.pixels[rows[image.file]])
+
+    def _split(self, file: str, label: str) -> str:
+        return TEST if label in TEST_CLASSES else TRAIN
+
+
+class Cifar100Closed(Cifar100):
+    """The published split, in which both sides have every class."""
+
+    variant = "closed"
+    sizes = {TRAIN: Size(CLASSES, 50000), TEST: Size(CLASSES, 10000)}  # noqa: RUF012
+
+    def _split(self, file: str, label: str) -> str:
+        return TEST if file.startswith("test.bin") else TRAIN
+
+
+RELEASES = (Cifar100(), Cifar100Closed(), Cifar100Collage())

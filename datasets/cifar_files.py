@@ -1,0 +1,58 @@
+"""The binary version of CIFAR: files of records, each the labels and the 32 x 32 pixels of an image."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from datasets.source_files import SourceError, SourceFiles
+
+SIDE = 32
+Pixels = npt.NDArray[np.uint8]
+
+
+def read_records(
+    files: SourceFiles, names: Sequence[str], num_labels: int
+) -> tuple[npt.NDArray[Any], Pixels, list[str]]:
+    """Reads the records of some files, one file after another.
+
+    Args:
+        files: where they are.
+        names: names of the files.
+        num_labels: labels, of one byte each, at the beginning of a record.
+
+    Returns:
+        Labels, uint8 [N, num_labels]; pixels, uint8 RGB [N, 32, 32, 3]; and what to call each image.
+
+    Raises:
+        SourceError: if a file is missing, or is not a whole number of records.
+    """
+    length = num_labels + 3 * SIDE * SIDE
+    contents = files.read(names)
+    records, called = [], []
+    for name in names:
+        content = contents[name]
+        if len(content) % length:
+            raise SourceError(f"{name} has {len(content):,} bytes; expected a multiple of {length}")
+        records.append(np.frombuffer(content, np.uint8).reshape(-1, length))
+        called += [f"{name}#{number}" for number in range(len(records[-1]))]
+    everything = np.concatenate(records)
+    planes = everything[:, num_labels:].reshape(-1, 3, SIDE, SIDE)
+    return everything[:, :num_labels], planes.transpose(0, 2, 3, 1), called
+
+
+def read_names(files: SourceFiles, name: str) -> tuple[str, ...]:
+    """Returns the names of the classes that a text lists, one a line."""
+    return tuple(line.strip() for line in files.read([name])[name].decode().splitlines() if line.strip())
+
+
+def image_file(pixels: Pixels) -> bytes:
+    """Returns uint8 RGB pixels [H, W, 3] as an image file that takes no time to write."""
+    output = io.BytesIO()
+    Image.fromarray(pixels).save(output, "bmp")
+    return output.getvalue()

@@ -1,0 +1,13 @@
+"""CUB-200-2011: photographs of 200 species of birds."""
+
+from __future__ import annotations
+
+from datasets import official_builder
+from datasets.cub import release
+
+
+class Builder(official_builder.OfficialBuilder):
+    """Builds the data set from its published files; see `release`."""
+
+    RELEASES = release.RELEASES
+    BUILDER_CONFIGS = official_builder.builder_configs(RELEASES)

@@ -1,0 +1,16 @@
+"""Builds the data set from a miniature in its published layout."""
+
+import tensorflow_datasets as tfds
+
+from datasets import testing
+from datasets.cub import cub_dataset_builder
+
+
+class CubTest(testing.OfficialTestCase):
+    DATASET_CLASS = cub_dataset_builder.Builder
+    SPLITS = {"train": 4, "test": 4}  # noqa: RUF012
+    __test__ = True
+
+
+if __name__ == "__main__":
+    tfds.testing.test_main()

@@ -1,0 +1,13 @@
+"""In-shop Clothes Retrieval: photographs of 7,982 pieces of clothing."""
+
+from __future__ import annotations
+
+from datasets import official_builder
+from datasets.inshop import release
+
+
+class Builder(official_builder.OfficialBuilder):
+    """Builds the data set from its published files; see `release`."""
+
+    RELEASES = release.RELEASES
+    BUILDER_CONFIGS = official_builder.builder_configs(RELEASES)

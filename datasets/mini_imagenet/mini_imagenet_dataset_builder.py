@@ -1,0 +1,13 @@
+"""mini-ImageNet: 100 classes of ImageNet with 600 images each."""
+
+from __future__ import annotations
+
+from datasets import official_builder
+from datasets.mini_imagenet import release
+
+
+class Builder(official_builder.OfficialBuilder):
+    """Builds the data set from its published files; see `release`."""
+
+    RELEASES = release.RELEASES
+    BUILDER_CONFIGS = official_builder.builder_configs(RELEASES)

@@ -1,0 +1,202 @@
+"""A data set in its published layout: what it lists, where to get it, how large it is. No TensorFlow."""
+
+from __future__ import annotations
+
+import abc
+import collections
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar
+
+from datasets.source_files import Layout, SourceError, SourceFiles
+
+TRAIN, TEST, QUERY, GALLERY = "train", "test", "query", "gallery"
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """Number of classes and of images of a split; None: not known from a source that can be cited."""
+
+    classes: int
+    images: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceImage:
+    """One image of a data set.
+
+    Attributes:
+        file: its name, relative to the top of the data set.
+        label: name of its class.
+        split: `train`, `test`, `query` or `gallery`.
+        box: left, top, right and bottom of the object in pixels, the ends exclusive; None: not known.
+    """
+
+    file: str
+    label: str
+    split: str
+    box: tuple[int, int, int, int] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """All classes and images of a data set, in order; the place of an image is its image id."""
+
+    class_names: tuple[str, ...]
+    images: tuple[SourceImage, ...]
+
+    def sizes(self) -> dict[str, Size]:
+        """Number of classes and images by split."""
+        labels = collections.defaultdict(list)
+        for image in self.images:
+            labels[image.split].append(image.label)
+        return {split: Size(len(set(found)), len(found)) for split, found in labels.items()}
+
+
+class Release(abc.ABC):
+    """A data set as published.
+
+    Attributes:
+        name: name of the data set's builder.
+        variant: name of the split of its classes, for data sets that have several.
+        page: where the data set is published.
+        to_get: what a user must get from there, for messages.
+        layouts: the layouts it is read in; the first that is complete counts.
+        sizes: classes and images of each split.
+        total_images: images of all splits together, where that alone is known.
+        counted_in: for each split, the file that says which images it has.
+        has_boxes: whether images come with bounding boxes.
+        box_image_size: width and height of the images that the boxes are for; None: of any.
+        download_url: of the one archive that can be downloaded without asking anybody; its checksum is in the
+            builder's `checksums.tsv`.
+    """
+
+    VERSION: ClassVar[str] = "1.0.0"
+
+    name: str
+    variant: str = "zero_shot"
+    page: str
+    to_get: str
+    layouts: tuple[Layout, ...]
+    sizes: Mapping[str, Size]
+    total_images: int | None = None
+    counted_in: Mapping[str, str]
+    has_boxes: bool = False
+    box_image_size: tuple[int, int] | None = None
+    download_url: str | None = None
+
+    def find(self, source: str | os.PathLike[str]) -> SourceFiles:
+        """Finds the files of the data set.
+
+        Args:
+            source: the folder that holds the data set, its parts or its archives; or one archive.
+
+        Raises:
+            SourceError: naming what is missing, and where to get it and put it.
+        """
+        path = pathlib.Path(source).expanduser().resolve()
+        if not path.exists():
+            raise SourceError(f"{path} does not exist; {self.advice(path)}")
+        found = [SourceFiles(path, layout) for layout in self.layouts]
+        for files in found:
+            if not files.missing:
+                return files
+        nearest = min(found, key=lambda files: len(files.missing))
+        raise SourceError(f"{path} lacks {_and_so_on(nearest.missing)}; {self.advice(path)}")
+
+    def advice(self, folder: str | os.PathLike[str]) -> str:
+        """What to get, from where, and where to put it."""
+        return f"get {self.to_get} from {self.page} and put it, packed or unpacked, into {folder}"
+
+    @abc.abstractmethod
+    def listing(self, files: SourceFiles) -> Listing:
+        """Reads which images there are.
+
+        Raises:
+            SourceError: naming the file, and the line if it is a text, that is not as published.
+        """
+
+    def open_images(
+        self, files: SourceFiles, images: Sequence[SourceImage]
+    ) -> Iterator[tuple[SourceImage, Callable[[], bytes]]]:
+        """Yields images with readers of their bytes, in any order.
+
+        Raises:
+            SourceError: if an archive cannot be read, or, at the end, naming images that do not exist.
+        """
+        by_file = {image.file: image for image in images}
+        for name, reader in files.open(list(by_file)):
+            yield by_file.pop(name), reader
+        if by_file:
+            absent = _and_so_on([files.describe(name) for name in by_file])
+            raise SourceError(f"{len(by_file):,} of {len(images):,} images do not exist: {absent}")
+
+    def check_sizes(self, listing: Listing) -> None:
+        """Checks the numbers of classes and images.
+
+        Raises:
+            SourceError: naming the file that lists too few or too many.
+        """
+        found = listing.sizes()
+        for split, expected in self.sizes.items():
+            size = found.get(split, Size(0, 0))
+            if size.classes != expected.classes or expected.images not in (None, size.images):
+                raise SourceError(
+                    f"{self.name}: {self.counted_in[split]} has {_in_words(size)} for {split}; expected "
+                    f"{_in_words(expected)}"
+                )
+        if self.total_images not in (None, len(listing.images)):
+            raise SourceError(
+                f"{self.name}: {self.counted_in[TRAIN]} has {len(listing.images):,} images; expected "
+                f"{self.total_images:,}"
+            )
+
+
+def rows(content: bytes, file: str, columns: int, header: int = 0) -> list[tuple[str, ...]]:
+    """Splits the lines of a text at blanks; the last column may hold blanks itself.
+
+    Args:
+        content: the text, UTF-8.
+        file: what to call it in an error.
+        columns: number of columns that each line must have.
+        header: lines at the top to pass over.
+
+    Raises:
+        SourceError: naming the line that has fewer columns.
+    """
+    try:
+        lines = content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise SourceError(f"{file} is not text in UTF-8") from None
+    found = []
+    for number, line in enumerate(lines[header:], header + 1):
+        values = tuple(line.split(maxsplit=columns - 1))
+        if len(values) == columns:
+            found.append((*values[:-1], values[-1].rstrip()))
+        elif values:
+            raise SourceError(f"{file}, line {number}: found {len(values)} columns, expected {columns}")
+    return found
+
+
+def integers(values: Sequence[str], file: str) -> tuple[int, ...]:
+    """Rounds numbers in a text to integers.
+
+    Raises:
+        SourceError: if one is no number.
+    """
+    try:
+        return tuple(round(float(value)) for value in values)
+    except (ValueError, OverflowError):
+        raise SourceError(f"{file}: {' '.join(values)!r} are not numbers") from None
+
+
+def _in_words(size: Size) -> str:
+    images = "" if size.images is None else f" and {size.images:,} images"
+    return f"{size.classes:,} classes{images}"
+
+
+def _and_so_on(names: Sequence[str]) -> str:
+    named = ", ".join(names[:5])
+    return f"{named} and {len(names) - 5:,} more" if len(names) > 5 else named

@@ -1,0 +1,13 @@
+"""Stanford Online Products: photographs of 22,634 products."""
+
+from __future__ import annotations
+
+from datasets import official_builder
+from datasets.sop import release
+
+
+class Builder(official_builder.OfficialBuilder):
+    """Builds the data set from its published files; see `release`."""
+
+    RELEASES = release.RELEASES
+    BUILDER_CONFIGS = official_builder.builder_configs(RELEASES)

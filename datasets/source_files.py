@@ -1,0 +1,174 @@
+"""The files of a data set as its authors publish them, in a folder or in archives; nothing is unpacked."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import posixpath
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Collection, Iterator, Mapping
+
+_DAMAGES = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    OSError,
+)
+
+
+class SourceError(ValueError):
+    """Files of a data set are missing or not as published; the message says which and what was expected."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where the files of a data set are.
+
+    A name is that of a file or folder relative to the top of the data set, with forward slashes.
+
+    Attributes:
+        needed: names of the files and folders without which the data set cannot be read.
+        archives: published archives, each with those of the needed names that it holds.
+        folders: where, relative to the folder that the user gives, names and archives may lie, and what may
+            stand before names in archives; the first that fits counts.
+    """
+
+    needed: tuple[str, ...]
+    archives: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    folders: tuple[str, ...] = ("",)
+
+
+class SourceFiles:
+    """Reads files of a data set by name. Only names that are asked for are looked at in an archive."""
+
+    def __init__(self, source: pathlib.Path, layout: Layout):
+        """Looks for what is there.
+
+        Args:
+            source: the folder that holds the data set, its parts or its archives; or one archive.
+            layout: what to look for.
+        """
+        self._source = source
+        self.layout = layout
+        self._archives = [source] if source.is_file() else list(self._find_archives().values())
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Needed names that are neither on disk nor, going by their names, in the archives found."""
+        if self._source.is_file():
+            held: set[str] = set(self.layout.archives.get(self._source.name, self.layout.needed))
+        else:
+            held = {name for archive in self._find_archives() for name in self.layout.archives[archive]}
+        return tuple(name for name in self.layout.needed if name not in held and self.locate(name) is None)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change with the path of the source and with its files and archives.
+
+        Of a folder of images, only the folder itself is looked at.
+        """
+        found = [path for name in self.layout.needed if (path := self.locate(name))] + self._archives
+        states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in found]
+        return hashlib.sha256(json.dumps([str(self._source), states]).encode()).hexdigest()[:16]
+
+    def locate(self, name: str) -> pathlib.Path | None:
+        """Returns where a file or folder is on disk; None if it is not."""
+        paths = (self._source / folder / name for folder in self.layout.folders)
+        return next((path for path in paths if path.exists()), None)
+
+    def describe(self, name: str) -> str:
+        """Returns what to call a file in an error."""
+        path = self.locate(name)
+        if path is None:
+            for archive, found in self._find_archives().items():
+                if name.startswith(tuple(f"{held}/" for held in self.layout.archives[archive])):
+                    return f"{found}/{name}"
+        return str(path or self._source / name)
+
+    def read(self, names: Collection[str]) -> dict[str, bytes]:
+        """Returns the contents of files by name.
+
+        Raises:
+            SourceError: if one is missing or cannot be read.
+        """
+        contents = {}
+        for name, reader in self.open(names):
+            try:
+                contents[name] = reader()
+            except OSError as error:
+                raise SourceError(f"{self.describe(name)} cannot be read ({error.strerror})") from None
+        absent = [name for name in names if name not in contents]
+        if absent:
+            raise SourceError(f"{self._source}: {', '.join(absent)} is missing")
+        return contents
+
+    def open(self, names: Collection[str]) -> Iterator[tuple[str, Callable[[], bytes]]]:
+        """Yields name and reader of each of the files that exist.
+
+        Files on disk come first, in the order given, then those in archives, in the order of the archive,
+        which is read once. A reader may be called in any thread and raises `OSError`.
+
+        Raises:
+            SourceError: if an archive cannot be read.
+        """
+        wanted = set(names)
+        for name in names:
+            if (path := self.locate(name)) is not None and path.is_file():
+                wanted.discard(name)
+                yield name, path.read_bytes
+        for archive in self._archives:
+            if not wanted:
+                return
+            for member, content in _members(archive, lambda member: self._wanted(member, wanted) is not None):
+                name = self._wanted(member, wanted)
+                if name is not None:
+                    wanted.discard(name)
+                    yield name, content
+                if not wanted:
+                    break
+
+    def _wanted(self, member: str, wanted: Collection[str]) -> str | None:
+        """Returns the name by which a member of an archive is wanted; None if it is not."""
+        path = posixpath.normpath(member)
+        for folder in self.layout.folders:
+            name = path if not folder else path.removeprefix(f"{folder}/")
+            if name in wanted and (not folder or name != path):
+                return name
+        return None
+
+    def _find_archives(self) -> dict[str, pathlib.Path]:
+        found = {name: self.locate(name) for name in self.layout.archives}
+        return {name: path for name, path in found.items() if path is not None and path.is_file()}
+
+
+def _members(
+    archive: pathlib.Path, is_wanted: Callable[[str], bool]
+) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Yields name and reader of the wanted regular files of an archive; writes nothing to the disk."""
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as opened:
+                for name in opened.namelist():
+                    if is_wanted(name):
+                        content = opened.read(name)
+                        yield name, lambda content=content: content  # type: ignore[misc]
+            return
+        # As a stream: a compressed archive cannot be read in another order at a bearable cost.
+        with tarfile.open(archive, "r|*") as stream:
+            for member in stream:
+                if member.isreg() and is_wanted(member.name):
+                    file = stream.extractfile(member)
+                    content = file.read() if file else b""
+                    if len(content) != member.size:
+                        raise EOFError("it ends inside a file")
+                    yield member.name, lambda content=content: content  # type: ignore[misc]
+    except _DAMAGES as error:
+        reason = f"{error}" or type(error).__name__
+        raise SourceError(f"{archive}: the archive is damaged, incomplete or encrypted ({reason})") from None

@@ -1,0 +1,27 @@
+"""A backbone that costs nothing, for tests of many runs."""
+
+from __future__ import annotations
+
+import pytest
+import tensorflow as tf
+
+from ccp_dml.models.backbones import registry
+
+
+def tiny(images: tf.Tensor, *, pretrained: bool = False, seed: int = 0) -> tf.Tensor:
+    """One convolution: scaled images [B, H, W, 3] to a feature map [B, H / 8, W / 8, 6]."""
+    assert not pretrained
+    kernel = tf.keras.initializers.GlorotUniform(seed=seed)
+    return tf.keras.layers.Conv2D(6, 8, 8, activation="relu", kernel_initializer=kernel)(images)
+
+
+def register(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes `--backbone=tiny` known for a while."""
+    spec = registry.BackboneSpec(
+        target=f"{__name__}:tiny",
+        default_image_size=32,
+        pixel_scaling=registry.PixelScalingConfig(),
+        weights=(registry.RANDOM,),
+        default_weights=registry.RANDOM,
+    )
+    monkeypatch.setitem(registry.BACKBONES, "tiny", spec)
