@@ -241,7 +241,7 @@ class RunDirectory:
     def _changed_flags(
         self, config: ExperimentConfig, unless: tuple[Change, ...] = tuple(Change)
     ) -> dict[str, tuple[Any, Any]]:
-        """Flags whose value differs from the run's that is here, with both, unless such a change is allowed."""
+        """Flags whose value differs from the run's that is here, with both, unless that is allowed."""
         before = {flag.name: value for flag, value in self.read_config().items()}
         return {
             flag.name: (before[flag.name], now)

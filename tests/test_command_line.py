@@ -93,7 +93,7 @@ def test_help_lists_every_flag(asked, capsys):
     for flag, _ in ExperimentConfig().items():
         assert f"\n  --{flag.name} " in text
     assert all(len(line) <= 120 for line in text.splitlines())
-    assert ("Takes one of average, max, both." in text) == (asked == "--helpfull")
+    assert ("Takes one of average, max, both, none, gem." in text) == (asked == "--helpfull")
 
 
 def test_the_default_run_directory_names_the_data_and_the_loss_without_a_flagfile():
