@@ -23,6 +23,7 @@ def run_lock(run_dir: str | os.PathLike[str]) -> Iterator[None]:
     """Context that only one process can be in for the same folder, which is made if it is missing.
 
     The operating system frees the lock of a process that was killed; the file stays, and means nothing then.
+    If nothing else was written, file and folder are removed at the end.
 
     Raises:
         ConfigError: another process is in it, or the folder cannot be written to.
@@ -46,4 +47,15 @@ def run_lock(run_dir: str | os.PathLike[str]) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            _remove_if_alone(folder)
+
+
+def _remove_if_alone(folder: Path) -> None:
+    """Leaves no folder behind in which nothing but the lock was ever written."""
+    with contextlib.suppress(OSError):
+        if [path.name for path in folder.iterdir()] == [NAME]:
+            (folder / NAME).unlink()
+            folder.rmdir()

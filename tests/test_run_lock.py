@@ -35,8 +35,10 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
         holder.wait()
     with run_lock(folder):
         assert (folder / ".lock").read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
+    assert not folder.exists()
     with run_lock(folder):
-        pass
+        (folder / "something").touch()
+    assert (folder / "something").exists()
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

@@ -6,22 +6,21 @@ import pytest
 import tensorflow as tf
 
 from ccp_dml.models.backbones import registry
+from ccp_dml.models.backbones.specs import BackboneSpec, PixelScalingConfig
 
 
-def tiny(images: tf.Tensor, *, pretrained: bool = False, seed: int = 0) -> tf.Tensor:
+def tiny(images: tf.Tensor, *, frozen_norm: bool, seed: int) -> tf.Tensor:
     """One convolution: scaled images [B, H, W, 3] to a feature map [B, H / 8, W / 8, 6]."""
-    assert not pretrained
+    assert not frozen_norm
     kernel = tf.keras.initializers.GlorotUniform(seed=seed)
     return tf.keras.layers.Conv2D(6, 8, 8, activation="relu", kernel_initializer=kernel)(images)
 
 
 def register(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes `--backbone=tiny` known for a while."""
-    spec = registry.BackboneSpec(
+    spec = BackboneSpec(
         target=f"{__name__}:tiny",
         default_image_size=32,
-        pixel_scaling=registry.PixelScalingConfig(),
-        weights=(registry.RANDOM,),
-        default_weights=registry.RANDOM,
+        pixel_scaling=PixelScalingConfig(),
     )
     monkeypatch.setitem(registry.BACKBONES, "tiny", spec)
