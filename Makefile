@@ -10,6 +10,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python; do \
 VERSION_CHECK := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'
 
 BENCHMARKS := retrieval losses sampling
+STUDIES := emoji_study methods
 
 RUN_TIME := $(VENV)/.installed
 DEVELOPMENT := $(VENV)/.installed-dev
@@ -39,8 +40,8 @@ bench: $(COMPARISON)  ## Run every benchmark (one: BENCHMARKS="losses" ARGS=--qu
 	@for name in $(BENCHMARKS); do \
 		echo "== benchmarks/$$name.py"; $(BIN)/python -m "benchmarks.$$name" $(ARGS) || exit 1; done
 
-study: $(DEVELOPMENT)  ## Repeat the study of docs/results.md (hours; continues where it stopped)
-	$(BIN)/python -m benchmarks.emoji_study run --jobs 2 --threads 1 $(ARGS)
+study: $(DEVELOPMENT)  ## Repeat the studies of docs/results.md (hours; they continue where they stopped)
+	@for name in $(STUDIES); do $(BIN)/python -m "benchmarks.$$name" run --jobs 2 --threads 1 $(ARGS) || exit 1; done
 
 clean:  ## Delete the virtual environment and caches, not runs
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

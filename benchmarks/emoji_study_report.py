@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-Measurements = Mapping[str, Mapping[str, Any]]
+from benchmarks.training_runs import COLUMNS, Measurements, of_name, spread, write_parts
 
-# Left, in the text of docs/results.md, of each part that is made from measurements.
-_BEGIN, _END = "<!-- {name}: made by benchmarks.emoji_study -->", "<!-- end of {name} -->"
 _METHODS = {
     "compare/emoji_contrastive": "contrastive",
     "compare/emoji": "CCP, an instance per epoch",
@@ -21,27 +18,13 @@ _COLORS = {
     "compare/emoji": "#cc3311",
     "compare/emoji, patience 3": "#999933",
 }
-_COLUMNS = {"precision_at_1": "P@1", "r_precision": "P@R", "map_at_r": "MAP@R"}
 
 
 def write(measurements: Measurements, docs: Path) -> None:
     """Replaces the generated parts of docs/results.md and draws docs/emoji_curves.png."""
-    path = docs / "results.md"
-    text = path.read_text()
-    for name, lines in {
-        "screening": _screening(measurements),
-        "comparison": _comparison(measurements),
-    }.items():
-        begin, end = _BEGIN.format(name=name), _END.format(name=name)
-        head, rest = text.split(begin)
-        _, tail = rest.split(end)
-        text = "\n".join([head + begin, "", *lines, "", end + tail])
-    path.write_text(text)
+    parts = {"screening": _screening(measurements), "comparison": _comparison(measurements)}
+    write_parts(docs / "results.md", "benchmarks.emoji_study", parts)
     _draw(measurements, docs / "emoji_curves.png")
-
-
-def _runs(measurements: Measurements, name: str) -> list[Mapping[str, Any]]:
-    return [value for key, value in sorted(measurements.items()) if key.rsplit("/", 1)[0] == name]
 
 
 def _test_curve(run: Mapping[str, Any]) -> list[tuple[int, float]]:
@@ -61,7 +44,7 @@ def _screening(measurements: Measurements) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|---|"
     rows = []
     for name in names:
-        (run,) = _runs(measurements, name)
+        (run,) = of_name(measurements, name)
         best = max(run["validation_map_at_r"])
         cells = [f"{best:.1f}", f"{run['test']['map_at_r']:.1f}"]
         cells += [_at(run, step) for step in (200, 400, 800, 1200)]
@@ -75,37 +58,31 @@ def _comparison(measurements: Measurements) -> Iterator[str]:
     yield "| test scores at convergence | seeds | P@1 | P@R | MAP@R | steps of the best epoch |"
     yield "|---|---|---|---|---|---|"
     for name, label in _METHODS.items():
-        runs = _runs(measurements, name)
+        runs = of_name(measurements, name)
         if not runs:
             continue
-        cells = [_spread([run["test"][column] for run in runs]) for column in _COLUMNS]
-        cells.append(_spread([(run["best_epoch"] + 1) * run["steps_per_epoch"] for run in runs], digits=0))
+        cells = [spread([run["test"][column] for run in runs]) for column in COLUMNS]
+        cells.append(spread([(run["best_epoch"] + 1) * run["steps_per_epoch"] for run in runs], digits=0))
         yield f"| {label} | {len(runs)} | " + " | ".join(cells) + " |"
     yield ""
     common = _common_steps(measurements)
     yield "| test MAP@R at equal steps | " + " | ".join(str(step) for step in common) + " |"
     yield "|---|" + "---|" * len(common)
     for name, label in _METHODS.items():
-        runs = _runs(measurements, name)
+        runs = of_name(measurements, name)
         if runs:
-            cells = [_spread([dict(_test_curve(run))[step] for run in runs]) for step in common]
+            cells = [spread([dict(_test_curve(run))[step] for run in runs]) for step in common]
             yield f"| {label} | " + " | ".join(cells) + " |"
 
 
 def _common_steps(measurements: Measurements, most: int = 9) -> list[int]:
     """Steps at which every run of the comparison was tested, at most so many, evenly spread."""
     tested = [
-        {step for step, _ in _test_curve(run)} for name in _METHODS for run in _runs(measurements, name)
+        {step for step, _ in _test_curve(run)} for name in _METHODS for run in of_name(measurements, name)
     ]
     common = sorted(set.intersection(*tested)) if tested else []
     stride = -(-len(common) // most) or 1
     return common[stride - 1 :: stride]
-
-
-def _spread(values: list[float], digits: int = 1) -> str:
-    """Mean ± standard deviation over seeds; the value alone if there is one."""
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
 def _draw(measurements: Measurements, path: Path) -> None:
@@ -116,7 +93,7 @@ def _draw(measurements: Measurements, path: Path) -> None:
 
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 3.8), sharey=False, layout="constrained")
     for name, label in _METHODS.items():
-        for index, run in enumerate(_runs(measurements, name)):
+        for index, run in enumerate(of_name(measurements, name)):
             style = {
                 "color": _COLORS[name],
                 "alpha": 0.8,
