@@ -109,4 +109,5 @@ def test_the_monitored_images_are_those_that_are_scored(folder, tmp_path, split,
     assert subject.monitored_embeddings.shape == (expected, 8)
     evaluation = subject.evaluate_test() if split == "test" else subject.evaluate_validation()
     assert evaluation is not None
-    assert scores == evaluation.result.scalars()
+    assert scores == {**scores, **evaluation.result.scalars()}
+    assert set(scores) - set(evaluation.result.scalars()) == {"mean_cosine"}

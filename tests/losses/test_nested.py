@@ -170,7 +170,7 @@ def test_what_cannot_be_nested_is_refused_in_python(make, reason: str) -> None:
 @pytest.mark.parametrize(
     ("path", "kinds"),
     [
-        ("ccp/contrastive", ("lipschitz", "unit", "none")),
+        ("ccp/contrastive", ("lipschitz", "unit", "l1", "none")),
         ("mdr/contrastive", ("none", "unit")),
         ("ccp/mdr/contrastive", ("none", "unit")),
         ("mdr/xbm/ccp/contrastive", ("unit",)),
