@@ -13,6 +13,7 @@ from ccp_dml.config.values import (
     Integers,
     Number,
     Patterns,
+    Steps,
     Switch,
     SwitchedChoice,
     Text,
@@ -404,4 +405,10 @@ class RunConfig:
     )
     tensorboard_projector: bool = flag(
         True, Switch(), "Embedding projector with sprites, at the end.", Change.FREE
+    )
+    profile: tuple[int, int] | None = flag(
+        None,
+        Steps(),
+        "START:STOP: trace the chunks of steps in between for TensorBoard's profiler.",
+        Change.FREE,
     )
