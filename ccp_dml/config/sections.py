@@ -374,6 +374,12 @@ class EvaluationConfig:
         Integer(1),
         "Reduce the embeddings of the final test to so many dimensions, by a PCA of training embeddings.",
     )
+    validation_cache_mb: float = flag(
+        256.0,
+        Number(low=0),
+        "Keep the prepared validation images in memory if they take no more than so many megabytes.",
+        Change.FREE,
+    )
     evaluation_batch_size: int = flag(128, Integer(1), "Images embedded at once in evaluation.", Change.FREE)
 
 

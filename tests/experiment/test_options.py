@@ -110,3 +110,15 @@ def test_the_monitored_images_are_those_that_are_scored(folder, tmp_path, split,
     evaluation = subject.evaluate_test() if split == "test" else subject.evaluate_validation()
     assert evaluation is not None
     assert scores == evaluation.result.scalars()
+
+
+def test_kept_validation_images_give_the_same_scores(folder, tmp_path):
+    kept, read = (
+        Experiment(configured(folder, tmp_path / "run", f"--validation_cache_mb={megabytes}"))
+        for megabytes in (100, 0)
+    )
+    expected = read.evaluate_validation()
+    for _ in range(2):
+        found = kept.evaluate_validation()
+        np.testing.assert_array_equal(found.embeddings, expected.embeddings)
+        assert found.result.means() == expected.result.means()
