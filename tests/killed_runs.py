@@ -100,7 +100,8 @@ def remains(directory: RunDirectory) -> dict[str, Any]:
             {name: text for name, text in row.items() if name not in _TIMED} for row in csv.DictReader(file)
         ]
     results = directory.read_results()
-    results.pop("seconds")
+    for measured in ("seconds", "time_shares"):
+        results.pop(measured)
     results["config"].pop("run_dir")
     return {
         "last state": _values(newest / "state"),
