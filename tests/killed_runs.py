@@ -18,7 +18,7 @@ from ccp_dml import faults
 from ccp_dml.run_directory import RunDirectory
 
 ROOT = Path(__file__).parents[1]
-_TIMED = "images_per_second"
+_TIMED = ("images_per_second", "data_wait_share")
 # Imports TensorFlow once; then each line of standard input is a run in a process of its own.
 _SERVER = """
 import json, os, signal, sys, threading
@@ -96,9 +96,12 @@ def remains(directory: RunDirectory) -> dict[str, Any]:
     """Everything that a finished run has left behind and that must be the same, bit by bit."""
     newest = max(directory.checkpoints.glob("step-*"), key=lambda path: int(path.name.split("-")[1]))
     with directory.metrics.open(newline="") as file:
-        rows = [{name: text for name, text in row.items() if name != _TIMED} for row in csv.DictReader(file)]
+        rows = [
+            {name: text for name, text in row.items() if name not in _TIMED} for row in csv.DictReader(file)
+        ]
     results = directory.read_results()
-    results.pop("seconds")
+    for measured in ("seconds", "time_shares"):
+        results.pop(measured)
     results["config"].pop("run_dir")
     return {
         "last state": _values(newest / "state"),

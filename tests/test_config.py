@@ -20,6 +20,7 @@ from ccp_dml.config.values import (
     Kind,
     Number,
     Patterns,
+    Steps,
     Switch,
     SwitchedChoice,
     Text,
@@ -82,6 +83,7 @@ def is_valid(kind: Kind, value) -> bool:
         st.tuples(st.just(Integer(-5)), st.integers(-5)),
         st.tuples(st.just(Integers()), st.sets(st.integers(1), max_size=5).map(sorted).map(tuple)),
         st.tuples(st.just(Text()), st.text(min_size=1).filter(lambda text: is_valid(Text(), text))),
+        st.tuples(st.just(Steps()), st.sets(st.integers(0), min_size=2, max_size=2).map(sorted).map(tuple)),
         st.tuples(st.just(Switch()), st.booleans()),
         st.tuples(
             st.just(Patterns()), st.lists(st.from_regex(r"[a-z_.][a-z0-9_.]{0,4}", fullmatch=True)).map(tuple)
@@ -110,6 +112,10 @@ def test_text_gives_back_the_exact_value(kind_and_value):
         (Integers(), "1,,2"),
         (Integers(), "0,1"),
         (Text(), " "),
+        (Steps(), "5:5"),
+        (Steps(), "5"),
+        (Steps(), "-1:5"),
+        (Steps(), "1:2:3"),
         (Patterns(), "stem ("),
     ],
 )

@@ -13,6 +13,7 @@ from ccp_dml.config.values import (
     Integers,
     Number,
     Patterns,
+    Steps,
     Switch,
     SwitchedChoice,
     Text,
@@ -373,6 +374,12 @@ class EvaluationConfig:
         Integer(1),
         "Reduce the embeddings of the final test to so many dimensions, by a PCA of training embeddings.",
     )
+    validation_cache_mb: float = flag(
+        256.0,
+        Number(low=0),
+        "Keep the prepared validation images in memory if they take no more than so many megabytes.",
+        Change.FREE,
+    )
     evaluation_batch_size: int = flag(128, Integer(1), "Images embedded at once in evaluation.", Change.FREE)
 
 
@@ -404,4 +411,10 @@ class RunConfig:
     )
     tensorboard_projector: bool = flag(
         True, Switch(), "Embedding projector with sprites, at the end.", Change.FREE
+    )
+    profile: tuple[int, int] | None = flag(
+        None,
+        Steps(),
+        "START:STOP: trace the chunks of steps in between for TensorBoard's profiler.",
+        Change.FREE,
     )

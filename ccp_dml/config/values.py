@@ -204,6 +204,26 @@ class Integers(Kind):
 
 
 @dataclasses.dataclass(frozen=True)
+class Steps(Kind):
+    """A range of steps: a pair of integers from 0, the first one smaller; START:STOP in text."""
+
+    def _in_words(self) -> str:
+        return "START:STOP, two numbers of steps of which the first is smaller, such as 100:120"
+
+    def _convert(self, text: str) -> tuple[int, ...]:
+        return tuple(int(part) for part in text.split(":"))
+
+    def _holds(self, value: Any) -> bool:
+        if not isinstance(value, tuple) or len(value) != 2 or any(type(item) is not int for item in value):
+            return False
+        return 0 <= value[0] < value[1]
+
+    def format(self, value: Any) -> str:
+        """The steps with a colon between them."""
+        return ":".join(str(item) for item in value)
+
+
+@dataclasses.dataclass(frozen=True)
 class Patterns(Kind):
     """A tuple of regular expressions, separated by blanks in text; empty text is the empty tuple."""
 

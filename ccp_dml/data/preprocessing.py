@@ -157,7 +157,7 @@ def _padded_and_cropped(image: tf.Tensor, config: PadAndCrop, seed: tf.Tensor) -
     begin = tf.minimum(tf.cast(draws[:2] * places, tf.int32), places - 1)
     image = image[begin[0] : begin[0] + side, begin[1] : begin[1] + side]
     if config.flip:
-        image = image[:, :: tf.where(draws[2] < 0.5, -1, 1)]
+        image = _mirrored_if(draws[2] < 0.5, image)
     return tf.ensure_shape(image, [side, side, 3])
 
 
@@ -179,8 +179,13 @@ def _resized_window(
         tf.cond(tf.io.is_jpeg(encoded), from_jpeg, from_png), config.image_size, config.image_size
     )
     if config.flip:
-        image = image[:, :: tf.where(draws[-1] < 0.5, -1, 1)]
+        image = _mirrored_if(draws[-1] < 0.5, image)
     return tf.ensure_shape(image, [config.image_size, config.image_size, 3])
+
+
+def _mirrored_if(mirror: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+    # A slice with a negative stride takes as long as decoding the image.
+    return tf.cond(mirror, lambda: tf.reverse(image, [1]), lambda: image)
 
 
 def _window(

@@ -65,6 +65,7 @@ class Experiment:
         embed = self.inference if evaluated is self.model else parts.make_inference(config, evaluated)
         self.embedder = Embedder(embed, parts.normalization(config))
         self.blocks = SmallerBlocks(config.evaluation.evaluation_batch_size)
+        self._validation = self._validation_scorer()
 
     @property
     def monitored(self) -> ImageCollection | None:
@@ -84,12 +85,21 @@ class Experiment:
 
     def evaluate_validation(self) -> Evaluation | None:
         """Scores the model on the held-out training classes; None if there are none."""
-        return None if self.task.validation is None else self._evaluate(self.embedder, self.task.validation)
+        if self._validation is None:
+            return None
+        return self._validation.score(self._validation.embed(self.embedder))
 
     def evaluate_frozen_features(self) -> Evaluation:
         """Scores the pooled features of the backbone as it is now, at unit length, on the test classes."""
         features = parts.evaluated_model(self.config, feature_model(self.model))
         return self.evaluate_test(Embedder(features, _BASELINE_NORMALIZATION))
+
+    def _validation_scorer(self) -> Scorer | None:
+        """Scores the same images every epoch, so it may keep them."""
+        images, megabytes = self.task.validation, self.config.evaluation.validation_cache_mb
+        if images is None:
+            return None
+        return Scorer(self.config, images, blocks=self.blocks, kept_megabytes=megabytes)
 
     def _evaluate(
         self, embedder: Embedder, queries: ImageCollection, gallery: ImageCollection | None = None

@@ -26,6 +26,7 @@ from ccp_dml.training.monitoring.coverage import CoverageMonitor
 from ccp_dml.training.monitoring.distances import DistanceMonitor
 from ccp_dml.training.monitoring.events import EventLog
 from ccp_dml.training.monitoring.hparams import HParamsLogger
+from ccp_dml.training.monitoring.profiler import ProfileSteps
 from ccp_dml.training.monitoring.projector import write_projector
 from ccp_dml.training.monitoring.scalars import ScalarLogger, write_results
 from ccp_dml.training.progress import Progress
@@ -68,7 +69,7 @@ class Monitors:
         """Makes the callbacks; `attach` gives them the trainer that they look at."""
         self._experiment = experiment
         self._trainer: Trainer | None = None
-        self._events = EventLog(str(directory.tensorboard), lambda: int(self._attached.step))
+        self._events = EventLog(str(directory.tensorboard), self._step)
         config = experiment.config
         self.callbacks: list[tf.keras.callbacks.Callback] = []
         if config.evaluation.track_test:
@@ -76,6 +77,8 @@ class Monitors:
         if config.run.tensorboard:
             self.callbacks += self._tensorboard_callbacks()
         self.callbacks.append(HealthCheck(warn))
+        if config.run.profile is not None:
+            self.callbacks.append(ProfileSteps(self._events.directory, config.run.profile, self._step))
         self.callbacks += [MetricsCsv(directory.metrics), Progress(_TERMINAL)]
 
     def attach(self, trainer: Trainer) -> None:
@@ -93,6 +96,9 @@ class Monitors:
         if run.tensorboard_projector:
             self._write_projector(test)
         self._events.flush()
+
+    def _step(self) -> int:
+        return int(self._attached.step)
 
     @property
     def _attached(self) -> Trainer:

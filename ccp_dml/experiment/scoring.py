@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
 from ccp_dml.config import ExperimentConfig
 from ccp_dml.data.image_collection import ImageCollection
+from ccp_dml.data.kept_batches import KeptBatches
 from ccp_dml.errors import UserError
 from ccp_dml.evaluation.blocks import DEFAULT_MEMORY_BYTES
 from ccp_dml.evaluation.embedding import Embedder, Evaluation
@@ -19,6 +21,9 @@ from ccp_dml.experiment import parts
 from ccp_dml.experiment.smaller_blocks import SmallerBlocks
 from ccp_dml.experiment.task import Task, labeled_images
 from ccp_dml.run_directory import EMBEDDED_PARTS, RunDirectory
+
+# Three channels in float32.
+_BYTES_OF_PIXEL = 12
 
 
 class Scorer:
@@ -36,6 +41,7 @@ class Scorer:
         gallery: ImageCollection | None = None,
         training: Sequence[ImageCollection] = (),
         blocks: SmallerBlocks | None = None,
+        kept_megabytes: float = 0.0,
     ) -> None:
         """Takes the images.
 
@@ -45,11 +51,18 @@ class Scorer:
             gallery: see above.
             training: images to fit a PCA on; embedded only if the configuration asks for one.
             blocks: how much is in memory at once; None: as `--evaluation_batch_size` says.
+            kept_megabytes: keep the prepared test images in memory if they do not take more, for a scorer
+                that is used again and again.
         """
         self._blocks = blocks or SmallerBlocks(config.evaluation.evaluation_batch_size)
         self.queries, self.gallery = queries, gallery
         self._config = config
         self._training = training if config.evaluation.pca_dim is not None else ()
+        side = config.data.image_size
+        assert side is not None
+        number = len(queries) + (0 if gallery is None else len(gallery))
+        self._keeps = number * side * side * _BYTES_OF_PIXEL <= kept_megabytes * 1e6
+        self._kept: dict[tuple[int, int], KeptBatches] = {}
 
     @classmethod
     def of_test(cls, config: ExperimentConfig, task: Task, blocks: SmallerBlocks | None = None) -> Scorer:
@@ -106,10 +119,15 @@ class Scorer:
         )
 
     def _embedded(self, embedder: Embedder, images: ImageCollection) -> Floats:
-        preprocessing = parts.test_preprocessing(self._config.data)
-        return self._blocks(
-            lambda: embedder(labeled_images(images, preprocessing, self._blocks.batch_size).batches)
-        )
+        return self._blocks(lambda: embedder(self._batches(images)))
+
+    def _batches(self, images: ImageCollection) -> Iterable[tf.Tensor]:
+        preprocessing, batch_size = parts.test_preprocessing(self._config.data), self._blocks.batch_size
+        batches = labeled_images(images, preprocessing, batch_size).batches
+        if not self._keeps:
+            return batches
+        # Where memory is short, the next attempt comes with smaller batches.
+        return self._kept.setdefault((id(images), batch_size), KeptBatches(batches))
 
     def _embedded_training(self, embedder: Embedder) -> Floats | None:
         """In the order of the image ids: the models of several folds divide the same images differently."""

@@ -58,6 +58,7 @@ def _train(
     trainer = experiment.make_trainer(directory, monitors.callbacks)
     monitors.attach(trainer)
     fit(trainer, config, directory)
+    print(trainer.wall_time, flush=True)
     save_weights(directory, experiment.model, experiment.loss)
 
     scorer = Scorer.of_test(config, experiment.task, experiment.blocks)
@@ -78,6 +79,7 @@ def _train(
         steps=int(trainer.step),
         best_epoch=trainer.best_epoch,
         seconds=round(time.monotonic() - started, 1),
+        time_shares={part: round(share, 4) for part, share in trainer.wall_time.shares().items()},
     )
     monitors.finish(test)
     directory.finish(results)

@@ -62,4 +62,4 @@ def _distances_to_covered(points: tf.Tensor, covered: tf.Tensor, normalized: boo
 
 def _pick(points: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
     """Row `indices[c]` of each class c: [n, C, D], [C] -> [C, D]."""
-    return tf.gather(tf.transpose(points, [1, 0, 2]), indices, axis=1, batch_dims=1)
+    return tf.gather_nd(points, tf.stack([indices, tf.range(tf.size(indices))], axis=1))

@@ -23,6 +23,7 @@ class Chunk:
         embeddings: those of the last step, float32 [B, D].
         bad_step: the first step whose scalars were not all finite, counted from 1 over the run; 0 if none.
         bad: the scalars of that step; empty if there is none.
+        data_wait: seconds in which the steps waited for their batches.
     """
 
     sums: dict[str, float]
@@ -31,6 +32,7 @@ class Chunk:
     embeddings: tf.Tensor
     bad_step: int
     bad: dict[str, float]
+    data_wait: float
 
     @property
     def means(self) -> dict[str, float]:
@@ -79,7 +81,7 @@ class ChunkRunner:
             iterator: over batches.
             steps: how many, at least 1.
         """
-        sums, finite, bad_step, bad, labels, embeddings = self._run(iterator, tf.constant(steps))
+        sums, finite, bad_step, bad, labels, embeddings, wait = self._run(iterator, tf.constant(steps))
         return Chunk(
             dict(zip(self.scalars, sums.numpy().tolist())),
             int(finite),
@@ -87,12 +89,14 @@ class ChunkRunner:
             embeddings,
             int(bad_step),
             dict(zip(self.scalars, bad.numpy().tolist())) if int(bad_step) else {},
+            float(wait),
         )
 
     def _steps(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, ...]:
         self.trace_count += 1
         sums, bad = tf.zeros([len(self.scalars)]), tf.zeros([len(self.scalars)])
         finite_steps, bad_step = tf.constant(0), tf.constant(0, tf.int64)
+        wait = tf.zeros([], tf.float64)
         labels, embeddings = _empty(self._labels_spec), _empty(self._embeddings_spec)
         for _ in tf.range(steps):
             tf.autograph.experimental.set_loop_options(
@@ -101,7 +105,12 @@ class ChunkRunner:
                     (embeddings, self._embeddings_spec.shape),
                 ]
             )
-            images, labels = next(iterator)
+            asked = tf.timestamp()
+            # Nothing but these dependencies would order the clock and the iterator.
+            with tf.control_dependencies([asked]):
+                images, labels = next(iterator)
+            with tf.control_dependencies([images]):
+                wait += tf.timestamp() - asked
             self._before_step(self._counter.read_value())
             scalars, embeddings = self._strategy.run(self._function, args=(images, labels))
             number = self._counter.assign_add(1, read_value=True)
@@ -112,7 +121,7 @@ class ChunkRunner:
             first = tf.equal(bad_step, 0) & ~finite
             bad_step = tf.where(first, number, bad_step)
             bad = tf.where(first, values, bad)
-        return sums, finite_steps, bad_step, bad, labels, embeddings
+        return sums, finite_steps, bad_step, bad, labels, embeddings, wait
 
 
 def _empty(spec: tf.TensorSpec) -> tf.Tensor:

@@ -153,7 +153,8 @@ def standard_transforms(
         weight_decay: decay rate; 0 leaves decay out.
         exclude_from_decay: variables that are not decayed.
         clip_norm: largest joint norm of the gradients; None leaves clipping by norm out.
-        clip_value: largest magnitude of a component; None leaves clipping by value out.
+        clip_value: largest magnitude of a component; None leaves clipping by value out, and so does a
+            `clip_norm` that is not larger: no component exceeds the norm.
 
     Returns:
         Transforms to be applied one after the other.
@@ -167,5 +168,7 @@ def standard_transforms(
     if clip_norm is not None:
         transforms.append(ClipByGlobalNorm(clip_norm))
     if clip_value is not None:
-        transforms.append(ClipByValue(clip_value))
+        by_value = ClipByValue(clip_value)
+        if clip_norm is None or clip_norm > clip_value:
+            transforms.append(by_value)
     return transforms

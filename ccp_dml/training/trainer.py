@@ -24,6 +24,7 @@ from ccp_dml.training.saving import Saver
 from ccp_dml.training.schedules import Schedule
 from ccp_dml.training.stopping import EarlyStopping
 from ccp_dml.training.train_step import TrainedLoss, TrainStep
+from ccp_dml.training.wall_time import RESETS, TRAINING, VALIDATION, WallTime
 from ccp_dml.training.warm_up import WarmUp
 
 Batches = Callable[[int], tf.data.Dataset]
@@ -40,7 +41,8 @@ class Trainer:
     Callbacks are ordinary Keras callbacks; `on_train_batch_end` comes after every chunk of steps, with the
     number of its last step, and `on_test_end` before proxies may change. The epoch logs are the means over
     the epoch of `loss`, of its parts, of `gradient_norm` (before clipping) and `embedding_norm`;
-    `active_pairs` of the last batch; `learning_rate` of the last step; `images_per_second`; `step`; with
+    `active_pairs` of the last batch; `learning_rate` of the last step; `images_per_second`, and
+    `data_wait_share`, the share of the steps' time in which they waited for their batches; `step`; with
     projections `problem_instance` and `proximal_coefficient`, as they were during the epoch, and
     `proxy_staleness` where it was measured; and the validation's scores, prefixed by `val_`.
 
@@ -48,6 +50,7 @@ class Trainer:
         model: the embedding model.
         loss: the loss.
         step: int64 variable, steps made since the beginning of the run.
+        wall_time: where the time goes.
         diagnostics: what `loss.diagnostics` said of the last batch of the last epoch, as arrays.
     """
 
@@ -116,6 +119,7 @@ class Trainer:
         self.step = tf.Variable(0, trainable=False, dtype=tf.int64, name="step")
         self._loss_scale = loss_scale_for_policy()
         self._runners: dict[bool, ChunkRunner] = {}
+        self.wall_time = WallTime()
         self._element_spec = batches(0).element_spec
         self._means = EpochMeans(self._runner.scalars)
         self.diagnostics: dict[str, npt.NDArray[np.float32]] = {}
@@ -218,11 +222,14 @@ class Trainer:
         callbacks.on_test_begin()
         faults.passage("validation")
         if self._validate is not None:
-            logs.update({f"val_{name}": float(value) for name, value in self._validate().items()})
+            with self.wall_time.measured(VALIDATION):
+                scores = self._validate()
+            logs.update({f"val_{name}": float(value) for name, value in scores.items()})
         callbacks.on_test_end(logs)
         # The warm-up's last step may be the epoch's last; then its score is still one of the warm-up.
         if int(self.step) > self._warm_up_steps:
-            self._controllers.after_validation(epoch, logs)
+            with self.wall_time.measured(RESETS):
+                self._controllers.after_validation(epoch, logs)
         callbacks.on_epoch_end(epoch, logs)
         self._save(request)
 
@@ -236,12 +243,13 @@ class Trainer:
     def _begin_training(self) -> None:
         """Begins training if this is the first step of the warm-up or of what comes after it."""
         if int(self.step) in (0, self._warm_up_steps):
-            self._controllers.begin()
+            with self.wall_time.measured(RESETS):
+                self._controllers.begin()
 
     def _train_epoch(
         self, iterator: Any, callbacks: tf.keras.callbacks.CallbackList, request: StopRequest
     ) -> dict[str, Any]:
-        done, images, seconds = int(self.step) % self._steps_per_epoch, 0, 0.0
+        done, images, seconds, wait = int(self.step) % self._steps_per_epoch, 0, 0.0, 0.0
         if not done:
             self._means.reset()
         while done < self._steps_per_epoch:
@@ -253,17 +261,22 @@ class Trainer:
                 count = min(count, self._warm_up_steps - int(self.step))
             callbacks.on_train_batch_begin(done)
             started = time.perf_counter()
-            chunk = runner(iterator, count)
+            with self.wall_time.measured(TRAINING):
+                chunk = runner(iterator, count)
             seconds += time.perf_counter() - started
+            wait += chunk.data_wait
+            self.wall_time.data_wait += chunk.data_wait
             faults.passage("step")
             images += count * int(chunk.embeddings.shape[0])
             done += count
             self._guard.check(chunk, self._saver)
             self._means.add(chunk.sums, chunk.finite_steps)
-            logs = {**self._means.result(), "images_per_second": images / seconds}
+            speed = {"images_per_second": images / seconds, "data_wait_share": wait / seconds}
+            logs = {**self._means.result(), **speed}
             callbacks.on_train_batch_end(done - 1, logs)
             if not warming_up and chunk.finite_steps:
-                self._controllers.after_steps(chunk.means)
+                with self.wall_time.measured(RESETS):
+                    self._controllers.after_steps(chunk.means)
             # Not at the end of the epoch: what follows belongs to it, and is not in a checkpoint.
             if done < self._steps_per_epoch and (request.requested or self._saver.due(int(self.step))):
                 self._save(request)

@@ -111,3 +111,15 @@ def test_the_monitored_images_are_those_that_are_scored(folder, tmp_path, split,
     assert evaluation is not None
     assert scores == {**scores, **evaluation.result.scalars()}
     assert set(scores) - set(evaluation.result.scalars()) == {"mean_cosine"}
+
+
+def test_kept_validation_images_give_the_same_scores(folder, tmp_path):
+    kept, read = (
+        Experiment(configured(folder, tmp_path / "run", f"--validation_cache_mb={megabytes}"))
+        for megabytes in (100, 0)
+    )
+    expected = read.evaluate_validation()
+    for _ in range(2):
+        found = kept.evaluate_validation()
+        np.testing.assert_array_equal(found.embeddings, expected.embeddings)
+        assert found.result.means() == expected.result.means()

@@ -59,8 +59,8 @@ def test_order_of_callbacks_and_contents_of_logs():
         validation = [("test_begin",), ("test_end", True)]
         expected += [("epoch_begin", number), *epoch, *validation, ("epoch_end", number)]
     assert calls.calls == [*expected, ("train_end",)]
-    names = "loss pair_loss proxy_loss gradient_norm embedding_norm images_per_second step learning_rate"
-    names += " active_pairs problem_instance proximal_coefficient val_map_at_r proxy_staleness"
+    names = "loss pair_loss proxy_loss gradient_norm embedding_norm images_per_second data_wait_share step"
+    names += " learning_rate active_pairs problem_instance proximal_coefficient val_map_at_r proxy_staleness"
     assert set(calls.logs[0]) == set(names.split())
     assert calls.logs[0]["loss"] == pytest.approx(calls.logs[0]["pair_loss"] + calls.logs[0]["proxy_loss"])
     assert history["loss"] == [logs["loss"] for logs in calls.logs]

@@ -39,6 +39,7 @@ _KNOWN: dict[str, tuple[str, str]] = {
     "mean_cosine": ("embedding", "Mean cosine between two embeddings; 1: all are alike."),
     "skipped_steps": ("optimization", "Steps left out so far because they were not finite."),
     "images_per_second": ("speed", "Training images per second, validation not counted."),
+    "data_wait_share": ("speed", "Share of the training time in which steps waited for their batches."),
     "precision_at_1": ("retrieval", "P@1: share of queries whose nearest neighbour is of their class."),
     "r_precision": (
         "retrieval",

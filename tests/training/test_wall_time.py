@@ -1,0 +1,86 @@
+"""Where the time of a run goes."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import tensorflow as tf
+
+from ccp_dml.training import wall_time
+from ccp_dml.training.chunks import ChunkRunner
+from ccp_dml.training.wall_time import WallTime
+from tests.training import tiny
+
+
+class Clock:
+    """Stands still until it is set forward."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+def test_shares_of_parts_and_the_rest(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(wall_time, "time", clock)
+    times = WallTime()
+    for part, seconds in (("training", 3.0), ("validation", 1.0), ("training", 2.0), ("resets", 0.5)):
+        with times.measured(part):
+            clock.now += seconds
+    times.data_wait += 2.0
+    clock.now += 3.5
+    expected = {"training": 0.5, "validation": 0.1, "resets": 0.05, "other": 0.35, "data_wait": 0.2}
+    assert times.shares() == pytest.approx(expected)
+    assert str(times) == (
+        "time: training 50.0% (20.0% waiting for data), validation 10.0%, resets 5.0%, other 35.0%"
+    )
+
+
+def test_time_of_a_failed_part_counts(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(wall_time, "time", clock)
+    times = WallTime()
+
+    def fail() -> None:
+        with times.measured("validation"):
+            clock.now += 2.0
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert times.shares()["validation"] == 1.0
+
+
+def test_a_chunk_knows_how_long_its_steps_waited_for_batches():
+    pause, steps = 0.01, 3
+
+    def late(value: tf.Tensor) -> tf.Tensor:
+        time.sleep(pause)
+        return value
+
+    def batch(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        found = tf.numpy_function(late, [tf.cast(number, tf.float32)], tf.float32)
+        return tf.ensure_shape(found, []) * tf.ones([2, 3]), tf.zeros([2], tf.int32)
+
+    def step(images: tf.Tensor, labels: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        return {"loss": tf.reduce_sum(images)}, images
+
+    batches = tf.data.Dataset.counter().map(batch)
+    counter = tf.Variable(0, dtype=tf.int64)
+    runner = ChunkRunner(step, batches.element_spec, counter, lambda number: None)
+    chunk = runner(iter(batches), steps)
+    assert chunk.sums["loss"] == 6.0 * (0 + 1 + 2)
+    # A pause can last longer than asked for, never shorter.
+    assert chunk.data_wait >= 0.9 * steps * pause
+
+
+def test_logs_and_shares_of_a_run():
+    run = tiny.trainer(steps_per_epoch=4)
+    history = run.fit(2)
+    assert all(0.0 <= share <= 1.0 for share in history["data_wait_share"])
+    shares = run.wall_time.shares()
+    assert min(shares[part] for part in ("training", "validation", "resets")) > 0
+    assert shares["data_wait"] <= shares["training"]
