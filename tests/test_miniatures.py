@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import train
-from ccp_dml import commands, evaluate, export
+from ccp_dml import commands, evaluate, experiment, export
 from ccp_dml.run_directory import RunDirectory
 from tests import miniatures
 
@@ -34,6 +34,7 @@ SMALL = (
 )
 CONFIGS = Path(__file__).parents[1] / "configs"
 QUERIES = {"cub": 16, "cars196": 16, "sop": 16, "inshop": 8}
+OTHERS = {"cub": "inshop", "cars196": "cub", "sop": "cars196", "inshop": "sop"}
 
 
 def slow(name: str):
@@ -90,6 +91,12 @@ def test_a_data_set_from_its_published_files_to_saved_models(name, tmp_path: Pat
     assert results["test"]["num_queries"] == QUERIES[name]
     assert results["validation"] is None
     assert run(evaluate.main, f"--run_dir={single.path}") == 0
+
+    other = OTHERS[name]
+    images = miniatures.WRITERS[other](tmp_path / "other")
+    means = experiment.evaluate(str(single.path), dataset=other, data_dir=str(images))
+    assert means["num_queries"] == QUERIES[other]
+    assert means != results["test"]
 
     for directory, models in ((group, ("fold_1/repeat_1", "fold_2/repeat_1")), (single, (".",))):
         output = tmp_path / "models" / directory.path.name
