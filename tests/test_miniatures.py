@@ -3,63 +3,115 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
 import train
-from ccp_dml import commands, evaluate, export
+from ccp_dml import commands, evaluate, experiment, export
 from ccp_dml.run_directory import RunDirectory
 from tests import miniatures
 
-FLAGS = (
+# The smallest network, on few and small images.
+SMALL = (
     "--check_counts=false",
     "--backbone=cifar_resnet",
+    "--backbone_weights=random",
+    "--backbone_options=stages=1,blocks=1",
     "--image_size=16",
+    "--test_shorter_side=18",
     "--embedding_size=8",
     "--classes_per_batch=2",
     "--samples_per_class=2",
     "--proxies_per_class=2",
     "--pool_size=3",
-    "--fold=1",
-    "--num_folds=2",
     "--steps_per_epoch=1",
     "--max_epochs=2",
     "--notensorboard",
 )
+CONFIGS = Path(__file__).parents[1] / "configs"
 QUERIES = {"cub": 16, "cars196": 16, "sop": 16, "inshop": 8}
+OTHERS = {"cub": "inshop", "cars196": "cub", "sop": "cars196", "inshop": "sop"}
 
 
 def slow(name: str):
     return pytest.param(name, marks=pytest.mark.slow)
 
 
+def run(main: Callable[[Sequence[str]], object], *arguments: object) -> int:
+    """The exit status of a command."""
+    return commands.run(lambda: main([str(argument) for argument in arguments]))
+
+
+def flags_of(name: str, folder: Path) -> list[str]:
+    """The paper's configuration of a data set that is written into `folder`."""
+    source = miniatures.WRITERS[name](folder / "Große Bilder")
+    flags = [f"--flagfile={CONFIGS / name}.cfg", *SMALL, "--repeat=1"]
+    flags += [f"--data_dir={source}", f"--prepared_dir={folder / 'prepared'}"]
+    return flags if name == "sop" else [*flags, "--crop_to_box"]
+
+
+def embeddings_of(saved_model: Path, folder: Path) -> np.ndarray:
+    """What a SavedModel makes of three published files."""
+    files = sorted(folder.rglob("*.[jJ][pP][gG]"))[:3]
+    model = tf.saved_model.load(str(saved_model))
+    images = tf.constant([file.read_bytes() for file in files])
+    return model.signatures["serve_encoded"](image_bytes=images)["embeddings"].numpy()
+
+
 @pytest.mark.parametrize("name", ["cub", slow("cars196"), slow("sop"), slow("inshop")])
-def test_a_data_set_from_its_published_files_to_a_saved_model(name, tmp_path: Path, capsys):
-    source = miniatures.WRITERS[name](tmp_path / "Große Bilder")
-    run = RunDirectory(tmp_path / "run")
-    flags = [*FLAGS, f"--dataset={name}", f"--data_dir={source}", f"--prepared_dir={tmp_path / 'prepared'}"]
-    if name != "sop":
-        flags.append("--crop_to_box")
-    assert commands.run(lambda: train.main([*flags, f"--run_dir={run.path}"])) == 0
-    results = run.read_results()
+def test_a_data_set_from_its_published_files_to_saved_models(name, tmp_path: Path, capsys):
+    flags = flags_of(name, tmp_path)
+
+    group = RunDirectory(tmp_path / "folds")
+    assert run(train.main, *flags, "--num_folds=2", f"--run_dir={group.path}") == 0
+    captured = capsys.readouterr()
+    assert "--check_counts=false takes a part of a data set for the whole" in captured.err
+    results = group.read_results()
+    for fold, member in enumerate(results["members"], start=1):
+        assert (member["fold"], member["repeat"]) == (fold, 1)
+        assert member["test"]["num_queries"] == QUERIES[name]
+        # Of the four training classes two.
+        assert member["validation"]["num_queries"] == 8
+        assert RunDirectory(group.path / member["run_dir"]).read_results()["epochs"] == 2
+    assert [results[kind]["dimensions"] for kind in ("separate", "concatenated")] == [8, 16]
+    assert run(evaluate.main, f"--run_dir={group.path}") == 0
+    table = capsys.readouterr().out.strip()
+    assert "concatenated 16-d" in table
+    assert table in captured.out
+
+    single = RunDirectory(tmp_path / "conventional")
+    assert run(train.main, *flags, "--protocol=conventional", f"--run_dir={single.path}") == 0
+    assert "chooses the best epoch by the test classes" in capsys.readouterr().err
+    results = single.read_results()
     assert results["epochs"] == 2
     assert results["test"]["num_queries"] == QUERIES[name]
-    assert results["validation"]["num_queries"] == 8
-    assert "--check_counts=false takes a part of a data set for the whole" in capsys.readouterr().err
-    assert commands.run(lambda: evaluate.main([f"--run_dir={run.path}"])) == 0
-    assert commands.run(lambda: export.main([f"--run_dir={run.path}", f"--output={tmp_path / 'model'}"])) == 0
-    model = tf.saved_model.load(str(tmp_path / "model"))
-    images = tf.constant([file.read_bytes() for file in sorted(source.rglob("*.[jJ][pP][gG]"))[:3]])
-    assert model.signatures["serve_encoded"](image_bytes=images)["embeddings"].shape == (3, 8)
+    assert results["validation"] is None
+    assert run(evaluate.main, f"--run_dir={single.path}") == 0
+
+    other = OTHERS[name]
+    images = miniatures.WRITERS[other](tmp_path / "other")
+    means = experiment.evaluate(str(single.path), dataset=other, data_dir=str(images))
+    assert means["num_queries"] == QUERIES[other]
+    assert means != results["test"]
+
+    for directory, models in ((group, ("fold_1/repeat_1", "fold_2/repeat_1")), (single, (".",))):
+        output = tmp_path / "models" / directory.path.name
+        assert run(export.main, f"--run_dir={directory.path}", f"--output={output}") == 0
+        for model in models:
+            embeddings = embeddings_of(output / model, tmp_path / "Große Bilder")
+            assert embeddings.shape == (3, 8)
+            assert (np.linalg.norm(embeddings, axis=1) <= 1 + 1e-6).all()
 
 
 def test_a_set_that_is_short_is_refused_before_any_image_is_read(tmp_path: Path, capsys):
     source = miniatures.write_cub(tmp_path / "birds")
     shutil.rmtree(source / "CUB_200_2011" / "images" / "001.Bird_1")
-    flags = [*FLAGS[1:], "--dataset=cub", f"--data_dir={source}", f"--prepared_dir={tmp_path / 'prepared'}"]
-    assert commands.run(lambda: train.main([*flags, f"--run_dir={tmp_path / 'run'}"])) == commands.BAD_INPUT
+    flags = [*SMALL[1:], "--dataset=cub", f"--data_dir={source}", f"--prepared_dir={tmp_path / 'prepared'}"]
+    assert run(train.main, *flags, f"--run_dir={tmp_path / 'run'}") == commands.BAD_INPUT
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == (
         "error: cub: images.txt has 4 classes and 16 images for train; expected 100 classes and 5,864 images"

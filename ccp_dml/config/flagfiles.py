@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ccp_dml.config.experiment_config import ExperimentConfig
 from ccp_dml.config.fields import flags_of
 from ccp_dml.errors import ConfigError
 
 _NAMES = ("--flagfile", "-flagfile")
-_DATASET_NAMES = ("--dataset", "-dataset")
-# In a path it stands for the name of the run's data set.
-_PLACEHOLDER = "{dataset}"
+# In a path each stands, in braces, for the run's value of that flag.
+_PLACEHOLDERS = ("dataset", "backbone")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,15 +29,16 @@ def expand(arguments: Sequence[str]) -> list[Argument]:
 
     A flagfile has one flag per line; empty lines and lines that start with # or // are comments. A path is
     relative to the working directory on the command line, and to the including file in a flagfile. As always,
-    the last of several values of a flag counts. `{dataset}` in a path is the value of `--dataset`, wherever
-    that stands, except in a file that is itself included by such a path.
+    the last of several values of a flag counts. `{dataset}` and `{backbone}` in a path are the values of
+    `--dataset` and `--backbone`, wherever these stand, except in a file that is itself included by such a path.
 
     Raises:
         ConfigError: a file cannot be read or includes itself; the message names the includer.
     """
     written = [Argument(text) for text in arguments]
-    dataset = _dataset(list(_expanded(written, folder="", includers=(), dataset=None)))
-    return list(_expanded(written, folder="", includers=(), dataset=dataset))
+    known = list(_expanded(written, folder="", includers=(), values=None))
+    values = {name: _last_value(name, known) for name in _PLACEHOLDERS}
+    return list(_expanded(written, folder="", includers=(), values=values))
 
 
 def included(arguments: Sequence[str]) -> list[str]:
@@ -66,27 +66,35 @@ def to_flagfile(config: ExperimentConfig) -> str:
 
 
 def _expanded(
-    arguments: Sequence[Argument], folder: str, includers: tuple[str, ...], dataset: str | None
+    arguments: Sequence[Argument], folder: str, includers: tuple[str, ...], values: Mapping[str, str] | None
 ) -> Iterator[Argument]:
-    """See `expand`; without a data set the files whose paths need one are left out."""
+    """See `expand`; without values of the placeholders the files whose paths have some are left out."""
     remaining = iter(arguments)
     for argument in remaining:
         path = _path(argument, remaining)
         if path is None:
             yield argument
-        elif dataset is not None or _PLACEHOLDER not in path:
-            path = os.path.expanduser(path).replace(_PLACEHOLDER, dataset or "")
-            file = os.path.normpath(os.path.join(folder, path))
+            continue
+        if values is not None or not any(f"{{{name}}}" in path for name in _PLACEHOLDERS):
+            filled = _filled(os.path.expanduser(path), values or {})
+            file = os.path.normpath(os.path.join(folder, filled))
             content, inside = _read(file, argument, includers), (*includers, os.path.realpath(file))
-            yield from _expanded(content, os.path.dirname(file), inside, dataset)
+            yield from _expanded(content, os.path.dirname(file), inside, values)
 
 
-def _dataset(arguments: Sequence[Argument]) -> str:
-    """The data set that the arguments name last, else the default one."""
-    found = ExperimentConfig().data.dataset
+def _filled(path: str, values: Mapping[str, str]) -> str:
+    """The path with these values of placeholders."""
+    for name, value in values.items():
+        path = path.replace(f"{{{name}}}", value)
+    return path
+
+
+def _last_value(name: str, arguments: Sequence[Argument]) -> str:
+    """The value that the arguments give the flag last, else its default."""
+    found = str(next(value for flag, value in ExperimentConfig().items() if flag.name == name))
     for argument, following in itertools.pairwise([*arguments, Argument("")]):
-        name, equals, value = argument.text.partition("=")
-        if name in _DATASET_NAMES:
+        written, equals, value = argument.text.partition("=")
+        if written in (f"--{name}", f"-{name}"):
             found = value if equals else following.text
     return found.strip()
 

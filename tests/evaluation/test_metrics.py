@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from ccp_dml.evaluation.metrics import RetrievalResult, evaluate_retrieval
-from tests.evaluation import oracle
+from tests.evaluation import accuracy_calculator, oracle
 
 RECALL, PRECISION, MAP = (1, 2, 5, 40), (1, 3), (1, 4, 60)
 
@@ -144,6 +144,24 @@ def test_agrees_with_scikit_learn():
         scores = -np.linalg.norm(gallery - query, axis=1)
         expected = average_precision_score(labels == query_labels[q], scores)
         assert result.map_at_k[len(gallery)][q] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", range(accuracy_calculator.NUM_PROBLEMS))
+def test_agrees_with_pytorch_metric_learning(seed):
+    expected = json.loads(accuracy_calculator.FILE.read_text())[seed]
+    means = evaluate_retrieval(**accuracy_calculator.problem(seed)).means()
+    assert {name: means[name] for name in expected} == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_problems_of_pytorch_metric_learning_are_not_trivial():
+    values = json.loads(accuracy_calculator.FILE.read_text())
+    assert len(values) == accuracy_calculator.NUM_PROBLEMS
+    sizes = [
+        np.unique(accuracy_calculator.problem(seed)["query_labels"], return_counts=True)[1]
+        for seed in range(0, len(values), 2)
+    ]
+    assert sum((of_class == 1).any() for of_class in sizes) >= 4
+    assert len({row["map_at_r"] for row in values}) > 20
 
 
 def test_means_skip_queries_without_positives_and_are_json():
