@@ -16,6 +16,7 @@ import numpy as np
 
 from ccp_dml.data.image_collection import ImageCollection, ImageDataset
 from ccp_dml.data.permutations import IntArray
+from ccp_dml.data.skipped_images import from_metadata
 
 _CHUNK = 1024
 
@@ -47,7 +48,8 @@ def load_prepared(name: str, builder: Any) -> ImageDataset:
     names = tuple(builder.info.features["label"].names)
     train = _collections(names, builder, {"train": sources["train"]})
     test = _collections(names, builder, {role: sources[role] for role in roles})
-    return ImageDataset(name, train["train"], test[roles[0]], test.get("gallery"))
+    skipped = from_metadata(builder.info.metadata)
+    return ImageDataset(name, train["train"], test[roles[0]], test.get("gallery"), skipped)
 
 
 class PreparedRecords:
