@@ -160,6 +160,8 @@ def load(
             "check_counts": check_counts,
             "skip_bad_images": skip_bad_images,
         }
+    from google.protobuf import json_format
+
     images = importlib.import_module("datasets.images")
     builder_class = importlib.import_module(f"datasets.{folder}.{folder}_dataset_builder").Builder
     with as_user_errors(), preparation_lock(prepared_dir, folder):
@@ -170,6 +172,11 @@ def load(
         except images.ImageError as error:
             hint = "" if skip_bad_images else "; --skip_bad_images leaves them out"
             raise UserError(f"{error}{hint}") from error
+        except json_format.ParseError as error:
+            raise UserError(
+                f"--prepared_dir={prepared_dir}: the description of {name} is damaged ({error}); "
+                f"delete its folder {folder} there, and it is prepared again"
+            ) from error
         except OSError as error:  # Errors of source images are told apart and name the image.
             raise UserError(f"--prepared_dir={prepared_dir}: cannot be used: {error.strerror}") from error
     return _check_boxes(dataset) if crop_to_box else _without_boxes(dataset)

@@ -94,10 +94,24 @@ def open_dataset(config: DataConfig) -> ImageDataset:
         skip_bad_images=config.skip_bad_images,
         crop_to_box=config.crop_to_box,
     )
+    if config.closed_set == "off":
+        _check_test_classes(config, dataset)
     skipped = dataset.skipped_in_words()
     if skipped is not None:
         warn(f"--skip_bad_images: {skipped}")
     return dataset
+
+
+def _check_test_classes(config: DataConfig, dataset: ImageDataset) -> None:
+    """There are neighbours that are wrong: a single class scores 100 % whatever the model does."""
+    searched = dataset.test if dataset.gallery is None else dataset.gallery
+    classes = np.unique(searched.labels)
+    if len(classes) == 1:
+        name = searched.class_names[classes[0]]
+        raise UserError(
+            f"--dataset={config.dataset}: the images to be found in the test are of one class, {name!r}, "
+            "within which every neighbour is right; expected at least two classes"
+        )
 
 
 def load_task(config: DataConfig) -> Task:
