@@ -30,11 +30,12 @@ test: $(DEVELOPMENT)  ## Run the tests (ARGS="tests/losses -k name ...")
 test-all: $(DEVELOPMENT)  ## Run the tests and the slow ones
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-lint: $(DEVELOPMENT)  ## Check style, types and who imports whom
+lint: $(DEVELOPMENT)  ## Check style, types, who imports whom, and advisories where they can be looked up
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.audit
 
 bench: $(COMPARISON)  ## Run every benchmark (one: BENCHMARKS="losses" ARGS=--quick)
 	@for name in $(BENCHMARKS); do \

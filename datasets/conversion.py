@@ -11,15 +11,13 @@ from typing import TypeVar
 
 from datasets import images
 
-_MAX_ERRORS_NAMED = 20
 _CHUNK = 64
 
 Key = TypeVar("Key")
+Readers = Iterable[tuple[Key, str, Callable[[], bytes]]]
 
 
-def convert_all(
-    files: Iterable[tuple[Key, str, Callable[[], bytes]]],
-) -> Iterator[tuple[Key, bytes | images.ImageError]]:
+def convert_all(files: Readers[Key]) -> Iterator[tuple[Key, bytes | images.ImageError]]:
     """Yields each image as upright RGB, JPEG or PNG (see `images.upright_rgb`), or what is wrong with it.
 
     Args:
@@ -37,14 +35,45 @@ def convert_all(
             yield from zip((key for key, _, _ in chunk), converted)
 
 
+def usable(
+    files: Readers[Key], later: Readers[Key] = (), skipped: list[tuple[Key, images.ImageError]] | None = None
+) -> Iterator[tuple[Key, bytes]]:
+    """Yields the images that can be used, as `convert_all` does.
+
+    Args:
+        files: see `convert_all`.
+        later: images of splits that are still to come; read only for an error, which names theirs too.
+        skipped: takes the images that cannot be used; None: they are an error.
+
+    Raises:
+        ImageError: after the last image, naming all that cannot be used, unless these are skipped; if there
+            is none that can.
+    """
+    bad = []
+    found = False
+    for key, image in convert_all(files):
+        if isinstance(image, images.ImageError):
+            bad.append((key, image))
+        else:
+            found = True
+            yield key, image
+    if skipped is None:
+        if bad:
+            bad += [(key, image) for key, image in convert_all(later) if isinstance(image, images.ImageError)]
+            raise report([error for _, error in bad])
+        return
+    if not found:
+        raise report([error for _, error in bad])
+    skipped += bad
+
+
 def report(errors: Sequence[images.ImageError]) -> images.ImageError:
-    """Returns one error that names what is wrong with some images."""
+    """Returns one error, of one line, that names every image that cannot be used and says why."""
     if len(errors) == 1:
         return errors[0]
-    named = [str(error) for error in errors[:_MAX_ERRORS_NAMED]]
-    if len(errors) > _MAX_ERRORS_NAMED:
-        named.append(f"and {len(errors) - _MAX_ERRORS_NAMED} more")
-    return images.ImageError(f"{len(errors)} images cannot be used: " + "; ".join(named))
+    return images.ImageError(
+        f"{len(errors):,} images cannot be used: " + "; ".join(str(error) for error in errors)
+    )
 
 
 def _convert(name: str, read: Callable[[], bytes]) -> bytes | images.ImageError:
@@ -53,4 +82,4 @@ def _convert(name: str, read: Callable[[], bytes]) -> bytes | images.ImageError:
     except images.ImageError as error:
         return error
     except OSError as error:
-        return images.ImageError(f"{name}: cannot be read ({error.strerror})")
+        return images.ImageError(f"{name}: cannot be read ({error.strerror or error})")

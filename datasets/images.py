@@ -57,10 +57,13 @@ def upright_rgb(data: bytes, name: str) -> bytes:
     is_jpeg = image.format in ("JPEG", "MPO")
     if is_jpeg and image.mode == "RGB" and orientation not in _UPRIGHT:
         return data
-    rgb = _on_white(image)
-    if orientation in _UPRIGHT:
-        rgb = rgb.transpose(_UPRIGHT[orientation])
-    return _encode(rgb, as_photograph=is_jpeg)
+    try:
+        rgb = _on_white(image)
+        if orientation in _UPRIGHT:
+            rgb = rgb.transpose(_UPRIGHT[orientation])
+        return _encode(rgb, as_photograph=is_jpeg)
+    except Exception as error:  # Damaged palettes and transparency show only now.
+        raise ImageError(f"{name}: the image is damaged ({error})") from None
 
 
 def _load(data: bytes, name: str) -> Image.Image:

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
-from datasets import conversion, images, labelled_images
+from datasets import conversion, labelled_images, skipped_images
 from datasets.release import Listing, Release, SourceImage
 from datasets.source_files import SourceError, SourceFiles
 
@@ -41,9 +41,10 @@ class OfficialBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         source_dir: str | os.PathLike[str] | None = None,
         config: str | None = None,
         check_counts: bool = True,
+        skip_bad_images: bool = False,
         **options: Any,
     ):
-        """Opens no file of the source, unless counts are not to be checked.
+        """Opens no file of the source, unless less than the published data set is to be prepared.
 
         Args:
             source_dir: the folder that holds the files of the data set or its archives, or one archive; None:
@@ -51,25 +52,32 @@ class OfficialBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             config: variant of the data set; None: the first.
             check_counts: whether the numbers of classes and images must be the published ones. Data prepared
                 without are kept apart, under the fingerprint of their source.
+            skip_bad_images: whether images that cannot be used are left out, and noted in the metadata; data
+                prepared so are kept apart likewise. Otherwise they are an error.
             **options: as of every builder; `data_dir` is where prepared data go.
 
         Raises:
-            SourceError: if there is no such variant, or the source of unchecked data is not there.
+            SourceError: if there is no such variant, or the source of data that are kept apart is not there.
         """
         self._arguments = {
             "source_dir": source_dir,
             "config": config,
             "check_counts": check_counts,
+            "skip_bad_images": skip_bad_images,
             **options,
         }
         self._release = self._choose(config)
         self._source_dir = None if source_dir is None else pathlib.Path(source_dir)
-        self._check_counts = check_counts
+        self._check_counts, self._skip = check_counts, skip_bad_images
         name = self._release.variant
-        if not check_counts:
+        if skip_bad_images or not check_counts:
             if source_dir is None:
-                raise SourceError(f"{self._release.name}: a source is needed where counts are not checked")
+                raise SourceError(
+                    f"{self._release.name}: a source is needed where counts are not checked or images skipped"
+                )
             name += f"-{self._release.find(source_dir).fingerprint}"
+        if skip_bad_images:
+            name += skipped_images.SUFFIX
         super().__init__(config=tfds.core.BuilderConfig(name=name), **options)
 
     @classmethod
@@ -96,6 +104,7 @@ class OfficialBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             features=labelled_images.features(None, with_boxes=self._release.has_boxes),
             supervised_keys=("image", "label"),
             # Records are shuffled on disk, in parts: to sort them, TFDS would hold a whole split in memory.
+            metadata=skipped_images.new_metadata() if self._skip else None,
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
@@ -123,21 +132,25 @@ class OfficialBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         ) from cause
 
     def _generate_examples(self, files: SourceFiles, listing: Listing, split: str) -> Iterator:
-        """Yields the images of a split, and then raises if any of them cannot be used."""
-        ids = {image: place for place, image in enumerate(listing.images) if image.split == split}
-        opened = (
-            (image, files.describe(image.file), reader)
-            for image, reader in self._release.open_images(files, list(ids))
+        """Yields the images of a split; raises at its end if any, of this or a later one, cannot be used."""
+        ids = {image: place for place, image in enumerate(listing.images)}
+        splits = list(self._release.sizes)
+        later = splits[splits.index(split) + 1 :]
+        skipped = [] if self._skip else None
+        kept = conversion.usable(
+            self._readers(files, [image for image in ids if image.split == split]),
+            self._readers(files, [image for image in ids if image.split in later]),
+            skipped,
         )
-        errors = []
-        for image, converted in conversion.convert_all(opened):
-            if isinstance(converted, images.ImageError):
-                errors.append(converted)
-                continue
-            box = _box(image, converted, self._release.box_image_size) if self._release.has_boxes else None
-            yield labelled_images.record(converted, image.label, ids[image], image.file, box)
-        if errors:
-            raise conversion.report(errors)
+        for image, encoded in kept:
+            box = _box(image, encoded, self._release.box_image_size) if self._release.has_boxes else None
+            yield labelled_images.record(encoded, image.label, ids[image], image.file, box)
+        for image, error in skipped or ():
+            skipped_images.note(self.info.metadata, image, error)
+
+    def _readers(self, files: SourceFiles, chosen: Sequence[SourceImage]) -> conversion.Readers[SourceImage]:
+        for image, reader in self._release.open_images(files, chosen) if chosen else ():
+            yield image, files.describe(image.file), reader
 
 
 def _box(image: SourceImage, encoded: bytes, expected: tuple[int, int] | None) -> tuple[int, int, int, int]:

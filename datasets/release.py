@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import collections
 import dataclasses
+import errno
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -121,17 +122,16 @@ class Release(abc.ABC):
     def open_images(
         self, files: SourceFiles, images: Sequence[SourceImage]
     ) -> Iterator[tuple[SourceImage, Callable[[], bytes]]]:
-        """Yields images with readers of their bytes, in any order.
+        """Yields images with readers of their bytes, in any order; the reader of an absent one raises.
 
         Raises:
-            SourceError: if an archive cannot be read, or, at the end, naming images that do not exist.
+            SourceError: if an archive cannot be read.
         """
         by_file = {image.file: image for image in images}
         for name, reader in files.open(list(by_file)):
             yield by_file.pop(name), reader
-        if by_file:
-            absent = _and_so_on([files.describe(name) for name in by_file])
-            raise SourceError(f"{len(by_file):,} of {len(images):,} images do not exist: {absent}")
+        for image in by_file.values():
+            yield image, _absent
 
     def check_sizes(self, listing: Listing) -> None:
         """Checks the numbers of classes and images.
@@ -190,6 +190,10 @@ def integers(values: Sequence[str], file: str) -> tuple[int, ...]:
         return tuple(round(float(value)) for value in values)
     except (ValueError, OverflowError):
         raise SourceError(f"{file}: {' '.join(values)!r} are not numbers") from None
+
+
+def _absent() -> bytes:
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
 def _in_words(size: Size) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
@@ -11,6 +12,8 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
+
+from datasets.regular_files import read_file
 
 _DAMAGES = (
     tarfile.TarError,
@@ -90,7 +93,9 @@ class SourceFiles:
             for archive, found in self._find_archives().items():
                 if name.startswith(tuple(f"{held}/" for held in self.layout.archives[archive])):
                     return f"{found}/{name}"
-        return str(path or self._source / name)
+            top = self.locate(name.split("/")[0])
+            path = (self._source if top is None else top.parent) / name
+        return str(path)
 
     def read(self, names: Collection[str]) -> dict[str, bytes]:
         """Returns the contents of files by name.
@@ -120,9 +125,9 @@ class SourceFiles:
         """
         wanted = set(names)
         for name in names:
-            if (path := self.locate(name)) is not None and path.is_file():
+            if (path := self.locate(name)) is not None:
                 wanted.discard(name)
-                yield name, path.read_bytes
+                yield name, functools.partial(read_file, path)
         for archive in self._archives:
             if not wanted:
                 return

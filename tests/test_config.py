@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from ccp_dml.config import ExperimentConfig, command_line, flagfiles
 from ccp_dml.config.fields import flags_of
 from ccp_dml.config.values import (
+    LARGEST_INTEGER,
+    LARGEST_NUMBER,
     Choice,
     Integer,
     Integers,
@@ -79,9 +81,9 @@ def is_valid(kind: Kind, value) -> bool:
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     st.one_of(
-        st.tuples(st.just(Number()), st.floats(allow_nan=False, allow_infinity=False)),
-        st.tuples(st.just(Integer(-5)), st.integers(-5)),
-        st.tuples(st.just(Integers()), st.sets(st.integers(1), max_size=5).map(sorted).map(tuple)),
+        st.tuples(st.just(Number()), st.floats(-LARGEST_NUMBER, LARGEST_NUMBER)),
+        st.tuples(st.just(Integer(-5)), st.integers(-5, LARGEST_INTEGER)),
+        st.tuples(st.just(Integers()), st.sets(st.integers(1, 99), max_size=5).map(sorted).map(tuple)),
         st.tuples(st.just(Text()), st.text(min_size=1).filter(lambda text: is_valid(Text(), text))),
         st.tuples(st.just(Steps()), st.sets(st.integers(0), min_size=2, max_size=2).map(sorted).map(tuple)),
         st.tuples(st.just(Switch()), st.booleans()),
@@ -101,6 +103,9 @@ def test_text_gives_back_the_exact_value(kind_and_value):
         (Integer(0), "1.0"),
         (Integer(0), ""),
         (Integer(0, 5), "6"),
+        (Integer(0), "2147483648"),
+        (Number(), "3.5e38"),
+        (Integers(), "1,2147483648"),
         (Number(), "nan"),
         (Number(), "inf"),
         (Number(), "1,5"),

@@ -31,7 +31,13 @@ def changed(
     """
     changes: dict[str, object] = {}
     if dataset is not None and dataset != config.data.dataset:
-        changes = {"dataset": dataset, "data_dir": None, "download": False, "crop_to_box": False}
+        changes = {
+            "dataset": dataset,
+            "data_dir": None,
+            "download": False,
+            "crop_to_box": False,
+            "skip_bad_images": False,
+        }
     if data_dir is not None:
         changes["data_dir"] = os.path.abspath(os.path.expanduser(data_dir))
     if prepared_dir is not None:

@@ -130,6 +130,11 @@ class ExperimentConfig:
                 "--check_counts=false takes a part of a data set for the whole: "
                 "the result compares with no published one"
             )
+        if self.data.skip_bad_images and self.data.dataset != "image_folder":
+            found.append(
+                "--skip_bad_images may leave out images of a published data set: "
+                "the result then compares with no published one"
+            )
         return tuple(found)
 
     def resolve(self) -> ExperimentConfig:

@@ -22,6 +22,7 @@ LARGEST_SEED = 2**31 - 1
 
 _DEFAULT_NUM_FOLDS = 4
 # Two thirds of the classes train, the last third validates.
+_MOST_RUNS = 1000
 _ABLATION = {"num_folds": 3, "fold": 1}
 _DEFAULT_VALIDATION_FRACTION = 0.25
 
@@ -123,6 +124,12 @@ def contradictions(config: ExperimentConfig) -> Iterator[str]:
     validates = monitor_split == "validation" and training.max_epochs > 0
     if data.protocol is None and fraction == 0 and validates:
         yield "--validation_fraction=0 leaves no classes for --monitor_split=validation: expected more than 0"
+    runs = config.run.repeat
+    if data.fold == ALL_FOLDS or (data.protocol == MLRC and data.fold is None):
+        runs *= data.num_folds or _DEFAULT_NUM_FOLDS
+    if runs > _MOST_RUNS:
+        flags = f"--num_folds and --repeat={config.run.repeat}"
+        yield f"{flags} make {runs:,} runs: expected at most {_MOST_RUNS:,}"
     if config.run.seed + config.run.repeat - 1 > LARGEST_SEED:
         yield (
             f"--repeat={config.run.repeat} contradicts --seed={config.run.seed}: "

@@ -51,6 +51,9 @@ class DataConfig:
     check_counts: bool = flag(
         True, Switch(), "A published data set must have its published numbers of classes and images."
     )
+    skip_bad_images: bool = flag(
+        False, Switch(), "Leave out images that cannot be used and name the classes that shrank; else stop."
+    )
     crop_to_box: bool = flag(
         False, Switch(), "Crop images to the bounding boxes that come with cub, cars196 and inshop."
     )

@@ -158,6 +158,7 @@ def check_data(config: ExperimentConfig) -> int:
             train_fraction=data.train_fraction,
             download=data.download,
             check_counts=data.check_counts,
+            skip_bad_images=data.skip_bad_images,
             crop_to_box=data.crop_to_box,
         )
 

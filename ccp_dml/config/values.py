@@ -11,6 +11,9 @@ from typing import Any
 
 _TRUE = ("true", "t", "1", "yes")
 _FALSE = ("false", "f", "0", "no")
+# What TensorFlow's int32 and float32 hold.
+LARGEST_INTEGER = 2**31 - 1
+LARGEST_NUMBER = 3.4e38
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +125,7 @@ class Integer(Kind):
     """An integer in the closed range [low, high]."""
 
     low: int
-    high: int | None = None
+    high: int = LARGEST_INTEGER
 
     def _in_words(self) -> str:
         return f"an integer, {_range_in_words(self.low, self.high)}"
@@ -132,12 +135,12 @@ class Integer(Kind):
 
     def _holds(self, value: Any) -> bool:
         is_integer = isinstance(value, int) and not isinstance(value, bool)
-        return is_integer and self.low <= value and (self.high is None or value <= self.high)
+        return is_integer and self.low <= value <= self.high
 
 
 @dataclasses.dataclass(frozen=True)
 class IntegerOr(Kind):
-    """An integer, at least `low`, or a word."""
+    """An integer in the closed range [low, `LARGEST_INTEGER`], or a word."""
 
     low: int
     word: str
@@ -154,7 +157,10 @@ class IntegerOr(Kind):
 
 @dataclasses.dataclass(frozen=True)
 class Number(Kind):
-    """A finite real number: at least `low` (or above `above`), at most `high` (or below `below`)."""
+    """A real number: at least `low` (or above `above`), at most `high` (or below `below`).
+
+    Without such a bound it is within ±`LARGEST_NUMBER`.
+    """
 
     low: float | None = None
     high: float | None = None
@@ -162,14 +168,17 @@ class Number(Kind):
     below: float | None = None
 
     def _in_words(self) -> str:
-        words = _range_in_words(self.low, self.high, self.above, self.below)
-        return f"a number, {words}" if words else "a number"
+        low = -LARGEST_NUMBER if self.low is None and self.above is None else self.low
+        high = LARGEST_NUMBER if self.high is None and self.below is None else self.high
+        return f"a number, {_range_in_words(low, high, self.above, self.below)}"
 
     def _convert(self, text: str) -> float:
         return float(text)
 
     def _holds(self, value: Any) -> bool:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            return False
+        if abs(value) > LARGEST_NUMBER:
             return False
         return (
             (self.low is None or value >= self.low)
@@ -194,7 +203,7 @@ class Integers(Kind):
         return tuple(int(part) for part in text.split(",")) if text else ()
 
     def _holds(self, value: Any) -> bool:
-        if not isinstance(value, tuple) or not all(type(item) is int and item > 0 for item in value):
+        if not isinstance(value, tuple) or not all(Integer(1)._holds(item) for item in value):
             return False
         return all(first < second for first, second in itertools.pairwise(value))
 

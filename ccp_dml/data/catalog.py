@@ -27,6 +27,7 @@ _OFFICIAL = {
     "mini_imagenet": ("mini_imagenet", "zero_shot"),
 }
 _OWN = ("emoji", "image_folder", "fashion_mnist")
+_WITHOUT_IMAGE_FILES = ("emoji", "fashion_mnist")
 # What the builders themselves do not say without TensorFlow.
 _NUM_TRAIN_CLASSES = {"emoji": 322, "fashion_mnist": 10}
 
@@ -44,6 +45,7 @@ def check(
     train_fraction: float = 0.5,
     download: bool = False,
     check_counts: bool = True,
+    skip_bad_images: bool = False,
     crop_to_box: bool = False,
 ) -> int:
     """Finds out, without TensorFlow, whether `load` has what it needs.
@@ -56,6 +58,7 @@ def check(
         train_fraction: share of the classes of an `image_folder` without manifest that is trained on.
         download: whether the source may be downloaded where no `data_dir` is given.
         check_counts: whether a published data set must have the published numbers of classes and images.
+        skip_bad_images: whether images that cannot be used are left out, instead of being an error.
         crop_to_box: whether images are cropped to bounding boxes.
 
     Returns:
@@ -74,6 +77,11 @@ def check(
         raise UserError(
             f"--check_counts=false: expected it with a published data set; found --dataset={name}"
         )
+    if name in _WITHOUT_IMAGE_FILES and skip_bad_images:
+        raise UserError(
+            "--skip_bad_images: expected it with image_folder or a published data set; "
+            f"found --dataset={name}"
+        )
     if download and not (name in _OFFICIAL and _release(name).download_url):
         there_are = ", ".join(key for key in _OFFICIAL if _release(key).download_url)
         raise UserError(f"--download: {name} cannot be downloaded; expected it with one of {there_are}")
@@ -84,7 +92,10 @@ def check(
         return _NUM_TRAIN_CLASSES[name]
     if name == "image_folder":
         return _check_folder(data_dir, train_fraction)
-    return _check_official(name, data_dir, prepared_dir, download=download, check_counts=check_counts)
+    is_whole = check_counts and not skip_bad_images
+    return _check_official(
+        name, data_dir, prepared_dir, download=download, check_counts=check_counts, is_whole=is_whole
+    )
 
 
 def load(
@@ -95,6 +106,7 @@ def load(
     train_fraction: float = 0.5,
     download: bool = False,
     check_counts: bool = True,
+    skip_bad_images: bool = False,
     crop_to_box: bool = False,
 ) -> ImageDataset:
     """Opens a data set, preparing it (once) if need be.
@@ -106,6 +118,7 @@ def load(
         train_fraction: see `check`.
         download: see `check`.
         check_counts: see `check`.
+        skip_bad_images: see `check`.
         crop_to_box: whether the images are what is inside their bounding boxes.
 
     Returns:
@@ -123,6 +136,7 @@ def load(
         train_fraction=train_fraction,
         download=download,
         check_counts=check_counts,
+        skip_bad_images=skip_bad_images,
         crop_to_box=crop_to_box,
     )
     from ccp_dml.data import prepared
@@ -133,16 +147,36 @@ def load(
     if name == "fashion_mnist":
         options |= {"source_dir": data_dir}
     elif name == "image_folder":
-        options |= {"source_dir": data_dir, "train_fraction": train_fraction}
+        options |= {
+            "source_dir": data_dir,
+            "train_fraction": train_fraction,
+            "skip_bad_images": skip_bad_images,
+        }
     elif name in _OFFICIAL:
         folder, variant = _OFFICIAL[name]
-        options |= {"source_dir": data_dir, "config": variant, "check_counts": check_counts}
+        options |= {
+            "source_dir": data_dir,
+            "config": variant,
+            "check_counts": check_counts,
+            "skip_bad_images": skip_bad_images,
+        }
+    from google.protobuf import json_format
+
+    images = importlib.import_module("datasets.images")
     builder_class = importlib.import_module(f"datasets.{folder}.{folder}_dataset_builder").Builder
     with as_user_errors(), preparation_lock(prepared_dir, folder):
         try:
             # The builder looks for prepared data when it is made, so that is inside the lock too.
             builder = builder_class(file_format="array_record", **options)
             dataset = prepared.load_prepared(name, builder)
+        except images.ImageError as error:
+            hint = "" if skip_bad_images else "; --skip_bad_images leaves them out"
+            raise UserError(f"{error}{hint}") from error
+        except json_format.ParseError as error:
+            raise UserError(
+                f"--prepared_dir={prepared_dir}: the description of {name} is damaged ({error}); "
+                f"delete its folder {folder} there, and it is prepared again"
+            ) from error
         except OSError as error:  # Errors of source images are told apart and name the image.
             raise UserError(f"--prepared_dir={prepared_dir}: cannot be used: {error.strerror}") from error
     return _check_boxes(dataset) if crop_to_box else _without_boxes(dataset)
@@ -166,16 +200,23 @@ def _check_folder(data_dir: str | None, train_fraction: float) -> int:
 
 
 def _check_official(
-    name: str, data_dir: str | None, prepared_dir: str | None, *, download: bool, check_counts: bool
+    name: str,
+    data_dir: str | None,
+    prepared_dir: str | None,
+    *,
+    download: bool,
+    check_counts: bool,
+    is_whole: bool,
 ) -> int:
+    """See `check`; a data set that need not be whole is prepared from a source that is there."""
     release = _release(name)
     published = release.sizes["train"].classes
-    if check_counts and _is_prepared(release, prepared_dir):
+    if is_whole and _is_prepared(release, prepared_dir):
         return published
     if not data_dir:
-        if download and check_counts:
+        if download and is_whole:
             return published
-        needs = "--data_dir or --download" if release.download_url else "--data_dir"
+        needs = "--data_dir or --download" if release.download_url and is_whole else "--data_dir"
         raise UserError(f"--dataset={name} needs {needs}: {release.advice('--data_dir')}")
     try:
         files = release.find(data_dir)

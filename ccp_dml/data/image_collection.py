@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ccp_dml.data.permutations import IntArray
+from ccp_dml.data.skipped_images import SkippedImage, in_words
 
 
 class RecordSource(Protocol):
@@ -79,6 +80,11 @@ class ImageCollection:
         """Number of classes C."""
         return len(self.class_names)
 
+    def class_sizes(self) -> dict[str, int]:
+        """Number of images of each class by its name."""
+        sizes = np.bincount(self.labels, minlength=self.num_classes)
+        return dict(zip(self.class_names, sizes.tolist()))
+
     def encoded(self, indices: Sequence[int] | np.ndarray[Any, Any]) -> list[bytes]:
         """Returns the encoded images at `indices`, read in one go."""
         return self.source.encoded(self.rows[np.asarray(indices, np.int64)].tolist())
@@ -121,9 +127,20 @@ class ImageDataset:
         train: images to train (and, on held-out classes, to validate) on.
         test: images of classes that training never sees; the queries if there is a gallery.
         gallery: images to be found; None: the test images are searched for one another.
+        skipped: images that are left out, as they cannot be used.
     """
 
     name: str
     train: ImageCollection
     test: ImageCollection
     gallery: ImageCollection | None = None
+    skipped: tuple[SkippedImage, ...] = ()
+
+    def skipped_in_words(self) -> str | None:
+        """What is left out, and which classes shrank or vanished by that; None if nothing is."""
+        if not self.skipped:
+            return None
+        evaluated = {"test": self.test} if self.gallery is None else {"query": self.test}
+        parts = {"train": self.train, **evaluated, "gallery": self.gallery}
+        kept = {name: part.class_sizes() for name, part in parts.items() if part is not None}
+        return in_words(self.skipped, kept)

@@ -7,7 +7,9 @@ stream does not depend on the number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from ccp_dml.data.permutations import random_keys
 from ccp_dml.data.preprocessing import Augmentation, TestPreprocessing, test_image, train_image
 from ccp_dml.data.random_streams import AUGMENTATION
 from ccp_dml.data.sampling import Sampler
+from ccp_dml.errors import UserError
 
 
 def training_batches(
@@ -123,6 +126,18 @@ def inference_batches(
 
     batches = tf.data.Dataset.range(-(-len(chosen) // batch_size))
     return _per_image(batches.map(read_batch), prepare, batch_size, drop_remainder=False)
+
+
+@contextlib.contextmanager
+def reading_errors() -> Iterator[None]:
+    """Gives back its type to a `UserError` of reading, of which TensorFlow keeps the text alone."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        found = re.search(rf"\b{UserError.__name__}: (.*)", error.message)
+        if found is None:
+            raise
+        raise UserError(found[1]) from error
 
 
 def _boxes(images: ImageCollection, indices: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -16,6 +16,8 @@ import numpy as np
 
 from ccp_dml.data.image_collection import ImageCollection, ImageDataset
 from ccp_dml.data.permutations import IntArray
+from ccp_dml.data.skipped_images import from_metadata
+from ccp_dml.errors import UserError
 
 _CHUNK = 1024
 
@@ -47,22 +49,45 @@ def load_prepared(name: str, builder: Any) -> ImageDataset:
     names = tuple(builder.info.features["label"].names)
     train = _collections(names, builder, {"train": sources["train"]})
     test = _collections(names, builder, {role: sources[role] for role in roles})
-    return ImageDataset(name, train["train"], test[roles[0]], test.get("gallery"))
+    skipped = from_metadata(builder.info.metadata)
+    return ImageDataset(name, train["train"], test[roles[0]], test.get("gallery"), skipped)
 
 
 class PreparedRecords:
     """Encoded images of one split, read from its ArrayRecord files."""
 
-    def __init__(self, data_source: Any):
-        """Wraps a TFDS data source whose images are not decoded (`SkipDecoding`)."""
+    def __init__(self, data_source: Any, folder: pathlib.Path):
+        """Wraps a TFDS data source whose images are not decoded (`SkipDecoding`) and its folder."""
         self.data_source = data_source
+        self._folder = folder
 
     def __len__(self) -> int:
         return len(self.data_source)
 
     def encoded(self, rows: Sequence[int]) -> list[bytes]:
-        """Returns the images of the given records."""
-        return [record["image"] for record in self.data_source.__getitems__(list(rows))]
+        """Returns the images of the given records.
+
+        Raises:
+            UserError: if they cannot be read: the folder was removed or damaged.
+        """
+        return [record["image"] for record in self.records(rows)]
+
+    def records(self, rows: Sequence[int]) -> list[Any]:
+        """Returns the given records; raises as `encoded` does."""
+        try:
+            found = self.data_source.__getitems__(list(rows))
+        except Exception as error:  # ArrayRecord's own, of several types.
+            raise self._damaged(str(error).split("\n")[0]) from error
+        # Where its file ends too early, ArrayRecord gives records of nothing.
+        if not all(record["image"] for record in found):
+            raise self._damaged("records are missing")
+        return found
+
+    def _damaged(self, reason: str) -> UserError:
+        return UserError(
+            f"{self._folder}: the prepared data are damaged or were removed ({reason}); "
+            "delete the folder, and they are prepared again"
+        )
 
 
 def _prepare(name: str, builder: Any) -> None:
@@ -105,7 +130,8 @@ def _open(name: str, builder: Any, split: str) -> PreparedRecords:
             f"data set {name}: split '{split}' has no images; found {', '.join(found) or 'no split'}"
         )
     with _quiet():
-        return PreparedRecords(builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()}))
+        data_source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    return PreparedRecords(data_source, pathlib.Path(builder.data_path))
 
 
 def _collections(
@@ -142,7 +168,7 @@ def _index(folder: pathlib.Path, split: str, source: PreparedRecords, with_boxes
     columns = []
     for begin in range(0, len(source), _CHUNK):
         rows = range(begin, min(begin + _CHUNK, len(source)))
-        for record in source.data_source.__getitems__(list(rows)):
+        for record in source.records(rows):
             columns.append([record["label"], record["image_id"], *(record["box"] if with_boxes else ())])
     index = np.array(columns, np.int64).T
     with contextlib.suppress(OSError):

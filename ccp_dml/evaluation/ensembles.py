@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.decomposition import PCA
 
-from ccp_dml.evaluation.inputs import Floats
+from ccp_dml.evaluation.inputs import Floats, UnscorableError
 from ccp_dml.geometry.normalization import normalize
 
 
@@ -84,12 +84,12 @@ def fit_pca(training: Floats, dimensions: int) -> Projection:
         dimensions: N.
 
     Raises:
-        ValueError: if N is above T or D.
+        UnscorableError: if N is above T or D.
     """
     most = min(training.shape)
     if dimensions > most:
         count, width = training.shape
-        raise ValueError(
+        raise UnscorableError(
             f"a PCA of {count} training embeddings of {width} dimensions has at most {most} components, "
             f"{dimensions} were asked for"
         )

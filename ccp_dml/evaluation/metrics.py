@@ -13,7 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ccp_dml.evaluation.blocks import DEFAULT_MEMORY_BYTES
-from ccp_dml.evaluation.inputs import Floats, Ints, as_cutoffs, as_embeddings, as_labels, own_rows
+from ccp_dml.evaluation.inputs import (
+    Floats,
+    Ints,
+    UnscorableError,
+    as_cutoffs,
+    as_embeddings,
+    as_labels,
+    own_rows,
+)
 from ccp_dml.evaluation.search import iterate_neighbors, nearest_member_ranks, ranks_by_score
 
 RECALL_AT = (1, 2, 4, 8)
@@ -126,7 +134,8 @@ def evaluate_retrieval(
         The metrics of every query.
 
     Raises:
-        ValueError: on ill-shaped or non-finite input, a k below 1, or if no query has a positive.
+        ValueError: on ill-shaped input or a k below 1.
+        UnscorableError: on non-finite input, or if no query has a positive.
     """
     queries = as_embeddings(queries, "queries")
     query_labels = as_labels(query_labels, len(queries), "query_labels")
@@ -153,7 +162,9 @@ def evaluate_retrieval(
     own_counts = (own >= 0) & (labels[own] == query_labels)
     num_positives = members.count(query_labels) - own_counts
     if not num_positives.any():
-        raise ValueError(f"none of the {len(queries)} queries has another image of its class in the gallery")
+        raise UnscorableError(
+            f"none of the {len(queries)} queries has another image of its class in the gallery"
+        )
 
     depth = max(int(num_positives.max()), *cutoffs.precision, *cutoffs.map, 1)
     columns = _Columns(len(queries), cutoffs)

@@ -6,6 +6,7 @@ from typing import Any
 
 from ccp_dml.config import ExperimentConfig
 from ccp_dml.config.evaluation_changes import changed
+from ccp_dml.data.pipeline import reading_errors
 from ccp_dml.evaluation.report import format_table
 from ccp_dml.experiment import group, single
 from ccp_dml.experiment.finished import FinishedRun, forget_models, scorer_of
@@ -14,7 +15,8 @@ from ccp_dml.run_directory import RunDirectory
 
 def train(config: ExperimentConfig) -> dict[str, Any]:
     """Trains, or continues, a run or a group of runs; see `single.train` and `group.train`."""
-    return group.train(config) if config.is_group else single.train(config)
+    with reading_errors():
+        return group.train(config) if config.is_group else single.train(config)
 
 
 def evaluate(run_dir: str, **changes: Any) -> dict[str, Any]:
@@ -35,11 +37,13 @@ def evaluate(run_dir: str, **changes: Any) -> dict[str, Any]:
     directory.read_results()
     evaluated = changed(config, **changes)
     if config.is_group:
-        report = group.evaluate(config, evaluated)
+        with reading_errors():
+            report = group.evaluate(config, evaluated)
         print(report.table(), flush=True)
         return report.to_dict()
     scorer = scorer_of(config, evaluated)
-    embedded = FinishedRun(directory).embed(scorer)
+    with reading_errors():
+        embedded = FinishedRun(directory).embed(scorer)
     means = scorer.score(embedded, scorer.fit(embedded)).result.means()
     print(format_table({config.loss.loss: means}), flush=True)
     return means

@@ -15,7 +15,7 @@ from ccp_dml.errors import UserError
 from ccp_dml.evaluation.blocks import DEFAULT_MEMORY_BYTES
 from ccp_dml.evaluation.embedding import Embedder, Evaluation
 from ccp_dml.evaluation.ensembles import Embedded, Projection, fit_pca
-from ccp_dml.evaluation.inputs import Floats
+from ccp_dml.evaluation.inputs import Floats, UnscorableError
 from ccp_dml.evaluation.metrics import RetrievalResult, evaluate_retrieval
 from ccp_dml.experiment import parts
 from ccp_dml.experiment.smaller_blocks import SmallerBlocks
@@ -85,22 +85,20 @@ class Scorer:
             return None
         try:
             return fit_pca(embedded.training, dimensions)
-        except ValueError as error:
+        except UnscorableError as error:
             raise UserError(f"--pca_dim={dimensions}: {error}") from error
 
     def score(self, embedded: Embedded, projection: Projection | None = None) -> Evaluation:
         """Measures retrieval; the embeddings of the result are those that were searched.
 
         Raises:
-            UserError: if the data set is too small for what is asked.
+            UserError: if no query has another image of its class, or embeddings are not finite.
         """
         searched = embedded if projection is None else embedded.projected(projection)
         try:
             found = self._blocks(lambda: self._measure(searched))
             return Evaluation(found, searched.test, searched.gallery)
-        except UserError:
-            raise
-        except ValueError as error:
+        except UnscorableError as error:
             raise UserError(f"--dataset={self._config.data.dataset} cannot be evaluated: {error}") from error
 
     def _measure(self, embedded: Embedded) -> RetrievalResult:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ccp_dml.commands import warn
 from ccp_dml.config.class_split import split_classes
 from ccp_dml.config.sections import DataConfig
 from ccp_dml.data import catalog
@@ -29,6 +30,7 @@ class Task:
         test: images of unseen classes; the queries if there is a gallery.
         gallery: images that the queries are to find; None: the test images are searched for one another.
         wrong_labels: number of training images, held-out classes included, whose label was replaced.
+        skipped_images: number of images of the data set that are left out, as they cannot be used.
     """
 
     train: ImageCollection
@@ -36,6 +38,7 @@ class Task:
     test: ImageCollection
     gallery: ImageCollection | None
     wrong_labels: int = 0
+    skipped_images: int = 0
 
     @property
     def collections(self) -> tuple[ImageCollection | None, ...]:
@@ -60,7 +63,7 @@ class Task:
         sizes = {
             name: {"images": images, "classes": classes} for name, (images, classes) in self._sizes().items()
         }
-        return {**sizes, "wrong_labels": self.wrong_labels}
+        return {**sizes, "wrong_labels": self.wrong_labels, "skipped_images": self.skipped_images}
 
     def _sizes(self) -> dict[str, tuple[int, int]]:
         """Numbers of images and of classes."""
@@ -81,15 +84,34 @@ def open_dataset(config: DataConfig) -> ImageDataset:
     Raises:
         UserError: if the data is missing or unusable.
     """
-    return catalog.load(
+    dataset = catalog.load(
         config.dataset,
         data_dir=config.data_dir,
         prepared_dir=config.prepared_dir,
         train_fraction=config.train_fraction,
         download=config.download,
         check_counts=config.check_counts,
+        skip_bad_images=config.skip_bad_images,
         crop_to_box=config.crop_to_box,
     )
+    if config.closed_set == "off":
+        _check_test_classes(config, dataset)
+    skipped = dataset.skipped_in_words()
+    if skipped is not None:
+        warn(f"--skip_bad_images: {skipped}")
+    return dataset
+
+
+def _check_test_classes(config: DataConfig, dataset: ImageDataset) -> None:
+    """There are neighbours that are wrong: a single class scores 100 % whatever the model does."""
+    searched = dataset.test if dataset.gallery is None else dataset.gallery
+    classes = np.unique(searched.labels)
+    if len(classes) == 1:
+        name = searched.class_names[classes[0]]
+        raise UserError(
+            f"--dataset={config.dataset}: the images to be found in the test are of one class, {name!r}, "
+            "within which every neighbour is right; expected at least two classes"
+        )
 
 
 def load_task(config: DataConfig) -> Task:
@@ -106,7 +128,7 @@ def load_task(config: DataConfig) -> Task:
     train = images.by_classes(train_classes)
     validation = images.by_classes(validation_classes) if len(validation_classes) else None
     wrong_labels = int((images.labels != dataset.train.labels).sum())
-    return Task(train, validation, dataset.test, dataset.gallery, wrong_labels)
+    return Task(train, validation, dataset.test, dataset.gallery, wrong_labels, len(dataset.skipped))
 
 
 def _closed_set_task(config: DataConfig, dataset: ImageDataset) -> Task:
@@ -121,7 +143,8 @@ def _closed_set_task(config: DataConfig, dataset: ImageDataset) -> Task:
             "the number of classes"
         )
     noisy = _noisy(config, train)
-    return Task(noisy, validation, test, None, int((noisy.labels != train.labels).sum()))
+    wrong_labels = int((noisy.labels != train.labels).sum())
+    return Task(noisy, validation, test, None, wrong_labels, len(dataset.skipped))
 
 
 def _noisy(config: DataConfig, images: ImageCollection) -> ImageCollection:

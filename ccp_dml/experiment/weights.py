@@ -10,6 +10,7 @@ import tensorflow as tf
 from ccp_dml import faults
 from ccp_dml.errors import UserError
 from ccp_dml.losses.base import MetricLoss
+from ccp_dml.models.backbones.hdf5_file import check_hdf5
 from ccp_dml.run_directory import RunDirectory
 
 _BEST = "best"
@@ -52,6 +53,7 @@ def load_initial_weights(path: str, model: tf.keras.Model) -> None:
         if os.path.isdir(path):
             _read_checkpoint(RunDirectory(path).checkpoints / _BEST, model)
         elif path.endswith(_KERAS_FILES):
+            check_hdf5(path)
             model.load_weights(path)
         else:
             _read_checkpoint(Path(path.removesuffix(".index")), model)

@@ -42,7 +42,7 @@ def check_name(name: str, where: str) -> None:
     """Checks that the name of a file or class can be stored as a line of text.
 
     Raises:
-        LayoutError: if it has a line break or is not Unicode.
+        LayoutError: if it has a line break or a NUL character, or is not Unicode.
     """
     try:
         name.encode()
@@ -50,6 +50,8 @@ def check_name(name: str, where: str) -> None:
         raise LayoutError(f"{where}: the name {name!r} is not in UTF-8") from None
     if "\n" in name or "\r" in name:
         raise LayoutError(f"{where}: the name {name!r} has a line break")
+    if "\0" in name:
+        raise LayoutError(f"{where}: the name {name!r} has a NUL character")
 
 
 def check_splits(source: pathlib.Path, entries: Sequence[Entry]) -> None:

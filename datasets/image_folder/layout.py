@@ -53,14 +53,15 @@ def read_layout(source_dir: str | os.PathLike[str], train_fraction: float = 0.5)
 
     Where the folder has a `manifest.csv`, that says what belongs where (see `manifest.read`). Otherwise each
     sub-folder is a class; of the classes, sorted by name, the first `floor(train_fraction * classes)` train
-    and the others test. Names that begin with a dot are passed over.
+    and the others test. Names that begin with a dot are passed over. Whether the files exist
+    and are images is found out when they are read, for all of them together.
 
     Args:
         source_dir: the folder.
         train_fraction: share of the classes that train, above 0 and below 1. Of no effect with a manifest.
 
     Raises:
-        LayoutError: one line that names the folder, class, file or line of the manifest that is wrong.
+        LayoutError: one line that names the folder, class or line of the manifest that is wrong.
     """
     if not 0 < train_fraction < 1:
         raise LayoutError(f"train_fraction is {train_fraction}; expected a number above 0 and below 1")
@@ -69,7 +70,7 @@ def read_layout(source_dir: str | os.PathLike[str], train_fraction: float = 0.5)
         found = "is not a folder" if root.exists() else "does not exist"
         raise LayoutError(f"{root} {found}; expected a folder of images")
     manifest_file = root / manifest.FILE_NAME
-    if manifest_file.exists():
+    if os.path.lexists(manifest_file):
         entries, num_ignored = manifest.read(root), 0
         check_splits(manifest_file, entries)
     else:
@@ -101,12 +102,13 @@ def _read_class(folder: pathlib.Path) -> tuple[list[str], int]:
     """Returns the sorted names of a class's images, and how many other files there are."""
     images, others = [], 0
     for found in list_folder(folder):
-        if found.is_dir():
+        # What is named like an image and is none is reported with all others when images are read.
+        if found.name.lower().endswith(IMAGE_SUFFIXES):
+            images.append(found.name)
+        elif found.is_dir():
             raise LayoutError(
                 f"{folder} holds the folder {found.name!r}; expected a class folder of images only"
             )
-        if found.name.lower().endswith(IMAGE_SUFFIXES):
-            images.append(found.name)
         else:
             others += 1
     if not images:
@@ -119,10 +121,15 @@ def _read_class(folder: pathlib.Path) -> tuple[list[str], int]:
 def _fingerprint(root: pathlib.Path, entries: Sequence[Entry]) -> str:
     digest = hashlib.sha256(json.dumps(str(root)).encode())
     for entry in entries:
-        try:
-            status = os.stat(f"{root}/{entry.file}")
-        except OSError as error:
-            raise LayoutError(f"{root / entry.file} cannot be read ({error.strerror})") from None
-        line = [entry.file, entry.label, entry.split, status.st_size, status.st_mtime_ns]
+        line = [entry.file, entry.label, entry.split, *_state(f"{root}/{entry.file}")]
         digest.update(json.dumps(line).encode())
     return digest.hexdigest()[:16]
+
+
+def _state(file: str) -> tuple[int, int]:
+    """Returns size and time of change of a file; of one that is absent, which reading reports, zeros."""
+    try:
+        status = os.stat(file)
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import pathlib
 import posixpath
 from collections.abc import Iterator
 
 from datasets.image_folder.entries import SPLITS, Entry, LayoutError, check_name
+from datasets.regular_files import read_file
 
 FILE_NAME = "manifest.csv"
 COLUMNS = ("file", "label", "split")
@@ -25,7 +27,7 @@ def read(root: pathlib.Path) -> list[Entry]:
 
     Raises:
         LayoutError: naming the line, if a column or value is missing, a split is unknown, or a file is
-            outside the folder, absent, or listed twice.
+            outside the folder or listed twice. Whether files exist is found out when they are read.
     """
     path = root / FILE_NAME
     entries: list[Entry] = []
@@ -46,24 +48,23 @@ def _rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields the number of the line on which a row ends, and the row's values by column."""
     try:
         # Spreadsheets put a byte order mark in front of UTF-8.
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            columns = [name.strip() for name in next(reader, [])]
-            for name in COLUMNS:
-                if columns.count(name) != 1:
-                    found = ", ".join(columns) or "none"
-                    raise LayoutError(
-                        f"{path} has the columns {found}; expected {', '.join(COLUMNS)} once each"
-                    )
-            for row in reader:
-                if row:
-                    yield reader.line_num, dict(zip(columns, row))
+        text = read_file(path).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise LayoutError(f"{path} is not text in UTF-8") from None
-    except csv.Error as error:
-        raise LayoutError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from None
     except OSError as error:
         raise LayoutError(f"{path} cannot be read ({error.strerror})") from None
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        columns = [name.strip() for name in next(reader, [])]
+        for name in COLUMNS:
+            if columns.count(name) != 1:
+                found = ", ".join(columns) or "none"
+                raise LayoutError(f"{path} has the columns {found}; expected {', '.join(COLUMNS)} once each")
+        for row in reader:
+            if row:
+                yield reader.line_num, dict(zip(columns, row))
+    except csv.Error as error:
+        raise LayoutError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from None
 
 
 def _entry(root: pathlib.Path, row: dict[str, str], where: str) -> Entry:
@@ -80,6 +81,6 @@ def _entry(root: pathlib.Path, row: dict[str, str], where: str) -> Entry:
         raise LayoutError(
             f"{where}: {row['file']!r} is not below {root}; expected a path relative to that folder"
         )
-    if not (root / file).is_file():
-        raise LayoutError(f"{where}: {row['file']!r} does not exist in {root}")
+    if file == ".":
+        raise LayoutError(f"{where}: {row['file']!r} is the folder itself; expected a file in it")
     return Entry(file, label, split)

@@ -35,6 +35,7 @@ class FakeBuilder:
         self.info = SimpleNamespace(
             splits={split: SimpleNamespace(num_examples=len(source)) for split, source in sources.items()},
             features={"label": SimpleNamespace(names=names)},
+            metadata=None,
         )
 
     def as_data_source(self, split: str, decoders: dict) -> FakeSource:

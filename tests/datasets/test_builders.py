@@ -145,9 +145,7 @@ def test_unreadable_images_are_reported_together_and_leave_nothing_behind(tmp_pa
         builder.download_and_prepare()
     summary, _, named = str(error.value).partition(": ")
     assert summary == "25 images cannot be used"
-    *reasons, last = named.split("; ")
-    assert [reason.split(": ")[0] for reason in reasons] == [str(file) for file in bad[:20]]
-    assert last == "and 5 more"
+    assert [reason.split(": ")[0] for reason in named.split("; ")] == [str(file) for file in bad]
     assert [path.name for path in (tmp_path / "prepared").rglob("*") if path.is_file()] == []
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccp_dml.models.backbones.bn_inception_layout import EPSILON, Convolution, convolutions
+from ccp_dml.models.backbones.hdf5_file import check_hdf5
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 
@@ -38,6 +39,7 @@ def read_bn_inception(path: str | os.PathLike[str]) -> Arrays:
         ValueError: if it is no such file, or its network is another.
     """
     try:
+        check_hdf5(path)
         with h5py.File(path, "r") as file:
             layers = _layers(json.loads(file.attrs["model_config"]))
             weights = _weights(file["model_weights"])

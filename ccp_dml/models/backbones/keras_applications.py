@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from ccp_dml.models.backbones.hdf5_file import check_hdf5
 from ccp_dml.models.backbones.seeds import layer_seeds
 
 # Of ImageNet's pixels in 0..1, RGB.
@@ -62,6 +63,7 @@ def load_keras_h5(model: tf.keras.Model, path: str | os.PathLike[str]) -> None:
         ValueError: if it is no such file, or belongs to another network.
     """
     try:
+        check_hdf5(path)
         model.load_weights(str(path))
     except (OSError, KeyError, ValueError) as error:
         reason = str(error).strip().split("\n", 1)[0]

@@ -1,0 +1,125 @@
+"""What is read cannot run code or lead elsewhere: a look at the source, and the pins against their lock."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import audit
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("ccp_dml", "datasets", "benchmarks")
+SOURCES = [ROOT / "train.py", *(file for name in FOLDERS for file in sorted((ROOT / name).rglob("*.py")))]
+FORBIDDEN_MODULES = {"pickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml"}
+FORBIDDEN_FUNCTIONS = {"eval", "exec", "compile", "__import__"}
+FORBIDDEN_METHODS = {"extractall", "extract", "load_model", "py_function"}
+# An argument that a call must have, by its name and that of what it belongs to.
+NEEDED = {("np", "load"): ("allow_pickle", False), ("torch", "load"): ("weights_only", True)}
+
+
+def problems(source: str) -> Iterator[str]:
+    """What in a source could run code that a file brings along."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [alias.name for alias in node.names]
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            yield from (name for name in names if name.split(".")[0] in FORBIDDEN_MODULES)
+        elif isinstance(node, ast.Call):
+            yield from problems_of_call(node)
+
+
+def problems_of_call(call: ast.Call) -> Iterator[str]:
+    function = call.func
+    if isinstance(function, ast.Name) and function.id in FORBIDDEN_FUNCTIONS:
+        yield function.id
+    if not isinstance(function, ast.Attribute):
+        return
+    owner = function.value.id if isinstance(function.value, ast.Name) else ""
+    if function.attr in FORBIDDEN_METHODS:
+        yield function.attr
+    if (owner, function.attr) in NEEDED:
+        name, wanted = NEEDED[owner, function.attr]
+        given = {keyword.arg: keyword.value for keyword in call.keywords}
+        if not (isinstance(given.get(name), ast.Constant) and given[name].value is wanted):
+            yield f"{owner}.{function.attr} without {name}={wanted}"
+    for keyword in call.keywords:
+        if keyword.arg == "allow_pickle" and getattr(keyword.value, "value", None) is not False:
+            yield "allow_pickle"
+        if keyword.arg == "shell" and getattr(keyword.value, "value", None) is not False:
+            yield "shell"
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_nothing_that_is_read_can_run(file):
+    assert list(problems(file.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "import yaml",
+        "np.load('x')",
+        "np.load('x', allow_pickle=True)",
+        "np.save('x', a, allow_pickle=flag)",
+        "torch.load('x')",
+        "torch.load('x', weights_only=False)",
+        "eval(text)",
+        "exec(text)",
+        "archive.extractall()",
+        "tf.keras.models.load_model('x')",
+        "tf.py_function(f, [], [])",
+        "subprocess.run('ls', shell=True)",
+    ],
+)
+def test_the_look_at_the_source_finds_what_it_is_for(source):
+    assert list(problems(source))
+
+
+def pins(file: str) -> dict[str, str]:
+    """Packages and versions that a file of requirements pins, with names as they are compared."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    found = re.findall(r"^([A-Za-z0-9_.-]+)==([^\s\\;]+)", text, re.MULTILINE)
+    return {re.sub("[-_.]+", "-", name).lower(): version for name, version in found}
+
+
+def test_the_lock_has_every_pin_and_a_hash_for_each():
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    locked = pins("requirements.lock")
+    wanted = pins("requirements.txt") | pins("requirements-dev.txt")
+    assert wanted.items() <= locked.items()
+    entries = re.split(r"^(?=[A-Za-z0-9])", lock, flags=re.MULTILINE)[1:]
+    assert len(entries) == len(locked)
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}\b", entry) for entry in entries)
+    assert "://" not in lock
+    assert "index-url" not in lock.replace("--no-emit-index-url", "")
+
+
+def answer(**advisories: list[str]) -> str:
+    """What pip-audit prints of packages with these advisories."""
+    packages = [
+        {"name": name, "version": "1", "vulns": [{"id": each, "aliases": []} for each in found]}
+        for name, found in advisories.items()
+    ]
+    return json.dumps({"dependencies": packages, "fixes": []})
+
+
+def test_advisories_are_compared_with_the_document():
+    assert audit.unassessed(answer(numpy=[], pillow=["CVE-2026-25990"])) == []
+    assert audit.unassessed(answer(pillow=["CVE-2026-25990", "CVE-1999-0001"])) == ["pillow 1: CVE-1999-0001"]
+    aliased = {"id": "PYSEC-1", "aliases": ["CVE-2026-25990"]}
+    packages = [{"name": "pillow", "version": "1", "vulns": [aliased]}]
+    assert audit.unassessed(json.dumps({"dependencies": packages})) == []
+
+
+def test_where_nothing_could_be_looked_up_nothing_is_claimed():
+    skipped = {"name": "numpy", "skip_reason": "not found"}
+    assert audit.unassessed(json.dumps({"dependencies": [skipped]})) is None
+    assert audit.unassessed("") is None
