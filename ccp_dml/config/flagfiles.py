@@ -30,7 +30,7 @@ def expand(arguments: Sequence[str]) -> list[Argument]:
     A flagfile has one flag per line; empty lines and lines that start with # or // are comments. A path is
     relative to the working directory on the command line, and to the including file in a flagfile. As always,
     the last of several values of a flag counts. `{dataset}` and `{backbone}` in a path are the values of
-    `--dataset` and `--backbone`, wherever these stand, except in a file that is itself included by such a path.
+    `--dataset` and `--backbone`, wherever these stand, except in a file that such a path itself includes.
 
     Raises:
         ConfigError: a file cannot be read or includes itself; the message names the includer.
