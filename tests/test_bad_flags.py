@@ -19,6 +19,7 @@ from ccp_dml.config.values import (
     Kind,
     Number,
     Patterns,
+    Steps,
     Switch,
     Text,
 )
@@ -154,6 +155,8 @@ def refused(kind: Kind) -> str | None:
         return "2,1"
     if isinstance(kind, Patterns):
         return "("
+    if isinstance(kind, Steps):
+        return "5:2"
     assert isinstance(kind, Text), kind
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -105,12 +106,12 @@ class ChunkRunner:
                     (embeddings, self._embeddings_spec.shape),
                 ]
             )
-            asked = tf.timestamp()
+            asked = _now()
             # Nothing but these dependencies would order the clock and the iterator.
             with tf.control_dependencies([asked]):
                 images, labels = next(iterator)
             with tf.control_dependencies([images]):
-                wait += tf.timestamp() - asked
+                wait += _now() - asked
             self._before_step(self._counter.read_value())
             scalars, embeddings = self._strategy.run(self._function, args=(images, labels))
             number = self._counter.assign_add(1, read_value=True)
@@ -122,6 +123,11 @@ class ChunkRunner:
             bad_step = tf.where(first, number, bad_step)
             bad = tf.where(first, values, bad)
         return sums, finite_steps, bad_step, bad, labels, embeddings, wait
+
+
+def _now() -> tf.Tensor:
+    """Seconds: float64 scalar. `tf.timestamp` may not be used where operations have to be deterministic."""
+    return tf.ensure_shape(tf.numpy_function(time.perf_counter, [], tf.float64), [])
 
 
 def _empty(spec: tf.TensorSpec) -> tf.Tensor:
