@@ -98,7 +98,8 @@ def make_problem(case: Case, batch_size: int, dimension: int) -> Problem:
     in_batch = batch_size // case.per_class
     num_classes = max(100, in_batch)
     centres = random.standard_normal((num_classes, dimension))
-    noise = 1.3
+    # So that distances within and between classes overlap as much in any dimension.
+    noise = 1.3 * (dimension / 128) ** 0.25
 
     def samples(labels: np.ndarray) -> np.ndarray:
         return (centres[labels] + noise * random.standard_normal((len(labels), dimension))).astype(np.float32)

@@ -87,7 +87,9 @@ def measure(name: str, batch_size: int, dimension: int, options: argparse.Namesp
 
 def compare(name: str, ours: Worker, theirs: Worker) -> dict[str, float]:
     of_gradient = np.linalg.norm(ours.gradient - theirs.gradient) / np.linalg.norm(theirs.gradient)
-    of_value = abs(ours.value - theirs.value) / abs(theirs.value)
+    of_value = np.divide(abs(ours.value - theirs.value), abs(theirs.value))
+    if not np.isfinite(of_gradient):
+        raise SystemExit(f"{name}: its gradient is zero on this batch; expected a batch that it learns from")
     if of_value > TOLERANCES[0] or of_gradient > TOLERANCES[1]:
         raise SystemExit(
             f"{name}: ours is {ours.value:.6g}, theirs {theirs.value:.6g}, and the gradients differ by "
