@@ -54,6 +54,7 @@ def test_a_closed_set(run, tmp_path, capsys):
         "train": {"images": 36, "classes": 6},
         "validation": {"images": 12, "classes": 6},
         "test": {"images": 12, "classes": 6},
+        "skipped_images": 0,
         "wrong_labels": 0,
     }
     assert results["config"]["closed_set"] == "shuffled"
