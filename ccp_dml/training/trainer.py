@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,12 +18,13 @@ from ccp_dml.training.gradient_transforms import GradientTransform
 from ccp_dml.training.interruption import Interrupted, StopRequest
 from ccp_dml.training.loss_scaling import loss_scale_for_policy
 from ccp_dml.training.optimizer_groups import OptimizerGroups, distinct_variables, optimizer_of
+from ccp_dml.training.phases import Phases
 from ccp_dml.training.projections import AlternatingProjections
 from ccp_dml.training.saving import Saver
 from ccp_dml.training.schedules import Schedule
 from ccp_dml.training.stopping import EarlyStopping
 from ccp_dml.training.train_step import TrainedLoss, TrainStep
-from ccp_dml.training.wall_time import RESETS, TRAINING, VALIDATION, WallTime
+from ccp_dml.training.wall_time import RESETS, TRAINING, VALIDATION, EpochSpeed, WallTime
 from ccp_dml.training.warm_up import WarmUp
 
 Batches = Callable[[int], tf.data.Dataset]
@@ -110,18 +110,18 @@ class Trainer:
         self._optimizer, self._batches, self._validate = optimizer, batches, validate
         self._transforms, self._jit_compile = list(transforms), jit_compile
         self._controllers = Controllers(stopping=stopping, schedule=schedule, projections=projections)
-        self._warm_up = warm_up or WarmUp()
-        self._warm_up_steps = self._warm_up.steps(steps_per_epoch)
         self._saver, self._guard = saver or Saver(None), guard or FiniteGuard()
         self._callbacks = list(callbacks)
         self._steps_per_epoch = steps_per_epoch
         self._chunk_size = 1 if self._controllers.every_step else chunk_size
         self.step = tf.Variable(0, trainable=False, dtype=tf.int64, name="step")
         self._loss_scale = loss_scale_for_policy()
-        self._runners: dict[bool, ChunkRunner] = {}
+        self._phases = Phases(
+            warm_up or WarmUp(), steps_per_epoch, self.step, self._variables, self._make_runner
+        )
         self.wall_time = WallTime()
         self._element_spec = batches(0).element_spec
-        self._means = EpochMeans(self._runner.scalars)
+        self._means = EpochMeans(self._phases.runner.scalars)
         self.diagnostics: dict[str, npt.NDArray[np.float32]] = {}
         self._saver.track(self.state)
 
@@ -138,7 +138,7 @@ class Trainer:
     @property
     def trace_count(self) -> int:
         """How often the loop over steps was traced: once for the warm-up and once for the rest."""
-        return sum(runner.trace_count for runner in self._runners.values())
+        return self._phases.trace_count
 
     @property
     def state(self) -> dict[str, Any]:
@@ -208,10 +208,6 @@ class Trainer:
     def _stopped(self) -> bool:
         return bool(self.model.stop_training) or self._controllers.should_stop
 
-    @property
-    def _warming_up(self) -> bool:
-        return int(self.step) < self._warm_up_steps
-
     def _fit_epoch(
         self, iterator: Any, callbacks: tf.keras.callbacks.CallbackList, request: StopRequest
     ) -> None:
@@ -227,7 +223,7 @@ class Trainer:
             logs.update({f"val_{name}": float(value) for name, value in scores.items()})
         callbacks.on_test_end(logs)
         # The warm-up's last step may be the epoch's last; then its score is still one of the warm-up.
-        if int(self.step) > self._warm_up_steps:
+        if self._phases.over_warm_up:
             with self.wall_time.measured(RESETS):
                 self._controllers.after_validation(epoch, logs)
         callbacks.on_epoch_end(epoch, logs)
@@ -242,37 +238,32 @@ class Trainer:
 
     def _begin_training(self) -> None:
         """Begins training if this is the first step of the warm-up or of what comes after it."""
-        if int(self.step) in (0, self._warm_up_steps):
+        if self._phases.begins:
             with self.wall_time.measured(RESETS):
                 self._controllers.begin()
 
     def _train_epoch(
         self, iterator: Any, callbacks: tf.keras.callbacks.CallbackList, request: StopRequest
     ) -> dict[str, Any]:
-        done, images, seconds, wait = int(self.step) % self._steps_per_epoch, 0, 0.0, 0.0
+        done, speed = int(self.step) % self._steps_per_epoch, EpochSpeed(self.wall_time)
         if not done:
             self._means.reset()
         while done < self._steps_per_epoch:
-            if images:
+            if speed.images:
                 self._begin_training()
-            runner, warming_up = self._runner, self._warming_up
-            count = min(self._chunk_size, self._steps_per_epoch - done)
-            if warming_up:
-                count = min(count, self._warm_up_steps - int(self.step))
+            runner, warming_up = self._phases.runner, self._phases.warming_up
+            multiplier = self._phases.learning_rate_multiplier
+            count = self._phases.steps_left(min(self._chunk_size, self._steps_per_epoch - done))
             callbacks.on_train_batch_begin(done)
-            started = time.perf_counter()
             with self.wall_time.measured(TRAINING):
                 chunk = runner(iterator, count)
-            seconds += time.perf_counter() - started
-            wait += chunk.data_wait
             self.wall_time.data_wait += chunk.data_wait
             faults.passage("step")
-            images += count * int(chunk.embeddings.shape[0])
+            speed.images += count * int(chunk.embeddings.shape[0])
             done += count
             self._guard.check(chunk, self._saver)
             self._means.add(chunk.sums, chunk.finite_steps)
-            speed = {"images_per_second": images / seconds, "data_wait_share": wait / seconds}
-            logs = {**self._means.result(), **speed}
+            logs = {**self._means.result(), **speed.logs}
             callbacks.on_train_batch_end(done - 1, logs)
             if not warming_up and chunk.finite_steps:
                 with self.wall_time.measured(RESETS):
@@ -281,10 +272,9 @@ class Trainer:
             if done < self._steps_per_epoch and (request.requested or self._saver.due(int(self.step))):
                 self._save(request)
         self._diagnose(chunk.labels, chunk.embeddings)
-        return {**logs, **self._present_state(warming_up)}
+        return {**logs, **self._present_state(multiplier)}
 
-    def _present_state(self, warming_up: bool) -> dict[str, Any]:
-        multiplier = self._warm_up.learning_rate_multiplier if warming_up else 1.0
+    def _present_state(self, multiplier: float) -> dict[str, Any]:
         rate = float(self._optimizer.learning_rate) * multiplier
         state = {"step": int(self.step), "learning_rate": rate}
         if "active_pairs" in self.diagnostics:
@@ -297,28 +287,23 @@ class Trainer:
 
     def _set_learning_rate(self, step: tf.Tensor) -> None:
         if self._controllers.schedule is not None:
-            since_warm_up = tf.maximum(step - self._warm_up_steps, 0)
-            self._optimizer.learning_rate.assign(self._controllers.schedule(since_warm_up))
+            rate = self._controllers.schedule(self._phases.since_warm_up(step))
+            self._optimizer.learning_rate.assign(rate)
 
-    @property
-    def _runner(self) -> ChunkRunner:
-        warming_up = self._warming_up
-        if warming_up not in self._runners:
-            self._runners[warming_up] = self._make_runner(warming_up)
-        return self._runners[warming_up]
+    def _variables(self) -> list[tf.Variable]:
+        return distinct_variables([*self.model.trainable_variables, *self.loss.trainable_variables])
 
-    def _make_runner(self, warming_up: bool) -> ChunkRunner:
-        variables = distinct_variables([*self.model.trainable_variables, *self.loss.trainable_variables])
+    def _make_runner(self, variables: Sequence[tf.Variable], learning_rate_scale: float) -> ChunkRunner:
         step = TrainStep(
             self.model,
             self.loss,
             self._optimizer,
-            self._warm_up.trained(variables) if warming_up else variables,
+            variables,
             transforms=self._transforms,
             loss_scale=self._loss_scale,
             guard=self._guard,
             state=untrained_variables(self.model, self.loss, *self._transforms),
-            learning_rate_scale=self._warm_up.learning_rate_multiplier if warming_up else 1.0,
+            learning_rate_scale=learning_rate_scale,
             jit_compile=self._jit_compile,
         )
         return ChunkRunner(step, self._element_spec, self.step, self._set_learning_rate)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from ccp_dml.training import wall_time
 from ccp_dml.training.chunks import ChunkRunner
-from ccp_dml.training.wall_time import WallTime
+from ccp_dml.training.wall_time import EpochSpeed, WallTime
 from tests.training import tiny
 
 
@@ -39,6 +39,22 @@ def test_shares_of_parts_and_the_rest(monkeypatch):
     )
 
 
+def test_speed_of_an_epoch_knows_nothing_of_the_time_before(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(wall_time, "time", clock)
+    times = WallTime()
+    with times.measured("training"):
+        clock.now += 7.0
+    times.data_wait += 5.0
+    speed = EpochSpeed(times)
+    for part, seconds in (("training", 1.5), ("validation", 9.0), ("training", 2.5)):
+        with times.measured(part):
+            clock.now += seconds
+    times.data_wait += 1.0
+    speed.images += 12
+    assert speed.logs == {"images_per_second": 3.0, "data_wait_share": 0.25}
+
+
 def test_time_of_a_failed_part_counts(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(wall_time, "time", clock)
@@ -54,7 +70,14 @@ def test_time_of_a_failed_part_counts(monkeypatch):
     assert times.shares()["validation"] == 1.0
 
 
-def test_a_chunk_knows_how_long_its_steps_waited_for_batches():
+def refused() -> tf.Tensor:
+    """What `tf.timestamp` does where operations have to be deterministic."""
+    raise tf.errors.FailedPreconditionError(None, None, "Timestamp")
+
+
+@pytest.mark.parametrize("timestamp", [tf.timestamp, refused])
+def test_a_chunk_knows_how_long_its_steps_waited_for_batches(timestamp, monkeypatch):
+    monkeypatch.setattr(tf, "timestamp", timestamp)
     pause, steps = 0.01, 3
 
     def late(value: tf.Tensor) -> tf.Tensor:
