@@ -6,34 +6,29 @@
 An epoch is as many batches as it takes to choose as many images as there are. Each row is a process of its
 own, which imports no TensorFlow: it simulates labels (class sizes at random, at least two images, in random
 order), makes the sampler, and asks for every batch. Seconds are those of making the sampler and of all
-batches, elapsed and of the processor; the latter, which a busy machine disturbs less, are held against the
-limits. Memory is the peak of the whole process, which includes Python, NumPy and the labels; how much the
-process held before it made the sampler is printed beside it. The results are written to sampling.json.
+batches; the elapsed ones are held against the limits. Memory is the peak of the whole process, which includes
+Python, NumPy and the labels; how much the process held before it made the sampler is beside it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ccp_dml import environment
+from benchmarks.measuring import megabytes, write
 from ccp_dml.data.representative_sampling import RepresentativeSampler
 from ccp_dml.data.sampling import MPerClassSampler, OnePerClassSampler, Sampler
 from ccp_dml.data.uniform_sampling import ClassUniformSampler, RandomSampler
 
-FILE = pathlib.Path(__file__).with_suffix(".json")
 CLASSES_PER_BATCH, SAMPLES_PER_CLASS, LIFETIME, DRAWS = 8, 4, 10, 7
 BATCH_SIZE = CLASSES_PER_BATCH * SAMPLES_PER_CLASS
-MEGABYTE = 1e6
 
 
 class Size(NamedTuple):
@@ -66,28 +61,18 @@ def main() -> None:
         return
     rows = []
     for name in [options.size] if options.size else SIZES:
-        size = SIZES[name]
-        print(
-            f"{size.classes:,} classes, {size.images:,} images, batches of {BATCH_SIZE}; "
-            f"an epoch is to cost less than {size.most_seconds:g} s of the processor and "
-            f"{size.most_megabytes:g} MB"
-        )
-        print(f"{'':30}    batches  seconds  processor s  peak MB  MB before")
         for sampler in (*SAMPLERS, POOL):
             rows.append({"size": name, "sampler": sampler, **in_a_process(name, sampler)})
-            print(line(rows[-1], size), flush=True)
-    load = [round(number, 1) for number in os.getloadavg()]
-    print(f"{os.cpu_count()} cores; load average over 1, 5 and 15 minutes: {load}")
-    machine = {"cores": os.cpu_count(), "load_average": load}
-    machine |= {**environment.versions(), **environment.revision()}
-    FILE.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+            print(cells(rows[-1]), flush=True)
+    if not options.size:
+        write("sampling", {"rows": rows}, table(rows))
 
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--size", choices=SIZES, help="one size (default: all)")
+    parser.add_argument("--size", choices=SIZES, help="one size, nothing is written")
     parser.add_argument("--measure", choices=(*SAMPLERS, POOL), help="measure one row in this process")
     return parser.parse_args()
 
@@ -125,28 +110,28 @@ def simulated_labels(classes: int, images: int) -> np.ndarray:
     return labels
 
 
-def megabytes(entry: str) -> float:
-    """An entry of Linux's account of this process: VmRSS is what it holds, VmHWM the most it ever held."""
-    for text in pathlib.Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if text.startswith(f"{entry}:"):
-            return int(text.split()[1]) * 1024 / MEGABYTE
-    raise OSError(f"/proc/self/status has no {entry}; this benchmark needs Linux")
-
-
-def line(row: dict[str, Any], size: Size) -> str:
-    over = [
-        name
-        for name, found, most in (
-            ("seconds", row["processor_seconds"], size.most_seconds),
-            ("MB", row["peak_megabytes"], size.most_megabytes),
-        )
-        if found >= most
-    ]
-    verdict = f"  too many {' and '.join(over)}" if over and row["sampler"] != POOL else ""
+def cells(row: dict[str, Any]) -> str:
+    size = SIZES[row["size"]]
+    limits = {"s": (row["seconds"], size.most_seconds), "MB": (row["peak_megabytes"], size.most_megabytes)}
+    over = [f"{name} ≥ {most:g}" for name, (found, most) in limits.items() if found >= most]
+    verdict = ", ".join(over) if row["sampler"] != POOL else ""
     return (
-        f"{row['sampler']:30} {row['batches']:>10,} {row['seconds']:8.2f} {row['processor_seconds']:12.2f} "
-        f"{row['peak_megabytes']:8.0f} {row['megabytes_before']:10.0f}{verdict}"
+        f"| {row['sampler']} | {row['batches']:,} | {row['seconds']:.2f} | {row['processor_seconds']:.2f} | "
+        f"{row['peak_megabytes']:.0f} | {row['megabytes_before']:.0f} | {verdict} |"
     )
+
+
+def table(rows: list[dict[str, Any]]) -> Iterator[str]:
+    for name, size in SIZES.items():
+        yield (
+            f"{size.classes:,} classes, {size.images:,} images, batches of {BATCH_SIZE}; an epoch is to cost "
+            f"less than {size.most_seconds:g} s and {size.most_megabytes:g} MB:"
+        )
+        yield ""
+        yield "| | batches | seconds | of the processor | peak MB | MB before | too much |"
+        yield "|---|---|---|---|---|---|---|"
+        yield from (cells(row) for row in rows if row["size"] == name)
+        yield ""
 
 
 if __name__ == "__main__":
