@@ -40,6 +40,7 @@ lint: $(DEVELOPMENT)  ## Check style, types, who imports whom, and advisories wh
 bench: $(COMPARISON)  ## Run every benchmark (one: BENCHMARKS="losses" ARGS=--quick)
 	@for name in $(BENCHMARKS); do \
 		echo "== benchmarks/$$name.py"; $(BIN)/python -m "benchmarks.$$name" $(ARGS) || exit 1; done
+	@$(BIN)/python -m benchmarks.summary
 
 study: $(DEVELOPMENT)  ## Repeat the studies of docs/results.md (hours; they continue where they stopped)
 	@for name in $(STUDIES); do $(BIN)/python -m "benchmarks.$$name" run --jobs 2 --threads 1 $(ARGS) || exit 1; done

@@ -28,7 +28,7 @@ import skimage.data
 import sklearn.datasets
 import tensorflow as tf
 
-from benchmarks.measuring import Seconds, in_turns, ratio, times, write
+from benchmarks.measuring import Headline, Seconds, in_turns, ratio, times, write
 from ccp_dml.data.image_collection import ImageCollection, InMemoryRecords
 from ccp_dml.data.pipeline import inference_batches, training_batches
 from ccp_dml.data.preprocessing import (
@@ -58,7 +58,7 @@ def main() -> None:
     for line in table(found):
         print(line)
     if options.write:
-        write("input", {**sizes, "rows": found}, table(found))
+        write("input", {**sizes, "rows": found}, table(found), headlines(found))
 
 
 def parse_options() -> argparse.Namespace:
@@ -188,6 +188,15 @@ def table(found: Sequence[dict[str, Any]]) -> Iterator[str]:
         cells = [f"{row['per_second']:.0f}", *map(_times, numbers)]
         cells += [f"{row['per_processor_second']:.0f}", *map(_times, of_processor)]
         yield f"| {row['name']} | " + " | ".join(cells) + " |"
+
+
+def headlines(found: Sequence[dict[str, Any]]) -> Iterator[Headline]:
+    rows = {row["name"]: row for row in found}
+    for name, least in (("training", 2.5), ("test", 1.5)):
+        yield Headline(
+            f"{name} images, to the original's way", rows[name]["to_original"], "×", at_least=least
+        )
+    yield Headline("training images, to bare decoding", rows["training"]["to_decoding"], "×", at_least=1.0)
 
 
 def _times(value: float | None) -> str:

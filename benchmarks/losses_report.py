@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.loss_cases import CASES
+from benchmarks.measuring import Headline, machine, processor, write_between
 
 # By "loss/B/D".
 Results = dict[str, dict[str, Any]]
 
-_BEGIN, _END = "<!-- losses: made by benchmarks.losses -->", "<!-- end of losses -->"
 HEADER = (
     f"{'loss / B / D':30}{'ours ms':>24}{'theirs ms':>26}{'ratio':>8}{'processor':>11}"
     f"{'ours MiB':>10}{'theirs':>8}"
@@ -25,14 +24,7 @@ def setting(threads: int) -> str:
     """Machine, threads and versions, for the reader."""
     packages = ("tensorflow", "torch", "pytorch-metric-learning")
     versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
-    return f"{_processor()}, {threads} threads; {versions}"
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return f"{processor()}, {threads} threads; {versions}"
 
 
 def read(path: Path, expected: str) -> Results:
@@ -42,7 +34,20 @@ def read(path: Path, expected: str) -> Results:
 
 
 def write(path: Path, of: str, results: Results) -> None:
-    path.write_text(json.dumps({"setting": of, "results": results}, indent=1, sort_keys=True) + "\n")
+    figures = [headline._asdict() for headline in headlines(results)]
+    found = {"setting": of, "machine": machine(), "headlines": figures, "results": results}
+    path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+
+
+def headlines(results: Results) -> Iterator[Headline]:
+    compared = {_place(key): row for key, row in results.items() if "theirs" in row}
+    if not compared:
+        return
+    least = min(map(ratio, compared.values()))
+    yield Headline(f"least speed of {len(compared)} settings, to the peer", least, "×", at_least=1.0)
+    triplets = [ratio(row) for (name, size, _), row in compared.items() if "triplet" in name and size >= 512]
+    if triplets:
+        yield Headline("triplets from B = 512 on, least", min(triplets), "×", at_least=3.0)
 
 
 def ratio(row: Mapping[str, Any], of: str = "milliseconds") -> float:
@@ -68,9 +73,7 @@ def _spread(times: Mapping[str, float]) -> str:
 
 def write_table(path: Path, of: str, results: Results) -> None:
     """Replaces the generated part of docs/performance.md."""
-    head, rest = path.read_text().split(_BEGIN)
-    _, tail = rest.split(_END)
-    path.write_text("\n".join([head + _BEGIN, "", *_table(of, results), "", _END + tail]))
+    write_between(path, "losses", _table(of, results))
 
 
 def _table(of: str, results: Results) -> Iterator[str]:

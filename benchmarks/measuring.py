@@ -37,6 +37,24 @@ class Ratio(NamedTuple):
     processor: float
 
 
+class Headline(NamedTuple):
+    """A figure that answers for a whole benchmark, and what it is to be: at most or at least a number."""
+
+    what: str
+    value: float
+    unit: str
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @property
+    def met(self) -> bool:
+        """Whether the figure is what it is to be."""
+        return not (
+            (self.at_most is not None and self.value > self.at_most)
+            or (self.at_least is not None and self.value < self.at_least)
+        )
+
+
 Tasks = Mapping[str, Callable[[], object]]
 Seconds = dict[str, list[tuple[float, float]]]
 
@@ -69,7 +87,7 @@ def machine() -> dict[str, Any]:
     """Where something was measured: processor, cores, load, versions and revision."""
     load = [round(number, 1) for number in os.getloadavg()]
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "load_average": load,
         **environment.versions(),
@@ -77,7 +95,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of the processor."""
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
@@ -92,14 +111,21 @@ def megabytes(entry: str) -> float:
     raise OSError(f"/proc/self/status has no {entry}; this benchmark needs Linux")
 
 
-def write(name: str, results: Mapping[str, Any], table: Iterable[str]) -> None:
+def write(
+    name: str, results: Mapping[str, Any], table: Iterable[str], headlines: Iterable[Headline] = ()
+) -> None:
     """Writes `<name>.json` and the generated part of docs/performance.md that belongs to it."""
-    found = {"machine": machine(), **results}
+    figures = [headline._asdict() for headline in headlines]
+    found = {"machine": machine(), **results, "headlines": figures}
     (FOLDER / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_between(DOCS, name, [f"{summary(found['machine'])}.", "", *table])
+
+
+def write_between(file: Path, name: str, lines: Iterable[str]) -> None:
+    """Replaces what a command has written into a page, between the marks that bear its name."""
     begin, end = f"<!-- {name}: made by benchmarks.{name} -->", f"<!-- end of {name} -->"
-    head, rest = DOCS.read_text(encoding="utf-8").split(begin)
-    lines = [f"{summary(found['machine'])}.", "", *table]
-    DOCS.write_text("\n".join([head + begin, "", *lines, "", end + rest.split(end)[1]]), encoding="utf-8")
+    head, rest = file.read_text(encoding="utf-8").split(begin)
+    file.write_text("\n".join([head + begin, "", *lines, "", end + rest.split(end)[1]]), encoding="utf-8")
 
 
 def summary(of: Mapping[str, Any]) -> str:

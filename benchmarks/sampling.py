@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.measuring import megabytes, write
+from benchmarks.measuring import Headline, megabytes, write
 from ccp_dml.data.representative_sampling import RepresentativeSampler
 from ccp_dml.data.sampling import MPerClassSampler, OnePerClassSampler, Sampler
 from ccp_dml.data.uniform_sampling import ClassUniformSampler, RandomSampler
@@ -65,7 +65,7 @@ def main() -> None:
             rows.append({"size": name, "sampler": sampler, **in_a_process(name, sampler)})
             print(cells(rows[-1]), flush=True)
     if not options.size:
-        write("sampling", {"rows": rows}, table(rows))
+        write("sampling", {"rows": rows}, table(rows), headlines(rows))
 
 
 def parse_options() -> argparse.Namespace:
@@ -132,6 +132,15 @@ def table(rows: list[dict[str, Any]]) -> Iterator[str]:
         yield "|---|---|---|---|---|---|---|"
         yield from (cells(row) for row in rows if row["size"] == name)
         yield ""
+
+
+def headlines(rows: list[dict[str, Any]]) -> Iterator[Headline]:
+    for name, size in SIZES.items():
+        found = [row for row in rows if row["size"] == name and row["sampler"] != POOL]
+        epoch = f"an epoch of {size.images:,} images, slowest sampler"
+        yield Headline(epoch, max(row["seconds"] for row in found), " s", size.most_seconds)
+        peak = max(row["peak_megabytes"] for row in found)
+        yield Headline(f"{epoch}, whole process", peak, " MB", size.most_megabytes)
 
 
 if __name__ == "__main__":
