@@ -32,7 +32,7 @@ class Cifar100Collage(Release):
     page = PAGE
     to_get = TO_GET
     layouts = LAYOUTS
-    sizes = {TRAIN: Size(16, 28800), TEST: Size(16, 19200)}  # noqa: RUF012
+    sizes = {TRAIN: Size(16, 28800), TEST: Size(16, 19200)}
     counted_in = dict.fromkeys((TRAIN, TEST), " and ".join(FILES))
     download_url = URL
 

@@ -61,7 +61,7 @@ class Cifar100(Release):
     page = PAGE
     to_get = TO_GET
     layouts = LAYOUTS
-    sizes = {TRAIN: Size(80, 48000), TEST: Size(20, 12000)}  # noqa: RUF012
+    sizes = {TRAIN: Size(80, 48000), TEST: Size(20, 12000)}
     counted_in = dict.fromkeys((TRAIN, TEST), " and ".join(FILES))
     download_url = URL
 
@@ -93,7 +93,7 @@ class Cifar100Closed(Cifar100):
     """The published split, in which both sides have every class."""
 
     variant = "closed"
-    sizes = {TRAIN: Size(CLASSES, 50000), TEST: Size(CLASSES, 10000)}  # noqa: RUF012
+    sizes = {TRAIN: Size(CLASSES, 50000), TEST: Size(CLASSES, 10000)}
 
     def _split(self, file: str, label: str) -> str:
         return TEST if file.startswith("test.bin") else TRAIN
