@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ccp_dml.data.permutations import IntArray
-from ccp_dml.data.skipped_images import SkippedImage, in_words
+from ccp_dml.data.skip_report import SkippedImage, in_words
 
 
 class RecordSource(Protocol):
