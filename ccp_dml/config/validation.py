@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ccp_dml.config import protocols
 from ccp_dml.config.class_split import split_classes
+from ccp_dml.config.data_source import data_source
 from ccp_dml.config.fields import Flag, flags_of
 from ccp_dml.config.sections import (
     OPTIMIZERS_WITH_MOMENTS,
@@ -150,17 +151,7 @@ def _check_backbone_flags(config: ExperimentConfig) -> None:
 def check_data(config: ExperimentConfig) -> int:
     """The data set exists, and its source images are where the flags say; the number of training classes."""
     with as_user_errors():
-        data = config.data
-        return catalog.check(
-            data.dataset,
-            data.data_dir,
-            prepared_dir=data.prepared_dir,
-            train_fraction=data.train_fraction,
-            download=data.download,
-            check_counts=data.check_counts,
-            skip_bad_images=data.skip_bad_images,
-            crop_to_box=data.crop_to_box,
-        )
+        return catalog.check(data_source(config.data))
 
 
 def check_classes(config: ExperimentConfig, num_classes: int) -> None:
