@@ -9,11 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ccp_dml.errors import ConfigError
-
-try:
-    import fcntl
-except ImportError:  # Not on Windows, where two processes must not be given one folder.
-    fcntl = None  # type: ignore[assignment]
+from ccp_dml.file_lock import try_lock
 
 NAME = ".lock"
 
@@ -35,15 +31,12 @@ def run_lock(run_dir: str | os.PathLike[str]) -> Iterator[None]:
     except OSError as error:
         raise ConfigError(f"--run_dir={run_dir}: cannot be written: {error.strerror}") from None
     with file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                raise ConfigError(
-                    f"--run_dir={run_dir}: {file.read().strip() or 'another process'} is working in it; "
-                    "expected another folder, or that process to end"
-                ) from None
+        if not try_lock(file):
+            file.seek(0)
+            raise ConfigError(
+                f"--run_dir={run_dir}: {file.read().strip() or 'another process'} is working in it; "
+                "expected another folder, or that process to end"
+            )
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()

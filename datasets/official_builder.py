@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
-from datasets import conversion, labelled_images, skipped_images
+from datasets import conversion, labelled_images, skipped_metadata
 from datasets.release import Listing, Release, SourceImage
 from datasets.source_files import SourceError, SourceFiles
 
@@ -77,7 +77,7 @@ class OfficialBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 )
             name += f"-{self._release.find(source_dir).fingerprint}"
         if skip_bad_images:
-            name += skipped_images.SUFFIX
+            name += skipped_metadata.SUFFIX
         super().__init__(config=tfds.core.BuilderConfig(name=name), **options)
 
     @classmethod
@@ -104,7 +104,7 @@ class OfficialBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             features=labelled_images.features(None, with_boxes=self._release.has_boxes),
             supervised_keys=("image", "label"),
             # Records are shuffled on disk, in parts: to sort them, TFDS would hold a whole split in memory.
-            metadata=skipped_images.new_metadata() if self._skip else None,
+            metadata=skipped_metadata.new_metadata() if self._skip else None,
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
@@ -146,7 +146,7 @@ class OfficialBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             box = _box(image, encoded, self._release.box_image_size) if self._release.has_boxes else None
             yield labelled_images.record(encoded, image.label, ids[image], image.file, box)
         for image, error in skipped or ():
-            skipped_images.note(self.info.metadata, image, error)
+            skipped_metadata.note(self.info.metadata, image, error)
 
     def _readers(self, files: SourceFiles, chosen: Sequence[SourceImage]) -> conversion.Readers[SourceImage]:
         for image, reader in self._release.open_images(files, chosen) if chosen else ():

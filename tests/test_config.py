@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccp_dml.config import ExperimentConfig, command_line, flagfiles
+from ccp_dml.config.data_source import data_source
 from ccp_dml.config.fields import flags_of
+from ccp_dml.config.sections import DataConfig
 from ccp_dml.config.values import (
     LARGEST_INTEGER,
     LARGEST_NUMBER,
@@ -27,6 +29,7 @@ from ccp_dml.config.values import (
     SwitchedChoice,
     Text,
 )
+from ccp_dml.data.catalog import Source
 from ccp_dml.errors import ConfigError, UserError
 from ccp_dml.losses import registry as losses
 
@@ -49,6 +52,22 @@ def names() -> list[str]:
 def test_names_are_unique_and_hold_the_fixed_ones():
     assert len(names()) == len(set(names()))
     assert set(FIXED_NAMES) <= set(names())
+
+
+def test_every_field_of_a_source_follows_its_flag():
+    values = {
+        "data_dir": "/images",
+        "prepared_dir": "/prepared",
+        "train_fraction": 0.25,
+        "download": True,
+        "check_counts": False,
+        "skip_bad_images": True,
+        "crop_to_box": True,
+    }
+    fields = {field.name: field.default for field in dataclasses.fields(Source)}
+    assert set(fields) == {"name", *values}
+    assert data_source(configured(dataset="cub", **values).data) == Source("cub", **values)
+    assert data_source(DataConfig()) == Source(DataConfig.dataset)
 
 
 def test_defaults_are_valid_and_stay_valid_once_resolved():

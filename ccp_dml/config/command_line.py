@@ -16,6 +16,8 @@ from absl import flags
 from ccp_dml.config import explanation, flagfiles, validation
 from ccp_dml.config.experiment_config import ExperimentConfig
 from ccp_dml.config.fields import Flag, flags_of
+from ccp_dml.config.flagfiles import Argument
+from ccp_dml.config.superseded_flags import superseded
 from ccp_dml.config.values import Switch, SwitchedChoice
 from ccp_dml.errors import ConfigError, UserError
 
@@ -41,10 +43,16 @@ def parse(arguments: Sequence[str]) -> ExperimentConfig:
 def read(arguments: Sequence[str]) -> ExperimentConfig:
     """The configuration as written: each value in its range, none checked against another or filled in.
 
+    Flags of flagfiles that do nothing with what is said on top of them have their defaults.
+
     Raises:
         ConfigError: an argument is no flag, or its value is not one that the flag takes.
     """
-    expanded = flagfiles.expand(arguments)
+    return _read(flagfiles.expand(arguments))[0]
+
+
+def _read(expanded: Sequence[Argument]) -> tuple[ExperimentConfig, list[Argument]]:
+    """See `read`; also the arguments that count, without those that others supersede."""
     values = flags.FlagValues()
     define_flags(values)
     try:
@@ -62,7 +70,10 @@ def read(arguments: Sequence[str]) -> ExperimentConfig:
         raise ConfigError(
             f"{_origin(expanded, rest[0])}{rest[0]}: unexpected argument; expected --flag=value"
         )
-    return from_flags(values)
+    config = from_flags(values)
+    passed_over = superseded(config, expanded)
+    counting = [argument for argument in expanded if flagfiles.flag_name(argument) not in passed_over]
+    return config.replace(**passed_over), counting
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -95,7 +106,7 @@ def explanation_asked(arguments: Sequence[str]) -> tuple[str, ConfigError | None
     rest = [argument for argument in arguments if argument not in _PRINT_CONFIG]
     if len(rest) == len(arguments):
         return None
-    written = read(rest)
+    written, counting = _read(flagfiles.expand(rest))
     written.check_flags()
     validation.check_backbone_name(written)
     problem = None
@@ -106,7 +117,7 @@ def explanation_asked(arguments: Sequence[str]) -> tuple[str, ConfigError | None
     config = written.resolve()
     if config.run.run_dir is None:
         config = config.replace(run_dir=_default_run_dir(rest, config))
-    return explanation.explain(written, config, flagfiles.expand(rest)), problem
+    return explanation.explain(written, config, counting), problem
 
 
 def help_asked(arguments: Sequence[str]) -> str | None:
@@ -124,7 +135,9 @@ def help_text(full: bool) -> str:
     blocks = [
         "Trains an embedding model, evaluates it on classes that it never saw, and exports it.\n\n"
         "  python train.py --flagfile=configs/emoji.cfg [--flag=value ...]\n\n"
-        "Of several values of a flag the last one counts. --helpfull adds the values that each takes;\n"
+        "Of several values of a flag the last one counts. What a flagfile says does not count where it does\n"
+        "nothing with what is said on top, such as --samples_per_class with --sampler=random.\n"
+        "--helpfull adds the values that each flag takes;\n"
         "--print_config shows what a command would do, and where each value comes from."
     ]
     for _, section in ExperimentConfig().groups():
@@ -162,7 +175,7 @@ def _hint(name: str) -> str:
     return f"did you mean --{similar[0]}?" if similar else "--help lists all flags"
 
 
-def _origin(arguments: Sequence[flagfiles.Argument], written: str) -> str:
+def _origin(arguments: Sequence[Argument], written: str) -> str:
     """Where the flag was written as a prefix of a message; empty for the command line."""
     wanted = written.lstrip("-")
     for argument in reversed(arguments):

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ccp_dml.config.fields import Flag, flags_of
+from ccp_dml.config.flagfiles import Argument, last_given
 
 if TYPE_CHECKING:
     from ccp_dml.config.experiment_config import ExperimentConfig
-    from ccp_dml.config.flagfiles import Argument
 
 _COMMAND_LINE = "command line"
 _DERIVED = "derived"
@@ -22,14 +22,15 @@ def explain(written: ExperimentConfig, config: ExperimentConfig, arguments: Sequ
     Args:
         written: the flags as they were given.
         config: the same, complete, with a run directory.
-        arguments: the command line with its flagfiles expanded.
+        arguments: those that gave them: the command line with its flagfiles expanded.
 
     Returns:
         Lines `--flag=value  origin` by group of flags; the origin is "default", "FILE, line N", "command
         line", or "derived" where the value follows from other flags. Flags without a value (the loss's own
         holds) and those of CCP where it is not used are left out.
     """
-    origins = _origins(arguments, {flag.name for flag, _ in config.items()})
+    places = last_given(arguments)
+    origins = {name: arguments[place].origin or _COMMAND_LINE for name, place in places.items()}
     given = {flag.name: value for flag, value in written.items()}
     blocks = [_runs(config)]
     for group, section in config.groups():
@@ -60,15 +61,3 @@ def _origin(flag: Flag, value: Any, given: Any, origins: dict[str, str]) -> str:
     if flag.name in origins and given is not None:
         return origins[flag.name]
     return _DEFAULT if value == flag.default else _DERIVED
-
-
-def _origins(arguments: Sequence[Argument], names: set[str]) -> dict[str, str]:
-    """Flag names to the place that gives the value that counts, the last one."""
-    found = {}
-    for argument in arguments:
-        name = argument.text.lstrip("-").partition("=")[0]
-        if name not in names and name.startswith("no"):
-            name = name.removeprefix("no")
-        if argument.text.startswith("-") and name in names:
-            found[name] = argument.origin or _COMMAND_LINE
-    return found

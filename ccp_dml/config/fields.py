@@ -57,6 +57,13 @@ class Flag:
         if not (value is None and self.optional):
             self.kind.check(value)
 
+    def written(self, value: Any) -> str:
+        """The flag as a user would write it; a value of the wrong type as Python shows it."""
+        try:
+            return f"--{self.name}={self.format(value)}"
+        except (TypeError, ValueError):
+            return f"--{self.name}={value!r}"
+
     def format(self, value: Any) -> str:
         """The text that `parse` reads as `value`."""
         return "" if value is None else self.kind.format(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,10 +19,16 @@ _PLACEHOLDERS = ("dataset", "backbone")
 
 @dataclasses.dataclass(frozen=True)
 class Argument:
-    """An argument and where it was written: "FILE, line N", or nothing for the command line."""
+    """An argument and where it was written: file and line, from 1; no file stands for the command line."""
 
     text: str
-    origin: str = ""
+    file: str = ""
+    line: int = 0
+
+    @property
+    def origin(self) -> str:
+        """Such as "FILE, line N"; nothing for the command line."""
+        return f"{self.file}, line {self.line}" if self.file else ""
 
 
 def expand(arguments: Sequence[str]) -> list[Argument]:
@@ -47,6 +54,20 @@ def included(arguments: Sequence[str]) -> list[str]:
     return [path for argument in given if (path := _path(argument, given)) is not None]
 
 
+def last_given(arguments: Sequence[Argument]) -> dict[str, int]:
+    """For each flag that expanded arguments give, the place among them of its last value, which counts."""
+    return {name: place for place, argument in enumerate(arguments) if (name := flag_name(argument))}
+
+
+def flag_name(argument: Argument) -> str | None:
+    """The flag that an argument gives; None if it gives none, as the value behind `--flag` does."""
+    name = argument.text.lstrip("-").partition("=")[0]
+    for candidate in (name, name.removeprefix("no")):
+        if argument.text.startswith("-") and candidate in _flag_names():
+            return candidate
+    return None
+
+
 def to_flagfile(config: ExperimentConfig) -> str:
     """A flagfile that gives back `config`.
 
@@ -63,6 +84,11 @@ def to_flagfile(config: ExperimentConfig) -> str:
                 lines.append(f"--{flag.name}={flag.format(value)}")
         lines.append("")
     return "\n".join(lines)
+
+
+@functools.cache
+def _flag_names() -> frozenset[str]:
+    return frozenset(flag.name for flag, _ in ExperimentConfig().items())
 
 
 def _expanded(
@@ -122,9 +148,7 @@ def _read(file: str, includer: Argument, includers: tuple[str, ...]) -> list[Arg
         raise ConfigError(f"{_place(includer)}--flagfile={file}: cannot be read: {reason}") from None
     numbered = ((number, line.strip()) for number, line in enumerate(lines, start=1))
     return [
-        Argument(line, origin=f"{file}, line {number}")
-        for number, line in numbered
-        if line and not line.startswith(("#", "//"))
+        Argument(line, file, number) for number, line in numbered if line and not line.startswith(("#", "//"))
     ]
 
 

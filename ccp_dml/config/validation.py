@@ -6,15 +6,11 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ccp_dml.config import protocols
+from ccp_dml.config import protocols, useless_flags
 from ccp_dml.config.class_split import split_classes
+from ccp_dml.config.data_source import data_source
 from ccp_dml.config.fields import Flag, flags_of
-from ccp_dml.config.sections import (
-    OPTIMIZERS_WITH_MOMENTS,
-    OPTIMIZERS_WITH_MOMENTUM,
-    DataConfig,
-    TrainingConfig,
-)
+from ccp_dml.config.sections import DataConfig, TrainingConfig
 from ccp_dml.data import catalog
 from ccp_dml.errors import ConfigError, as_user_errors
 from ccp_dml.losses import registry as losses
@@ -26,34 +22,6 @@ if TYPE_CHECKING:
 METRICS = ("map_at_r", "r_precision", "precision_at_1")
 _METRIC_AT_K = re.compile(r"(recall|precision|map)_at_([1-9][0-9]*)")
 
-# A flag on the left does nothing unless the flag on the right has one of these values.
-_ONLY_WITH: dict[str, tuple[str, tuple[Any, ...]]] = {
-    "train_fraction": ("closed_set", ("off",)),
-    "batch_size": ("sampler", ("random", "class_uniform")),
-    "classes_per_batch": ("sampler", ("m_per_class",)),
-    "samples_per_class": ("sampler", ("m_per_class",)),
-    "representative_lifetime": ("sampler", ("m_per_class",)),
-    "test_shorter_side": ("preprocessing", ("dml",)),
-    "crop_area_min": ("preprocessing", ("dml",)),
-    "crop_area_max": ("preprocessing", ("dml",)),
-    "crop_aspect_min": ("preprocessing", ("dml",)),
-    "crop_aspect_max": ("preprocessing", ("dml",)),
-    "horizontal_flip": ("preprocessing", ("dml", "cifar")),
-    "momentum": ("optimizer", OPTIMIZERS_WITH_MOMENTUM),
-    "beta_1": ("optimizer", OPTIMIZERS_WITH_MOMENTS),
-    "beta_2": ("optimizer", OPTIMIZERS_WITH_MOMENTS),
-    "decay_rate": ("learning_rate_schedule", ("exponential",)),
-    "decay_epochs": ("learning_rate_schedule", ("exponential",)),
-    "plateau_factor": ("learning_rate_schedule", ("plateau",)),
-    "plateau_patience": ("learning_rate_schedule", ("plateau",)),
-    "min_learning_rate": ("learning_rate_schedule", ("plateau",)),
-    "ccp_patience": ("ccp_reset_rule", ("patience",)),
-    "ccp_staleness_threshold": ("ccp_reset_rule", ("staleness",)),
-    "tensorboard_panels": ("tensorboard", (True,)),
-    "tensorboard_histograms": ("tensorboard", (True,)),
-    "tensorboard_projector": ("tensorboard", (True,)),
-}
-
 
 def check_values(items: Iterable[tuple[Flag, Any]]) -> None:
     """Every value by itself: its type and range."""
@@ -61,7 +29,7 @@ def check_values(items: Iterable[tuple[Flag, Any]]) -> None:
         try:
             flag.check(value)
         except ValueError as error:
-            raise ConfigError(f"{_written(flag, value)}: {error}") from None
+            raise ConfigError(f"{flag.written(value)}: {error}") from None
 
 
 def check_combinations(config: ExperimentConfig) -> None:
@@ -72,7 +40,7 @@ def check_combinations(config: ExperimentConfig) -> None:
     _check_metric("monitor", config.training.monitor, config)
     if config.projection.ccp_monitor not in (None, "loss"):
         _check_metric("ccp_monitor", config.projection.ccp_monitor, config)
-    _check_flags_that_do_nothing(config)
+    useless_flags.check(config)
 
 
 def check_pca(config: ExperimentConfig) -> None:
@@ -99,14 +67,14 @@ def check_loss(config: ExperimentConfig) -> None:
         value = getattr(config.loss, flag.name)
         if flag.optional and value is not None and flag.name not in taken:
             raise ConfigError(
-                f"{_written(flag, value)}: expected it to be left out, as no loss in --loss={path} takes it"
+                f"{flag.written(value)}: expected it to be left out, as no loss in --loss={path} takes it"
             )
     if not config.uses_projections:
         for flag in flags_of(config.projection):
             value = getattr(config.projection, flag.name)
             if value != flag.default:
                 raise ConfigError(
-                    f"{_written(flag, value)}: expected it with ccp/... as --loss; found --loss={path}"
+                    f"{flag.written(value)}: expected it with ccp/... as --loss; found --loss={path}"
                 )
 
 
@@ -150,17 +118,7 @@ def _check_backbone_flags(config: ExperimentConfig) -> None:
 def check_data(config: ExperimentConfig) -> int:
     """The data set exists, and its source images are where the flags say; the number of training classes."""
     with as_user_errors():
-        data = config.data
-        return catalog.check(
-            data.dataset,
-            data.data_dir,
-            prepared_dir=data.prepared_dir,
-            train_fraction=data.train_fraction,
-            download=data.download,
-            check_counts=data.check_counts,
-            skip_bad_images=data.skip_bad_images,
-            crop_to_box=data.crop_to_box,
-        )
+        return catalog.check(data_source(config.data))
 
 
 def check_classes(config: ExperimentConfig, num_classes: int) -> None:
@@ -238,24 +196,3 @@ def _check_metric(name: str, metric: str | None, config: ExperimentConfig) -> No
     cutoffs, k = f"{match[1]}_at", int(match[2])
     if k not in getattr(config.evaluation, cutoffs):
         raise ConfigError(f"--{name}={metric}: expected {k} to be listed in --{cutoffs}")
-
-
-def _check_flags_that_do_nothing(config: ExperimentConfig) -> None:
-    values = {flag.name: (flag, value) for flag, value in config.items()}
-    for name, (master, useful) in _ONLY_WITH.items():
-        flag, value = values[name]
-        master_flag, master_value = values[master]
-        if value != flag.default and master_value not in useful:
-            wanted = " or ".join(master_flag.format(item) for item in useful)
-            raise ConfigError(
-                f"{_written(flag, value)}: it does nothing with {_written(master_flag, master_value)}; "
-                f"expected --{master}={wanted}"
-            )
-
-
-def _written(flag: Flag, value: Any) -> str:
-    """The flag as a user would write it; a value of the wrong type as Python shows it."""
-    try:
-        return f"--{flag.name}={flag.format(value)}"
-    except (TypeError, ValueError):
-        return f"--{flag.name}={value!r}"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from ccp_dml.data.permutations import IntArray
-from ccp_dml.data.skipped_images import SkippedImage, in_words
+from ccp_dml.data.skip_report import SkippedImage, in_words
 
 
 class RecordSource(Protocol):
@@ -135,6 +135,15 @@ class ImageDataset:
     test: ImageCollection
     gallery: ImageCollection | None = None
     skipped: tuple[SkippedImage, ...] = ()
+
+    def map(self, change: Callable[[ImageCollection], ImageCollection]) -> ImageDataset:
+        """Returns the data set with `change` of each of its collections."""
+        return replace(
+            self,
+            train=change(self.train),
+            test=change(self.test),
+            gallery=None if self.gallery is None else change(self.gallery),
+        )
 
     def skipped_in_words(self) -> str | None:
         """What is left out, and which classes shrank or vanished by that; None if nothing is."""

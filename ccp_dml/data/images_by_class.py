@@ -47,6 +47,18 @@ class ImagesByClass:
         """Images per class, on average."""
         return len(self._indices) / len(self.sizes)
 
+    def check_classes_per_batch(self, number: int) -> None:
+        """Checks that a batch can hold so many distinct classes.
+
+        Raises:
+            ValueError: if it cannot.
+        """
+        if not 1 <= number <= len(self):
+            raise ValueError(
+                f"classes_per_batch must be between 1 and the number of training classes, {len(self)}, "
+                f"found {number}"
+            )
+
     def indices(self, classes: IntArray, places: IntArray) -> IntArray:
         """Index of the `places[i, k]`-th image of `classes[i]`."""
         return self._indices[self._begin[classes][:, None] + places]

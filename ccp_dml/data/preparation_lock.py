@@ -8,10 +8,7 @@ import pathlib
 import sys
 from collections.abc import Iterator
 
-try:
-    import fcntl
-except ImportError:  # Not on Windows, where processes that start together must not share a folder.
-    fcntl = None  # type: ignore[assignment]
+from ccp_dml.file_lock import try_lock, wait_for_lock
 
 
 @contextlib.contextmanager
@@ -30,14 +27,8 @@ def preparation_lock(prepared_dir: str | os.PathLike[str], name: str) -> Iterato
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context((folder / f".{name}.lock").open("w"))
-            if fcntl is not None:
-                _lock(file.fileno(), name)
+            if not try_lock(file):
+                waiting = f"Waiting for another process that opens the data set {name} …"
+                print(waiting, file=sys.stderr, flush=True)
+                wait_for_lock(file)
         yield
-
-
-def _lock(descriptor: int, name: str) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print(f"Waiting for another process that opens the data set {name} …", file=sys.stderr, flush=True)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -16,7 +16,7 @@ import numpy as np
 
 from ccp_dml.data.image_collection import ImageCollection, ImageDataset
 from ccp_dml.data.permutations import IntArray
-from ccp_dml.data.skipped_images import from_metadata
+from ccp_dml.data.skip_report import from_metadata
 from ccp_dml.errors import UserError
 
 _CHUNK = 1024

@@ -48,11 +48,7 @@ class RepresentativeSampler:
             ValueError: if an argument is out of range.
         """
         self._images = ImagesByClass(labels)
-        if not 1 <= classes_per_batch <= len(self._images):
-            raise ValueError(
-                f"classes_per_batch must be between 1 and the number of training classes, "
-                f"{len(self._images)}, found {classes_per_batch}"
-            )
+        self._images.check_classes_per_batch(classes_per_batch)
         if samples_per_class < 2:
             raise ValueError(
                 f"samples_per_class must be at least 2, one of them the representative, "

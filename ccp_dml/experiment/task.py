@@ -9,6 +9,7 @@ import numpy as np
 
 from ccp_dml.commands import warn
 from ccp_dml.config.class_split import split_classes
+from ccp_dml.config.data_source import data_source
 from ccp_dml.config.sections import DataConfig
 from ccp_dml.data import catalog
 from ccp_dml.data.closed_set import closed_set
@@ -84,16 +85,7 @@ def open_dataset(config: DataConfig) -> ImageDataset:
     Raises:
         UserError: if the data is missing or unusable.
     """
-    dataset = catalog.load(
-        config.dataset,
-        data_dir=config.data_dir,
-        prepared_dir=config.prepared_dir,
-        train_fraction=config.train_fraction,
-        download=config.download,
-        check_counts=config.check_counts,
-        skip_bad_images=config.skip_bad_images,
-        crop_to_box=config.crop_to_box,
-    )
+    dataset = catalog.load(data_source(config))
     if config.closed_set == "off":
         _check_test_classes(config, dataset)
     skipped = dataset.skipped_in_words()

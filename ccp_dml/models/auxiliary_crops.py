@@ -65,9 +65,8 @@ def with_test_crops(model: tf.keras.Model, count: int) -> tf.keras.Model:
     return tf.keras.Model(images, mean, name=f"{model.name}_with_crops")
 
 
-@tf.keras.utils.register_keras_serializable("ccp_dml")
-class AuxiliaryCrops(tf.keras.layers.Layer):
-    """Images [B, S, S, 3] to these and, behind them, N crops of each: [(N + 1) * B, S, S, 3].
+class _CropsLayer(tf.keras.layers.Layer):
+    """A layer for images and N crops of each; in float32, whatever the precision policy.
 
     Attributes:
         count: N, at least 1.
@@ -83,6 +82,15 @@ class AuxiliaryCrops(tf.keras.layers.Layer):
         kwargs["dtype"] = "float32"
         super().__init__(**kwargs)
         self.count = count
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments that create this layer again."""
+        return {**super().get_config(), "count": self.count}
+
+
+@tf.keras.utils.register_keras_serializable("ccp_dml")
+class AuxiliaryCrops(_CropsLayer):
+    """Images [B, S, S, 3] to these and, behind them, N crops of each: [(N + 1) * B, S, S, 3]."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns the images, then the first crop of each, then the second, and so on; bilinear resizing."""
@@ -93,34 +101,11 @@ class AuxiliaryCrops(tf.keras.layers.Layer):
         )
         return tf.concat([inputs, crops], axis=0)
 
-    def get_config(self) -> dict[str, Any]:
-        """Arguments that create this layer again."""
-        return {**super().get_config(), "count": self.count}
-
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
-class MeanOfCrops(tf.keras.layers.Layer):
-    """Embeddings [(N + 1) * B, D] of what `AuxiliaryCrops` returns to their means [B, D].
-
-    Attributes:
-        count: N, at least 1.
-    """
-
-    def __init__(self, count: int, **kwargs: Any) -> None:
-        """Creates the layer.
-
-        Args:
-            count: number of crops.
-            **kwargs: `name` of a Keras layer.
-        """
-        kwargs["dtype"] = "float32"
-        super().__init__(**kwargs)
-        self.count = count
+class MeanOfCrops(_CropsLayer):
+    """Embeddings [(N + 1) * B, D] of what `AuxiliaryCrops` returns to their means [B, D]."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns the means."""
         return tf.reduce_mean(tf.reshape(inputs, [self.count + 1, -1, inputs.shape[-1]]), axis=0)
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments that create this layer again."""
-        return {**super().get_config(), "count": self.count}

@@ -8,7 +8,7 @@ from datasets.cars196 import cars196_dataset_builder
 
 class Cars196Test(testing.OfficialTestCase):
     DATASET_CLASS = cars196_dataset_builder.Builder
-    SPLITS = {"train": 4, "test": 4}  # noqa: RUF012
+    SPLITS = {"train": 4, "test": 4}
     __test__ = True
 
 

@@ -40,7 +40,7 @@ class Cars196(Release):
             folders=("", "devkit", "car_devkit/devkit", "cars_train", "cars_test"),
         ),
     )
-    sizes = {TRAIN: Size(98, 8054), TEST: Size(98, 8131)}  # noqa: RUF012
+    sizes = {TRAIN: Size(98, 8054), TEST: Size(98, 8131)}
     counted_in = dict.fromkeys((TRAIN, TEST), f"{_ALL} (or {_TRAIN_PART} and {_TEST_PART})")
     has_boxes = True
 

@@ -8,16 +8,16 @@ from datasets.cifar10 import cifar10_dataset_builder
 
 class Cifar10Test(testing.OfficialTestCase):
     DATASET_CLASS = cifar10_dataset_builder.Builder
-    SPLITS = {"train": 30, "test": 30}  # noqa: RUF012
+    SPLITS = {"train": 30, "test": 30}
     __test__ = True
-    BUILDER_CONFIG_NAMES_TO_TEST = ["zero_shot"]  # noqa: RUF012
+    BUILDER_CONFIG_NAMES_TO_TEST = ["zero_shot"]
 
 
 class Cifar10ClosedTest(testing.OfficialTestCase):
     DATASET_CLASS = cifar10_dataset_builder.Builder
-    SPLITS = {"train": 50, "test": 10}  # noqa: RUF012
+    SPLITS = {"train": 50, "test": 10}
     __test__ = True
-    BUILDER_CONFIG_NAMES_TO_TEST = ["closed"]  # noqa: RUF012
+    BUILDER_CONFIG_NAMES_TO_TEST = ["closed"]
 
 
 if __name__ == "__main__":

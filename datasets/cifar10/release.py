@@ -28,7 +28,7 @@ class Cifar10(Release):
             folders=("", "cifar-10-batches-bin"),
         ),
     )
-    sizes = {TRAIN: Size(5, 30000), TEST: Size(5, 30000)}  # noqa: RUF012
+    sizes = {TRAIN: Size(5, 30000), TEST: Size(5, 30000)}
     counted_in = dict.fromkeys((TRAIN, TEST), ", ".join((*_BATCHES, _TEST_BATCH)))
     download_url = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 
@@ -60,7 +60,7 @@ class Cifar10Closed(Cifar10):
     """The published split, in which both sides have every class."""
 
     variant = "closed"
-    sizes = {TRAIN: Size(10, 50000), TEST: Size(10, 10000)}  # noqa: RUF012
+    sizes = {TRAIN: Size(10, 50000), TEST: Size(10, 10000)}
 
     def _split(self, file: str, label: int) -> str:
         return TEST if file.startswith(_TEST_BATCH) else TRAIN

@@ -8,23 +8,23 @@ from datasets.cifar100 import cifar100_dataset_builder
 
 class Cifar100Test(testing.OfficialTestCase):
     DATASET_CLASS = cifar100_dataset_builder.Builder
-    SPLITS = {"train": 160, "test": 40}  # noqa: RUF012
+    SPLITS = {"train": 160, "test": 40}
     __test__ = True
-    BUILDER_CONFIG_NAMES_TO_TEST = ["zero_shot"]  # noqa: RUF012
+    BUILDER_CONFIG_NAMES_TO_TEST = ["zero_shot"]
 
 
 class Cifar100ClosedTest(testing.OfficialTestCase):
     DATASET_CLASS = cifar100_dataset_builder.Builder
-    SPLITS = {"train": 100, "test": 100}  # noqa: RUF012
+    SPLITS = {"train": 100, "test": 100}
     __test__ = True
-    BUILDER_CONFIG_NAMES_TO_TEST = ["closed"]  # noqa: RUF012
+    BUILDER_CONFIG_NAMES_TO_TEST = ["closed"]
 
 
 class Cifar100CollageTest(testing.OfficialTestCase):
     DATASET_CLASS = cifar100_dataset_builder.Builder
-    SPLITS = {"train": 96, "test": 64}  # noqa: RUF012
+    SPLITS = {"train": 96, "test": 64}
     __test__ = True
-    BUILDER_CONFIG_NAMES_TO_TEST = ["collage"]  # noqa: RUF012
+    BUILDER_CONFIG_NAMES_TO_TEST = ["collage"]
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from datasets import cifar_files
-from datasets.cifar100.records import FILES, LAYOUTS, PAGE, TO_GET, URL, Records, read
-from datasets.release import TEST, TRAIN, Listing, Release, Size, SourceImage
+from datasets.cifar100.published import PublishedCifar100
+from datasets.cifar100.records import Records, read
+from datasets.release import TEST, TRAIN, Listing, Size, SourceImage
 from datasets.source_files import SourceFiles
 
 BACKGROUNDS = ("flowers", "large_man-made_outdoor_things", "large_natural_outdoor_scenes", "trees")
@@ -19,7 +20,7 @@ _TRAINING_FINE_CLASSES = 3
 _SEED = 0
 
 
-class Cifar100Collage(Release):
+class Cifar100Collage(PublishedCifar100):
     """16 coarse classes, of which the first three fine classes train and the other two test.
 
     The four coarse classes of landscapes and plants are the background, split in the same way. Each image is
@@ -27,14 +28,8 @@ class Cifar100Collage(Release):
     set is prepared; no background is drawn again before all were.
     """
 
-    name = "cifar100"
     variant = "collage"
-    page = PAGE
-    to_get = TO_GET
-    layouts = LAYOUTS
-    sizes = {TRAIN: Size(16, 28800), TEST: Size(16, 19200)}  # noqa: RUF012
-    counted_in = dict.fromkeys((TRAIN, TEST), " and ".join(FILES))
-    download_url = URL
+    sizes = {TRAIN: Size(16, 28800), TEST: Size(16, 19200)}
 
     def listing(self, files: SourceFiles) -> Listing:
         """Reads which images are objects, in the order of their records."""
@@ -55,7 +50,7 @@ class Cifar100Collage(Release):
         is_background = np.isin(np.array(records.coarse_names)[records.coarse], BACKGROUNDS)
         is_wanted = _is_training(records) == (images[0].split == TRAIN)
         backgrounds = np.flatnonzero(is_background & is_wanted)
-        rows = {file: row for row, file in enumerate(records.called)}
+        rows = records.rows()
         for image, (place, tiles) in zip(images, _draws(len(images), backgrounds)):
             order = np.insert(tiles, place, rows[image.file])
             yield image, functools.partial(_collage, records.pixels, order)

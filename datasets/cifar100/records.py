@@ -13,9 +13,6 @@ from datasets.source_files import Layout, SourceError, SourceFiles
 CLASSES = 100
 COARSE_CLASSES = 20
 FILES = ("train.bin", "test.bin")
-PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
-TO_GET = "cifar-100-binary.tar.gz (the binary version)"
-URL = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
 
 _COARSE, _FINE = "coarse_label_names.txt", "fine_label_names.txt"
 _NEEDED = (_COARSE, _FINE, *FILES)
@@ -38,6 +35,10 @@ class Records:
     called: list[str]
     coarse_names: tuple[str, ...]
     fine_names: tuple[str, ...]
+
+    def rows(self) -> dict[str, int]:
+        """The row of each image by what it is called."""
+        return {file: row for row, file in enumerate(self.called)}
 
 
 def read(files: SourceFiles) -> Records:

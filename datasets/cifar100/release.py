@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from datasets import cifar_files
 from datasets.cifar100.collage import Cifar100Collage
-from datasets.cifar100.records import CLASSES, FILES, LAYOUTS, PAGE, TO_GET, URL, read
-from datasets.release import TEST, TRAIN, Listing, Release, Size, SourceImage
+from datasets.cifar100.published import PublishedCifar100
+from datasets.cifar100.records import CLASSES, read
+from datasets.release import TEST, TRAIN, Listing, Size, SourceImage
 from datasets.source_files import SourceFiles
 
 # CIFAR-FS (Bertinetto et al., Meta-learning with differentiable closed-form solvers, ICLR 2019).
@@ -54,16 +55,10 @@ TEST_CLASSES = (
 )
 
 
-class Cifar100(Release):
+class Cifar100(PublishedCifar100):
     """All images: 80 classes train, of which the last 16 are those that CIFAR-FS validates on; 20 test."""
 
-    name = "cifar100"
-    page = PAGE
-    to_get = TO_GET
-    layouts = LAYOUTS
-    sizes = {TRAIN: Size(80, 48000), TEST: Size(20, 12000)}  # noqa: RUF012
-    counted_in = dict.fromkeys((TRAIN, TEST), " and ".join(FILES))
-    download_url = URL
+    sizes = {TRAIN: Size(80, 48000), TEST: Size(20, 12000)}
 
     def listing(self, files: SourceFiles) -> Listing:
         """Reads the labels of all records, in their order."""
@@ -81,7 +76,7 @@ class Cifar100(Release):
     ) -> Iterator[tuple[SourceImage, Callable[[], bytes]]]:
         """Yields images with functions that encode their pixels."""
         records = read(files)
-        rows = {file: row for row, file in enumerate(records.called)}
+        rows = records.rows()
         for image in images:
             yield image, functools.partial(cifar_files.image_file, records.pixels[rows[image.file]])
 
@@ -93,7 +88,7 @@ class Cifar100Closed(Cifar100):
     """The published split, in which both sides have every class."""
 
     variant = "closed"
-    sizes = {TRAIN: Size(CLASSES, 50000), TEST: Size(CLASSES, 10000)}  # noqa: RUF012
+    sizes = {TRAIN: Size(CLASSES, 50000), TEST: Size(CLASSES, 10000)}
 
     def _split(self, file: str, label: str) -> str:
         return TEST if file.startswith("test.bin") else TRAIN

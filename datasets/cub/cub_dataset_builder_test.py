@@ -8,7 +8,7 @@ from datasets.cub import cub_dataset_builder
 
 class CubTest(testing.OfficialTestCase):
     DATASET_CLASS = cub_dataset_builder.Builder
-    SPLITS = {"train": 4, "test": 4}  # noqa: RUF012
+    SPLITS = {"train": 4, "test": 4}
     __test__ = True
 
 

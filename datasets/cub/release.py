@@ -21,8 +21,8 @@ class Cub(Release):
             folders=("", "CUB_200_2011"),
         ),
     )
-    sizes = {TRAIN: Size(100, 5864), TEST: Size(100, 5924)}  # noqa: RUF012
-    counted_in = {TRAIN: "images.txt", TEST: "images.txt"}  # noqa: RUF012
+    sizes = {TRAIN: Size(100, 5864), TEST: Size(100, 5924)}
+    counted_in = {TRAIN: "images.txt", TEST: "images.txt"}
     has_boxes = True
     download_url = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz?download=1"
 

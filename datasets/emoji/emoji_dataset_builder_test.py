@@ -9,7 +9,7 @@ from datasets.emoji import emoji_dataset_builder
 
 class EmojiTest(tfds.testing.DatasetBuilderTestCase):
     DATASET_CLASS = emoji_dataset_builder.Builder
-    SPLITS = {"train": 10, "test": 15}  # noqa: RUF012
+    SPLITS = {"train": 10, "test": 15}
 
     @classmethod
     def setUpClass(cls):

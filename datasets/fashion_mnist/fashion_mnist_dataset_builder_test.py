@@ -7,7 +7,7 @@ from datasets.fashion_mnist import fashion_mnist_dataset_builder
 
 class FashionMnistTest(tfds.testing.DatasetBuilderTestCase):
     DATASET_CLASS = fashion_mnist_dataset_builder.Builder
-    SPLITS = {"train": 20, "test": 20}  # noqa: RUF012
+    SPLITS = {"train": 20, "test": 20}
     MOCK_OUT_FORBIDDEN_OS_FUNCTIONS = False  # The source is a local folder by definition.
 
     def _make_builder(self, config=None):

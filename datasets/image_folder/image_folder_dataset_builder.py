@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from datasets import conversion, labelled_images, skipped_images
+from datasets import conversion, labelled_images, skipped_metadata
 from datasets.image_folder.entries import Entry
 from datasets.image_folder.layout import read_layout
 from datasets.regular_files import read_file
@@ -58,7 +58,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         self._layout = read_layout(source_dir, train_fraction)
         folder_name = re.sub("[^A-Za-z0-9_-]+", "_", self._layout.source_dir.name) or "root"
         name = f"{folder_name}-{self._layout.fingerprint}"
-        config = tfds.core.BuilderConfig(name=name + skipped_images.SUFFIX if skip_bad_images else name)
+        config = tfds.core.BuilderConfig(name=name + skipped_metadata.SUFFIX if skip_bad_images else name)
         super().__init__(config=config, **options)
 
     def _create_builder_config(self, builder_config: Any, version: Any) -> Any:
@@ -78,7 +78,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             features=labelled_images.features(self._layout.class_names),
             supervised_keys=("image", "label"),
             # Records are shuffled on disk, in parts: to sort them, TFDS would hold a whole split in memory.
-            metadata=skipped_images.new_metadata() if self._skip else None,
+            metadata=skipped_metadata.new_metadata() if self._skip else None,
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
@@ -96,7 +96,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         for (image_id, entry), image in kept:
             yield labelled_images.record(image, entry.label, image_id, entry.file)
         for (_, entry), error in skipped or ():
-            skipped_images.note(self.info.metadata, entry, error)
+            skipped_metadata.note(self.info.metadata, entry, error)
 
 
 def _readers(

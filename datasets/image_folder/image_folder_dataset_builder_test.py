@@ -7,7 +7,7 @@ from datasets.image_folder import image_folder_dataset_builder
 
 class ImageFolderTest(tfds.testing.DatasetBuilderTestCase):
     DATASET_CLASS = image_folder_dataset_builder.Builder
-    SPLITS = {"train": 5, "test": 2}  # noqa: RUF012
+    SPLITS = {"train": 5, "test": 2}
     MOCK_OUT_FORBIDDEN_OS_FUNCTIONS = False  # The source is a local folder by definition.
 
     def _make_builder(self, config=None):

@@ -8,7 +8,7 @@ from datasets.imagenet import imagenet_dataset_builder
 
 class ImagenetTest(testing.OfficialTestCase):
     DATASET_CLASS = imagenet_dataset_builder.Builder
-    SPLITS = {"train": 4, "test": 4}  # noqa: RUF012
+    SPLITS = {"train": 4, "test": 4}
     __test__ = True
 
 

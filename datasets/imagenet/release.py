@@ -19,7 +19,7 @@ class Imagenet(Release):
         "ILSVRC2012_img_train.tar, unpacked, with the archive of each class, to train/n01440764/ and so on,"
     )
     layouts = (Layout(needed=(_FOLDER,), folders=("", "ILSVRC/Data/CLS-LOC", "ILSVRC2012", "imagenet")),)
-    sizes = {TRAIN: Size(500, None), TEST: Size(500, None)}  # noqa: RUF012
+    sizes = {TRAIN: Size(500, None), TEST: Size(500, None)}
     total_images = 1_281_167
     counted_in = dict.fromkeys((TRAIN, TEST), f"the folder {_FOLDER}")
 

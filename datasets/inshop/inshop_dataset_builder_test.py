@@ -8,7 +8,7 @@ from datasets.inshop import inshop_dataset_builder
 
 class InshopTest(testing.OfficialTestCase):
     DATASET_CLASS = inshop_dataset_builder.Builder
-    SPLITS = {"train": 4, "query": 2, "gallery": 2}  # noqa: RUF012
+    SPLITS = {"train": 4, "query": 2, "gallery": 2}
     __test__ = True
 
 

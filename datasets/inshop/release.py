@@ -25,7 +25,7 @@ class Inshop(Release):
             ),
         ),
     )
-    sizes = {  # noqa: RUF012
+    sizes = {
         TRAIN: Size(3997, 25882),
         QUERY: Size(3985, 14218),
         GALLERY: Size(3985, 12612),

@@ -8,7 +8,7 @@ from datasets.mini_imagenet import mini_imagenet_dataset_builder
 
 class MiniImagenetTest(testing.OfficialTestCase):
     DATASET_CLASS = mini_imagenet_dataset_builder.Builder
-    SPLITS = {"train": 8, "test": 2}  # noqa: RUF012
+    SPLITS = {"train": 8, "test": 2}
     __test__ = True
 
 

@@ -29,8 +29,8 @@ class MiniImagenet(Release):
             folders=("", "miniimagenet"),
         ),
     )
-    sizes = {TRAIN: Size(80, 48000), TEST: Size(20, 12000)}  # noqa: RUF012
-    counted_in = {TRAIN: "train and val", TEST: "test"}  # noqa: RUF012
+    sizes = {TRAIN: Size(80, 48000), TEST: Size(20, 12000)}
+    counted_in = {TRAIN: "train and val", TEST: "test"}
 
     def advice(self, folder: str | os.PathLike[str]) -> str:
         """What to get, from where, and where to put it."""

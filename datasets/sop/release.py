@@ -22,7 +22,7 @@ class Sop(Release):
             folders=("", "Stanford_Online_Products"),
         ),
     )
-    sizes = {TRAIN: Size(11318, 59551), TEST: Size(11316, 60502)}  # noqa: RUF012
+    sizes = {TRAIN: Size(11318, 59551), TEST: Size(11316, 60502)}
     counted_in = _TEXTS
     download_url = "ftp://cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip"
 

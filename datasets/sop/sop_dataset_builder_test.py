@@ -8,7 +8,7 @@ from datasets.sop import sop_dataset_builder
 
 class SopTest(testing.OfficialTestCase):
     DATASET_CLASS = sop_dataset_builder.Builder
-    SPLITS = {"train": 4, "test": 4}  # noqa: RUF012
+    SPLITS = {"train": 4, "test": 4}
     __test__ = True
 
 

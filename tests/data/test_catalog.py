@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from ccp_dml.data import catalog
+from ccp_dml.data.catalog import Source
 from datasets.cub.release import Cub
 from datasets.release import Size
 from tests import miniatures
@@ -29,8 +30,8 @@ def folder(tmp_path: pathlib.Path) -> pathlib.Path:
 
 def test_listing_and_checking_import_no_tensorflow(folder: pathlib.Path) -> None:
     program = (
-        "import sys; from ccp_dml.data import catalog; catalog.names(); catalog.check('emoji'); "
-        f"catalog.check('image_folder', {str(folder)!r}); "
+        "import sys; from ccp_dml.data.catalog import Source, check, names; names(); check(Source('emoji')); "
+        f"check(Source('image_folder', {str(folder)!r})); "
         "sys.exit(any(name in sys.modules for name in ('tensorflow', 'tensorflow_datasets')))"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
@@ -40,9 +41,9 @@ def test_listing_and_checking_import_no_tensorflow(folder: pathlib.Path) -> None
 def test_published_data_sets_are_checked_without_tensorflow(name: str, tmp_path: pathlib.Path) -> None:
     source = miniatures.WRITERS[name](tmp_path / "Größe 1")
     program = (
-        "import sys; from ccp_dml.data import catalog; "
-        f"print(catalog.check({name!r}, {str(source)!r}, prepared_dir={str(tmp_path)!r}), "
-        f"catalog.check({name!r}, {str(source)!r}, check_counts=False)); "
+        "import sys; from ccp_dml.data.catalog import Source, check; "
+        f"print(check(Source({name!r}, {str(source)!r}, prepared_dir={str(tmp_path)!r})), "
+        f"check(Source({name!r}, {str(source)!r}, check_counts=False))); "
         "sys.exit(any(name in sys.modules for name in ('tensorflow', 'tensorflow_datasets')))"
     )
     done = subprocess.run(
@@ -71,36 +72,37 @@ def test_published_data_sets_say_what_to_get(
     assert name in catalog.names()
     where = {"prepared_dir": str(tmp_path / "prepared")}
     with pytest.raises(ValueError, match=f"--dataset={name} needs {needs}: get .*") as error:
-        catalog.check(name, **where)
+        catalog.check(Source(name, **where))
     assert file in str(error.value)
     with pytest.raises(ValueError, match=f"--dataset={name} --data_dir={tmp_path}: .* lacks ") as error:
-        catalog.check(name, str(tmp_path), **where)
+        catalog.check(Source(name, str(tmp_path), **where))
     assert file in str(error.value)
     assert str(tmp_path) in str(error.value)
     if needs == "--data_dir":
         with pytest.raises(
             ValueError, match=f"--download: {name} cannot be downloaded; expected it with one of cub"
         ):
-            catalog.check(name, download=True, **where)
+            catalog.check(Source(name, download=True, **where))
     else:
-        assert catalog.check(name, download=True, **where) > 0
+        assert catalog.check(Source(name, download=True, **where)) > 0
 
 
 @pytest.mark.parametrize("name", ["emoji", "image_folder"])
 def test_options_of_published_data_sets_are_refused_by_others(name: str) -> None:
     with pytest.raises(ValueError, match=f"--check_counts=false: .* found --dataset={name}"):
-        catalog.check(name, "/", check_counts=False)
+        catalog.check(Source(name, "/", check_counts=False))
     with pytest.raises(ValueError, match=f"--download: {name} cannot be downloaded"):
-        catalog.check(name, "/", download=True)
+        catalog.check(Source(name, "/", download=True))
 
 
 def test_only_sets_with_boxes_are_cropped_to_them(tmp_path: pathlib.Path) -> None:
     message = "--crop_to_box: emoji has no bounding boxes; expected it with one of cub, cars196, inshop"
     with pytest.raises(ValueError, match=message):
-        catalog.check("emoji", crop_to_box=True)
+        catalog.check(Source("emoji", crop_to_box=True))
     source = str(miniatures.write_cub(tmp_path / "birds"))
     options = {"data_dir": source, "prepared_dir": str(tmp_path / "prepared"), "check_counts": False}
-    whole, cropped = catalog.load("cub", **options), catalog.load("cub", crop_to_box=True, **options)
+    whole = catalog.load(Source("cub", **options))
+    cropped = catalog.load(Source("cub", crop_to_box=True, **options))
     assert whole.train.boxes is None
     assert whole.test.boxes is None
     assert cropped.train.boxes is not None
@@ -113,11 +115,11 @@ def test_boxes_that_mean_nothing_are_refused(tmp_path: pathlib.Path) -> None:
     source = miniatures.write_inshop(tmp_path / "shop", 4, 2)
     miniatures.write_jpeg(sorted(source.rglob("*.jpg"))[0], 0, 0, size=(60, 80))
     options = {"data_dir": str(source), "prepared_dir": str(tmp_path / "prepared"), "check_counts": False}
-    data = catalog.load("inshop", **options)
+    data = catalog.load(Source("inshop", **options))
     assert data.gallery is not None
     assert data.test.class_names == data.gallery.class_names == ("id_00000003", "id_00000004")
     with pytest.raises(ValueError, match="--crop_to_box: 1 images of inshop have another size"):
-        catalog.load("inshop", crop_to_box=True, **options)
+        catalog.load(Source("inshop", crop_to_box=True, **options))
 
 
 def test_a_prepared_data_set_does_not_need_its_source(
@@ -129,11 +131,11 @@ def test_a_prepared_data_set_does_not_need_its_source(
     unfinished = tmp_path / "prepared" / "cub" / "zero_shot" / "incomplete.ABC_1.0.0"
     unfinished.mkdir(parents=True)
     (unfinished / "cub-train.array_record").write_bytes(b"what a killed process left")
-    data = catalog.load("cub", data_dir=str(source), prepared_dir=prepared)
+    data = catalog.load(Source("cub", data_dir=str(source), prepared_dir=prepared))
     assert not unfinished.exists()
     shutil.rmtree(source)
-    assert catalog.check("cub", prepared_dir=prepared) == 4
-    again = catalog.load("cub", prepared_dir=prepared)
+    assert catalog.check(Source("cub", prepared_dir=prepared)) == 4
+    again = catalog.load(Source("cub", prepared_dir=prepared))
     assert again.train.encoded(range(16)) == data.train.encoded(range(16))
     assert again.train.class_names == ("001.Bird_1", "002.Bird_2", "003.Bird_3", "004.Bird_4")
     assert capfd.readouterr().err.count("Preparing the data set cub in ") == 1
@@ -149,16 +151,16 @@ def test_a_prepared_data_set_does_not_need_its_source(
 )
 def test_bad_names_and_folders(name: str, data_dir: str | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        catalog.check(name, data_dir)
+        catalog.check(Source(name, data_dir))
     with pytest.raises(ValueError, match=message):
-        catalog.load(name, data_dir=data_dir)
+        catalog.load(Source(name, data_dir=data_dir))
 
 
 def test_a_bad_layout_is_found_by_the_check(folder: pathlib.Path) -> None:
     for image in (folder / "bee").iterdir():
         image.unlink()
     with pytest.raises(ValueError, match="bee"):
-        catalog.check("image_folder", str(folder))
+        catalog.check(Source("image_folder", str(folder)))
 
 
 def test_image_folder(
@@ -166,7 +168,12 @@ def test_image_folder(
 ) -> None:
     def load() -> list:
         data = catalog.load(
-            "image_folder", data_dir=str(folder), prepared_dir=str(tmp_path / "prepared"), train_fraction=0.4
+            Source(
+                "image_folder",
+                data_dir=str(folder),
+                prepared_dir=str(tmp_path / "prepared"),
+                train_fraction=0.4,
+            )
         )
         assert data.gallery is None
         assert data.train.class_names == ("ant", "bee")
@@ -199,7 +206,7 @@ def test_query_and_gallery_share_their_classes(folder: pathlib.Path, tmp_path: p
         for split, file in zip(splits.split(","), sorted((folder / name).iterdir())):
             lines.append(f"{name}/{file.name},{name},{split}")
     (folder / "manifest.csv").write_text("\n".join(lines))
-    data = catalog.load("image_folder", data_dir=str(folder), prepared_dir=str(tmp_path / "prepared"))
+    data = catalog.load(Source("image_folder", data_dir=str(folder), prepared_dir=str(tmp_path / "prepared")))
     assert data.gallery is not None
     assert data.train.class_names == ("ant", "cow")
     assert data.test.class_names == data.gallery.class_names == ("bee", "eel")
@@ -212,13 +219,13 @@ def test_a_truncated_image_is_named(folder: pathlib.Path, tmp_path: pathlib.Path
     image = folder / "dog" / "0.jpg"
     image.write_bytes(image.read_bytes()[:200])
     with pytest.raises(ValueError, match="dog/0.jpg"):
-        catalog.load("image_folder", data_dir=str(folder), prepared_dir=str(tmp_path / "prepared"))
+        catalog.load(Source("image_folder", data_dir=str(folder), prepared_dir=str(tmp_path / "prepared")))
 
 
 def test_emoji(tmp_path: pathlib.Path) -> None:
-    data = catalog.load("emoji", prepared_dir=str(tmp_path))
+    data = catalog.load(Source("emoji", prepared_dir=str(tmp_path)))
     assert (data.train.num_classes, data.test.num_classes, data.gallery) == (322, 323, None)
-    assert catalog.check("emoji") == 322
+    assert catalog.check(Source("emoji")) == 322
     for images in (data.train, data.test):
         assert (images.labels.reshape(-1, 5) == images.labels.reshape(-1, 5)[:, :1]).all()
     code_points = [name.split()[0] for name in data.train.class_names + data.test.class_names]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ccp_dml.data import catalog
+from ccp_dml.data.catalog import Source
 from ccp_dml.data.pipeline import inference_batches, reading_errors
 from ccp_dml.data.preprocessing import TestPreprocessing
 from ccp_dml.errors import UserError
@@ -32,7 +33,9 @@ def top(prepared, tmp_path) -> Path:
 
 
 def load(top: Path):
-    return catalog.load("image_folder", data_dir=str(top / "source"), prepared_dir=str(top / "prepared"))
+    return catalog.load(
+        Source("image_folder", data_dir=str(top / "source"), prepared_dir=str(top / "prepared"))
+    )
 
 
 def read(data) -> None:
@@ -85,7 +88,7 @@ def test_damage_between_runs(top):
 def test_the_source_may_go_once_it_is_prepared(top, prepared, tmp_path):
     write_classes(tmp_path / "mine", 4)
     data = catalog.load(
-        "image_folder", data_dir=str(tmp_path / "mine"), prepared_dir=str(tmp_path / "prepared")
+        Source("image_folder", data_dir=str(tmp_path / "mine"), prepared_dir=str(tmp_path / "prepared"))
     )
     shutil.rmtree(tmp_path / "mine")
     read(data)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ccp_dml.data.image_collection import ImageCollection, InMemoryRecords
+from ccp_dml.data.image_collection import ImageCollection, ImageDataset, InMemoryRecords
 
 
 def numbered() -> ImageCollection:
@@ -53,3 +53,14 @@ def test_inconsistent_arrays() -> None:
         ImageCollection(np.array([0, 0]), ("a",), np.array([0, 1]), InMemoryRecords([]), np.array([0]))
     with pytest.raises(ValueError, match="labels must be between 0 and 0, found 0 to 1"):
         ImageCollection(np.array([0, 1]), ("a",), np.array([0, 1]), InMemoryRecords([]), np.array([0, 1]))
+
+
+@pytest.mark.parametrize("has_gallery", [False, True])
+def test_every_collection_of_a_data_set_is_changed(has_gallery: bool) -> None:
+    parts = [numbered().by_classes([label]) for label in range(3)]
+    found = ImageDataset("numbers", *parts[: 2 + has_gallery]).map(lambda part: part.subset([0]))
+    ids = [
+        None if part is None else part.image_ids.tolist() for part in (found.train, found.test, found.gallery)
+    ]
+    assert ids == [[10], [12], [11] if has_gallery else None]
+    assert found.name == "numbers"

@@ -13,13 +13,7 @@ from ccp_dml.training.gradient_transforms import (
     WeightDecay,
     standard_transforms,
 )
-
-SHAPES = [(2, 3), (4,), (3, 2)]
-
-
-def _arrays(seed: int) -> list[np.ndarray]:
-    generator = np.random.default_rng(seed)
-    return [generator.normal(size=shape).astype(np.float32) for shape in SHAPES]
+from tests.training.random_arrays import random_arrays
 
 
 def _by_hand(gradients, weights, anchors, *, coefficient, decay, norm, value):
@@ -50,7 +44,7 @@ def _by_hand(gradients, weights, anchors, *, coefficient, decay, norm, value):
     value=st.floats(0.05, 5),
 )
 def test_order_and_values(seed, missing, coefficient, decay, norm, value):
-    weights, gradients, anchors = _arrays(seed), _arrays(seed + 1), _arrays(seed + 2)
+    weights, gradients, anchors = random_arrays(seed), random_arrays(seed + 1), random_arrays(seed + 2)
     if missing is not None:
         gradients[missing] = None
     variables = [tf.Variable(weight) for weight in weights]

@@ -14,13 +14,7 @@ from ccp_dml.training.gradient_transforms import (
 )
 from ccp_dml.training.weight_averages import AverageRegularization
 from tests.training import tiny
-
-SHAPES = [(2, 3), (4,), (3, 2)]
-
-
-def _arrays(seed: int) -> list[np.ndarray]:
-    generator = np.random.default_rng(seed)
-    return [generator.normal(size=shape).astype(np.float32) for shape in SHAPES]
+from tests.training.random_arrays import random_arrays
 
 
 def _by_hand(averages, weights, gradients, *, attraction, repulsion, decay):
@@ -54,13 +48,13 @@ def _by_hand(averages, weights, gradients, *, attraction, repulsion, decay):
 )
 def test_values_over_several_steps(seed, missing, attraction, repulsion, decay, start):
     options = {"attraction": attraction, "repulsion": repulsion, "decay": decay}
-    variables = [tf.Variable(array) for array in _arrays(seed)]
+    variables = [tf.Variable(array) for array in random_arrays(seed)]
     transform = AverageRegularization(variables[:2], start=start, **options)
     averages = [v.numpy().astype(np.float64) * (start == "weights") for v in variables[:2]]
     for step in range(1, 4):
-        for variable, array in zip(variables, _arrays(seed + step)):
+        for variable, array in zip(variables, random_arrays(seed + step)):
             variable.assign(array)
-        gradients = _arrays(seed - step + 2000)
+        gradients = random_arrays(seed - step + 2000)
         if missing is not None:
             gradients[missing] = None
         actual = transform([None if g is None else tf.constant(g) for g in gradients], variables)
