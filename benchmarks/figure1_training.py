@@ -212,13 +212,27 @@ def train(data: dict[str, Split], setting: Setting, seed: int, steps_per_picture
     """
     tf.keras.utils.set_random_seed(seed)
     trained = data["train"].first_per_class(setting.trained_per_class)
-    network = make_network(seed)
+    network, loss = make_network(seed), _make_loss(setting)
+    projections = _make_projections(setting, seed, trained, network, loss)
+    measured = {name: split.first_per_class(setting.measured_per_class) for name, split in data.items()}
+    recorder = Recorder(
+        measured,
+        make_embedder(network, setting.normalization),
+        loss,
+        projections,
+        steps_per_picture=steps_per_picture,
+    )
+    _make_trainer(setting, seed, trained, network, loss, projections, recorder).fit(setting.epochs)
+    return recorder
+
+
+def _make_loss(setting: Setting) -> CCP:
     base = Contrastive(
         positive_margin=setting.positive_margin,
         negative_margin=setting.negative_margin,
         normalization=setting.normalization,
     )
-    loss = CCP(
+    return CCP(
         base,
         CLASSES,
         2,
@@ -226,13 +240,17 @@ def train(data: dict[str, Split], setting: Setting, seed: int, steps_per_picture
         pair_weight=setting.pair_weight,
         proxy_learning_rate_multiplier=setting.proxy_multiplier,
     )
+
+
+def _make_projections(
+    setting: Setting, seed: int, trained: Split, network: tf.keras.Model, loss: CCP
+) -> AlternatingProjections:
     raw = make_embedder(network, "none")
     draws = OnePerClassSampler(trained.labels, seed, window=setting.pool_size).draws
-    pool = ProxyPool(draws, lambda rows: raw(trained.images[rows]))
-    projections = AlternatingProjections(
+    return AlternatingProjections(
         network.trainable_variables,
         loss.proxies,
-        pool,
+        ProxyPool(draws, lambda rows: raw(trained.images[rows])),
         ProjectionOptions(
             coefficient=setting.coefficient,
             pool_size=setting.pool_size,
@@ -242,35 +260,35 @@ def train(data: dict[str, Split], setting: Setting, seed: int, steps_per_picture
         ),
         reset_rule=FixedRule(),
     )
-    measured = {name: split.first_per_class(setting.measured_per_class) for name, split in data.items()}
-    recorder = Recorder(
-        measured,
-        make_embedder(network, setting.normalization),
-        loss,
-        projections,
-        steps_per_picture=steps_per_picture,
-    )
+
+
+def _make_trainer(
+    setting: Setting,
+    seed: int,
+    trained: Split,
+    network: tf.keras.Model,
+    loss: CCP,
+    projections: AlternatingProjections,
+    recorder: Recorder,
+) -> Trainer:
     groups = [
         VariableGroup(network.trainable_variables),
         VariableGroup(loss.trainable_variables, setting.proxy_multiplier),
     ]
-    trainer = Trainer(
+    proximal = ProximalTerm(
+        network.trainable_variables, projections.anchors, projections.proximal_coefficient
+    )
+    return Trainer(
         network,
         loss,
         OptimizerGroups(functools.partial(make_optimizer, "adam"), groups, setting.learning_rate),
         functools.partial(_batches, trained, setting.samples_per_class, seed),
         steps_per_epoch=setting.steps_per_epoch,
-        transforms=standard_transforms(
-            proximal=ProximalTerm(
-                network.trainable_variables, projections.anchors, projections.proximal_coefficient
-            )
-        ),
+        transforms=standard_transforms(proximal=proximal),
         projections=projections,
         callbacks=[recorder],
         chunk_size=setting.steps_per_epoch,
     )
-    trainer.fit(setting.epochs)
-    return recorder
 
 
 def _batches(split: Split, samples_per_class: int, seed: int, first_step: int) -> tf.data.Dataset:

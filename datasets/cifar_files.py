@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ def read_records(
     Raises:
         SourceError: if a file is missing, or is not a whole number of records.
     """
-    length = num_labels + 3 * SIDE * SIDE
+    length = _record_length(num_labels)
     contents = files.read(names)
     records, called = [], []
     for name in names:
@@ -46,6 +46,23 @@ def read_records(
     return everything[:, :num_labels], planes.transpose(0, 2, 3, 1), called
 
 
+def check_records(files: SourceFiles, expected: Mapping[str, int], num_labels: int) -> None:
+    """Checks how many records some files have.
+
+    Args:
+        files: where they are.
+        expected: number of records by name of the file.
+        num_labels: labels at the beginning of a record.
+
+    Raises:
+        SourceError: naming the file that has too few or too many.
+    """
+    for name, content in files.read(list(expected)).items():
+        found = len(content) // _record_length(num_labels)
+        if found != expected[name]:
+            raise SourceError(f"{name} has {found:,} images; expected {expected[name]:,}")
+
+
 def read_names(files: SourceFiles, name: str) -> tuple[str, ...]:
     """Returns the names of the classes that a text lists, one a line."""
     return tuple(line.strip() for line in files.read([name])[name].decode().splitlines() if line.strip())
@@ -56,3 +73,7 @@ def image_file(pixels: Pixels) -> bytes:
     output = io.BytesIO()
     Image.fromarray(pixels).save(output, "bmp")
     return output.getvalue()
+
+
+def _record_length(num_labels: int) -> int:
+    return num_labels + 3 * SIDE * SIDE

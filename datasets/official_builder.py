@@ -112,7 +112,7 @@ class OfficialBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         files = release.find(self._source_dir or self._download(dl_manager))
         listing = release.listing(files)
         if self._check_counts:
-            release.check_sizes(listing)
+            release.check_sizes(listing, files)
         self.info.features["label"].names = list(listing.class_names)
         return {split: self._generate_examples(files, listing, split) for split in release.sizes}
 

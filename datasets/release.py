@@ -67,7 +67,7 @@ class Release(abc.ABC):
         layouts: the layouts it is read in; the first that is complete counts.
         sizes: classes and images of each split.
         total_images: images of all splits together, where that alone is known.
-        counted_in: for each split, the file that says which images it has.
+        counted_in: for each split, the files that say which images it has; of all layouts.
         has_boxes: whether images come with bounding boxes.
         box_image_size: width and height of the images that the boxes are for; None: of any.
         download_url: of the one archive that can be downloaded without asking anybody; its checksum is in the
@@ -83,7 +83,7 @@ class Release(abc.ABC):
     layouts: tuple[Layout, ...]
     sizes: Mapping[str, Size]
     total_images: int | None = None
-    counted_in: Mapping[str, str]
+    counted_in: Mapping[str, tuple[str, ...]]
     has_boxes: bool = False
     box_image_size: tuple[int, int] | None = None
     download_url: str | None = None
@@ -133,8 +133,12 @@ class Release(abc.ABC):
         for image in by_file.values():
             yield image, _absent
 
-    def check_sizes(self, listing: Listing) -> None:
+    def check_sizes(self, listing: Listing, files: SourceFiles) -> None:
         """Checks the numbers of classes and images.
+
+        Args:
+            listing: what was found.
+            files: where.
 
         Raises:
             SourceError: naming the file that lists too few or too many.
@@ -144,14 +148,20 @@ class Release(abc.ABC):
             size = found.get(split, Size(0, 0))
             if size.classes != expected.classes or expected.images not in (None, size.images):
                 raise SourceError(
-                    f"{self.name}: {self.counted_in[split]} has {_in_words(size)} for {split}; expected "
+                    f"{self.name}: {self._counted(files, split)} {_in_words(size)} for {split}; expected "
                     f"{_in_words(expected)}"
                 )
         if self.total_images not in (None, len(listing.images)):
             raise SourceError(
-                f"{self.name}: {self.counted_in[TRAIN]} has {len(listing.images):,} images; expected "
+                f"{self.name}: {self._counted(files, TRAIN)} {len(listing.images):,} images; expected "
                 f"{self.total_images:,}"
             )
+
+    def _counted(self, files: SourceFiles, split: str) -> str:
+        """The files of the layout that was found, with a verb."""
+        names = self.counted_in[split]
+        names = tuple(name for name in names if name in files.layout.needed) or names
+        return f"{' and '.join(names)} {'has' if len(names) == 1 else 'have'}"
 
 
 def rows(content: bytes, file: str, columns: int, header: int = 0) -> list[tuple[str, ...]]:

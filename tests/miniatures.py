@@ -1,14 +1,16 @@
 """Miniatures of published data sets: the right files and formats, a few small images.
 
-They are read with `--check_counts=false`. The dummy data of the builders are miniatures too:
+They are read with `--check_counts=false`; `python -m tests.miniatures --help` says how to write one. The
+dummy data of the builders are miniatures too:
 `python -m tests.miniatures cub datasets/cub/dummy_data` writes them anew.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -231,5 +233,19 @@ def _cifar_records(labels: list[tuple[int, ...]]) -> bytes:
     return records
 
 
+def main(arguments: Sequence[str]) -> None:
+    """Writes a miniature."""
+    parser = argparse.ArgumentParser(
+        "python -m tests.miniatures", description="Writes a miniature of a published data set, to try it out."
+    )
+    parser.add_argument("name", choices=WRITERS, help="the data set")
+    parser.add_argument("folder", type=Path, help="where its files go; train.py takes it as --data_dir")
+    parser.add_argument(
+        "sizes", type=int, nargs="*", help="number of classes and of images per class; of CIFAR, of images"
+    )
+    parsed = parser.parse_args(arguments)
+    WRITERS[parsed.name](parsed.folder, *parsed.sizes)
+
+
 if __name__ == "__main__":
-    WRITERS[sys.argv[1]](Path(sys.argv[2]), *(int(size) for size in sys.argv[3:]))
+    main(sys.argv[1:])

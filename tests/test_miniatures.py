@@ -107,6 +107,19 @@ def test_a_data_set_from_its_published_files_to_saved_models(name, tmp_path: Pat
             assert (np.linalg.norm(embeddings, axis=1) <= 1 + 1e-6).all()
 
 
+def test_the_command_writes_what_the_function_writes(tmp_path: Path, capsys):
+    miniatures.main(["sop", str(tmp_path / "command"), "4", "2"])
+    miniatures.write_sop(tmp_path / "function", 4, 2)
+    contents = [
+        {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+        for folder in (tmp_path / "command", tmp_path / "function")
+    ]
+    assert contents[0] == contents[1] != {}
+    with pytest.raises(SystemExit):
+        miniatures.main(["birds", str(tmp_path)])
+    assert "'birds' (choose from 'cub'" in capsys.readouterr().err
+
+
 def test_a_set_that_is_short_is_refused_before_any_image_is_read(tmp_path: Path, capsys):
     source = miniatures.write_cub(tmp_path / "birds")
     shutil.rmtree(source / "CUB_200_2011" / "images" / "001.Bird_1")

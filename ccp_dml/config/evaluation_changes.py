@@ -6,6 +6,7 @@ import os
 
 from ccp_dml.config import validation
 from ccp_dml.config.experiment_config import ExperimentConfig
+from ccp_dml.data import catalog
 
 
 def changed(
@@ -35,6 +36,8 @@ def changed(
             "dataset": dataset,
             "data_dir": None,
             "download": False,
+            "closed_set": "off",
+            "check_counts": config.data.check_counts or not catalog.is_published(dataset),
             "crop_to_box": False,
             "skip_bad_images": False,
         }

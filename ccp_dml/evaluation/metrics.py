@@ -13,15 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ccp_dml.evaluation.blocks import DEFAULT_MEMORY_BYTES
-from ccp_dml.evaluation.inputs import (
-    Floats,
-    Ints,
-    UnscorableError,
-    as_cutoffs,
-    as_embeddings,
-    as_labels,
-    own_rows,
-)
+from ccp_dml.evaluation.inputs import Floats, Ints, as_cutoffs
+from ccp_dml.evaluation.problem import ClassMembers, RetrievalProblem
 from ccp_dml.evaluation.search import iterate_neighbors, nearest_member_ranks, ranks_by_score
 
 RECALL_AT = (1, 2, 4, 8)
@@ -137,54 +130,40 @@ def evaluate_retrieval(
         ValueError: on ill-shaped input or a k below 1.
         UnscorableError: on non-finite input, or if no query has a positive.
     """
-    queries = as_embeddings(queries, "queries")
-    query_labels = as_labels(query_labels, len(queries), "query_labels")
-    own = own_rows(
-        len(queries), len(queries if gallery is None else gallery), gallery is None, query_ids, gallery_ids
-    )
-    if gallery is None:
-        if gallery_labels is not None:
-            raise ValueError("gallery_labels were given without a gallery")
-        rows, labels = queries, query_labels
-    else:
-        rows = as_embeddings(gallery, "gallery")
-        if rows.shape[1] != queries.shape[1]:
-            raise ValueError(f"queries have {queries.shape[1]} dimensions, the gallery {rows.shape[1]}")
-        if gallery_labels is None:
-            raise ValueError("a gallery needs gallery_labels")
-        labels = as_labels(gallery_labels, len(rows), "gallery_labels")
+    problem = RetrievalProblem.of(queries, query_labels, query_ids, gallery, gallery_labels, gallery_ids)
     cutoffs = _Cutoffs(
         as_cutoffs(recall_at, "recall_at"),
         as_cutoffs(precision_at, "precision_at"),
         as_cutoffs(map_at, "map_at"),
     )
-    members = _ClassMembers(labels)
-    own_counts = (own >= 0) & (labels[own] == query_labels)
-    num_positives = members.count(query_labels) - own_counts
-    if not num_positives.any():
-        raise UnscorableError(
-            f"none of the {len(queries)} queries has another image of its class in the gallery"
-        )
+    return _measure(problem, cutoffs, memory_bytes)
 
+
+def _measure(problem: RetrievalProblem, cutoffs: _Cutoffs, memory_bytes: int) -> RetrievalResult:
+    """Searches block by block; what lies deeper than was searched is looked for by rank."""
+    queries, rows, own = problem.queries, problem.rows, problem.own
+    members = ClassMembers(problem.labels)
+    num_positives = problem.count_positives(members)
     depth = max(int(num_positives.max()), *cutoffs.precision, *cutoffs.map, 1)
+    is_deeper = max(cutoffs.recall, default=0) > depth
     columns = _Columns(len(queries), cutoffs)
-    deepest = max(cutoffs.recall, default=0)
+
+    def positives(of: Ints) -> Ints:
+        return members.lists(problem.query_labels[of], own[of])
+
     for found in iterate_neighbors(queries, rows, own, depth, memory_bytes):
         part = found.part
-        relevant = (labels[found.indices] == query_labels[part, np.newaxis]) & (found.indices >= 0)
-        columns.write(part, relevant, num_positives[part])
+        is_same = problem.labels[found.indices] == problem.query_labels[part, np.newaxis]
+        columns.write(part, is_same & (found.indices >= 0), num_positives[part])
         beyond = columns.beyond(part, num_positives)
-        if beyond.size and deepest > depth and found.scores is not None:
+        if beyond.size and is_deeper and found.scores is not None:
             columns.first_hit[beyond] = ranks_by_score(
-                found.scores,
-                beyond - part.start,
-                members.lists(query_labels[beyond], own[beyond]),
-                own[beyond],
+                found.scores, beyond - part.start, positives(beyond), own[beyond]
             )
     beyond = columns.beyond(slice(0, len(queries)), num_positives)
-    if beyond.size and deepest > depth:
+    if beyond.size and is_deeper:
         columns.first_hit[beyond] = nearest_member_ranks(
-            queries[beyond], rows, own[beyond], members.lists(query_labels[beyond], own[beyond]), memory_bytes
+            queries[beyond], rows, own[beyond], positives(beyond), memory_bytes
         )
     return columns.result(num_positives)
 
@@ -196,34 +175,6 @@ class _Cutoffs:
     recall: tuple[int, ...]
     precision: tuple[int, ...]
     map: tuple[int, ...]
-
-
-class _ClassMembers:
-    """Gallery rows by class."""
-
-    def __init__(self, labels: Ints):
-        self._rows = np.argsort(labels, kind="stable").astype(np.int32)
-        self._classes, self._starts, self._counts = np.unique(
-            labels[self._rows], return_index=True, return_counts=True
-        )
-
-    def count(self, labels: Ints) -> Ints:
-        """Gallery rows of each label, int64 [Q]."""
-        place, known = self._places(labels)
-        return np.where(known, self._counts[place], 0)
-
-    def lists(self, labels: Ints, own: Ints) -> Ints:
-        """Gallery rows of each label without `own`, ascending, int32 [Q, M], padded with -1."""
-        place, known = self._places(labels)
-        counts = np.where(known, self._counts[place], 0)
-        offsets = np.arange(counts.max())
-        inside = offsets < counts[:, np.newaxis]
-        rows = self._rows[np.where(inside, self._starts[place, np.newaxis] + offsets, 0)]
-        return np.where(inside & (rows != own[:, np.newaxis]), rows, -1).astype(np.int32)
-
-    def _places(self, labels: Ints) -> tuple[Ints, npt.NDArray[np.bool_]]:
-        place = np.minimum(np.searchsorted(self._classes, labels), len(self._classes) - 1)
-        return place, self._classes[place] == labels
 
 
 class _Columns:

@@ -13,14 +13,14 @@ import tensorflow as tf
 
 from ccp_dml import environment
 from ccp_dml.config import ExperimentConfig
-from ccp_dml.config.protocols import ALL_FOLDS, Member
-from ccp_dml.evaluation import paper
+from ccp_dml.config.protocols import Member
 from ccp_dml.evaluation.aggregate import Aggregate, Means, mean
 from ccp_dml.evaluation.ensembles import Embedded, concatenate
 from ccp_dml.evaluation.group_report import GroupReport, MemberScores
 from ccp_dml.experiment import single
 from ccp_dml.experiment.endings import resumable
 from ccp_dml.experiment.finished import FinishedRun, forget_models, scorer_of
+from ccp_dml.experiment.published import published
 from ccp_dml.experiment.scoring import Scorer, read_embeddings
 from ccp_dml.experiment.task import load_task
 from ccp_dml.run_directory import RunDirectory
@@ -140,32 +140,11 @@ def _report(
     aggregates = {
         kind: Aggregate(values[0][0], tuple(means for _, means in values)) for kind, values in repeats.items()
     }
-    return GroupReport(members, aggregates, **_paper(config, evaluated, aggregates))
+    return GroupReport(members, aggregates, **published(config, evaluated, aggregates))
 
 
 def _dimensions(config: ExperimentConfig, embedded: Embedded) -> int:
     return config.evaluation.pca_dim or int(embedded.test.shape[1])
-
-
-def _paper(
-    config: ExperimentConfig, evaluated: ExperimentConfig, aggregates: dict[str, Aggregate]
-) -> dict[str, Any]:
-    """The paper's values for separate and concatenated results, where the protocol is that of the paper."""
-    of_paper = config.data.fold == ALL_FOLDS and config.data.num_folds == paper.NUM_FOLDS
-    same_test = evaluated.data.dataset == config.data.dataset and evaluated.evaluation.pca_dim is None
-    published = {}
-    if of_paper and same_test:
-        for kind in ("separate", "concatenated"):
-            row = paper.published(config.data.dataset, config.loss.loss, aggregates[kind].dimensions)
-            if row is not None:
-                published[kind] = row
-    if not published:
-        return {"paper": {}}
-    backbone = config.model.backbone
-    note = "" if backbone == paper.BACKBONE else f"its backbone is {paper.BACKBONE}, here {backbone}"
-    (method,) = {method for method, _ in published.values()}
-    values = {kind: means for kind, (_, means) in published.items()}
-    return {"paper": values, "paper_method": method, "paper_note": note}
 
 
 def _members(config: ExperimentConfig, report: GroupReport) -> list[dict[str, Any]]:

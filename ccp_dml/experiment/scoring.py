@@ -62,7 +62,8 @@ class Scorer:
         assert side is not None
         number = len(queries) + (0 if gallery is None else len(gallery))
         self._keeps = number * side * side * _BYTES_OF_PIXEL <= kept_megabytes * 1e6
-        self._kept: dict[tuple[int, int], KeptBatches] = {}
+        self._kept: dict[str, KeptBatches] = {}
+        self._kept_batch_size = 0
 
     @classmethod
     def of_test(cls, config: ExperimentConfig, task: Task, blocks: SmallerBlocks | None = None) -> Scorer:
@@ -71,8 +72,9 @@ class Scorer:
 
     def embed(self, embedder: Embedder) -> Embedded:
         """Embeds the images."""
-        gallery = None if self.gallery is None else self._embedded(embedder, self.gallery)
-        return Embedded(self._embedded(embedder, self.queries), gallery, self._embedded_training(embedder))
+        gallery = None if self.gallery is None else self._embedded(embedder, self.gallery, "gallery")
+        queries = self._embedded(embedder, self.queries, "queries")
+        return Embedded(queries, gallery, self._embedded_training(embedder))
 
     def fit(self, embedded: Embedded) -> Projection | None:
         """The PCA that the configuration asks for, fitted on the training embeddings; None without.
@@ -116,16 +118,24 @@ class Scorer:
             memory_bytes=DEFAULT_MEMORY_BYTES // self._blocks.divisor,
         )
 
-    def _embedded(self, embedder: Embedder, images: ImageCollection) -> Floats:
-        return self._blocks(lambda: embedder(self._batches(images)))
+    def _embedded(self, embedder: Embedder, images: ImageCollection, part: str | None = None) -> Floats:
+        """Embeds images; those of a `part`, "queries" or "gallery", may be kept."""
+        return self._blocks(lambda: embedder(self._batches(images, part)))
 
-    def _batches(self, images: ImageCollection) -> Iterable[tf.Tensor]:
-        preprocessing, batch_size = parts.test_preprocessing(self._config.data), self._blocks.batch_size
-        batches = labeled_images(images, preprocessing, batch_size).batches
-        if not self._keeps:
-            return batches
-        # Where memory is short, the next attempt comes with smaller batches.
-        return self._kept.setdefault((id(images), batch_size), KeptBatches(batches))
+    def _batches(self, images: ImageCollection, part: str | None) -> Iterable[tf.Tensor]:
+        batch_size = self._blocks.batch_size
+        if part is None or not self._keeps:
+            return self._prepared(images, batch_size)
+        if batch_size != self._kept_batch_size:
+            # Memory was short: the larger batches would stay beside the smaller ones.
+            self._kept.clear()
+            self._kept_batch_size = batch_size
+        if part not in self._kept:
+            self._kept[part] = KeptBatches(self._prepared(images, batch_size))
+        return self._kept[part]
+
+    def _prepared(self, images: ImageCollection, batch_size: int) -> Iterable[tf.Tensor]:
+        return labeled_images(images, parts.test_preprocessing(self._config.data), batch_size).batches
 
     def _embedded_training(self, embedder: Embedder) -> Floats | None:
         """In the order of the image ids: the models of several folds divide the same images differently."""

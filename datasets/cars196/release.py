@@ -41,7 +41,7 @@ class Cars196(Release):
         ),
     )
     sizes = {TRAIN: Size(98, 8054), TEST: Size(98, 8131)}
-    counted_in = dict.fromkeys((TRAIN, TEST), f"{_ALL} (or {_TRAIN_PART} and {_TEST_PART})")
+    counted_in = dict.fromkeys((TRAIN, TEST), (_ALL, _TRAIN_PART, _TEST_PART))
     has_boxes = True
 
     def listing(self, files: SourceFiles) -> Listing:

@@ -12,6 +12,7 @@ from datasets.source_files import Layout, SourceError, SourceFiles
 _NAMES = "batches.meta.txt"
 _BATCHES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 _TEST_BATCH = "test_batch.bin"
+_IMAGES_OF_BATCH = 10_000
 _NEEDED = (_NAMES, *_BATCHES, _TEST_BATCH)
 
 
@@ -29,7 +30,7 @@ class Cifar10(Release):
         ),
     )
     sizes = {TRAIN: Size(5, 30000), TEST: Size(5, 30000)}
-    counted_in = dict.fromkeys((TRAIN, TEST), ", ".join((*_BATCHES, _TEST_BATCH)))
+    counted_in = dict.fromkeys((TRAIN, TEST), (*_BATCHES, _TEST_BATCH))
     download_url = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 
     def listing(self, files: SourceFiles) -> Listing:
@@ -42,6 +43,11 @@ class Cifar10(Release):
                 raise SourceError(f"{file} is of class {label}; expected less than {len(names)}")
             images.append(SourceImage(file, names[label], self._split(file, label)))
         return Listing(names, tuple(images))
+
+    def check_sizes(self, listing: Listing, files: SourceFiles) -> None:
+        """Checks the records of each batch, then as every release."""
+        cifar_files.check_records(files, dict.fromkeys((*_BATCHES, _TEST_BATCH), _IMAGES_OF_BATCH), 1)
+        super().check_sizes(listing, files)
 
     def open_images(
         self, files: SourceFiles, images: Sequence[SourceImage]

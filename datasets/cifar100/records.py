@@ -13,6 +13,7 @@ from datasets.source_files import Layout, SourceError, SourceFiles
 CLASSES = 100
 COARSE_CLASSES = 20
 FILES = ("train.bin", "test.bin")
+IMAGES = (50_000, 10_000)
 
 _COARSE, _FINE = "coarse_label_names.txt", "fine_label_names.txt"
 _NEEDED = (_COARSE, _FINE, *FILES)
@@ -39,6 +40,15 @@ class Records:
     def rows(self) -> dict[str, int]:
         """The row of each image by what it is called."""
         return {file: row for row, file in enumerate(self.called)}
+
+
+def check_records(files: SourceFiles) -> None:
+    """Checks the number of records of both files.
+
+    Raises:
+        SourceError: naming the file that has too few or too many.
+    """
+    cifar_files.check_records(files, dict(zip(FILES, IMAGES)), 2)
 
 
 def read(files: SourceFiles) -> Records:

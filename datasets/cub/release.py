@@ -22,7 +22,7 @@ class Cub(Release):
         ),
     )
     sizes = {TRAIN: Size(100, 5864), TEST: Size(100, 5924)}
-    counted_in = {TRAIN: "images.txt", TEST: "images.txt"}
+    counted_in = dict.fromkeys((TRAIN, TEST), ("images.txt",))
     has_boxes = True
     download_url = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz?download=1"
 

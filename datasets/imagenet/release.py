@@ -21,7 +21,7 @@ class Imagenet(Release):
     layouts = (Layout(needed=(_FOLDER,), folders=("", "ILSVRC/Data/CLS-LOC", "ILSVRC2012", "imagenet")),)
     sizes = {TRAIN: Size(500, None), TEST: Size(500, None)}
     total_images = 1_281_167
-    counted_in = dict.fromkeys((TRAIN, TEST), f"the folder {_FOLDER}")
+    counted_in = dict.fromkeys((TRAIN, TEST), (f"the folder {_FOLDER}",))
 
     def advice(self, folder: str | os.PathLike[str]) -> str:
         """What to get, from where, and where to put it."""

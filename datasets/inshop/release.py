@@ -30,7 +30,7 @@ class Inshop(Release):
         QUERY: Size(3985, 14218),
         GALLERY: Size(3985, 12612),
     }
-    counted_in = dict.fromkeys((TRAIN, QUERY, GALLERY), _PARTITION)
+    counted_in = dict.fromkeys((TRAIN, QUERY, GALLERY), (_PARTITION,))
     has_boxes = True
     box_image_size = (256, 256)
 

@@ -30,7 +30,10 @@ class MiniImagenet(Release):
         ),
     )
     sizes = {TRAIN: Size(80, 48000), TEST: Size(20, 12000)}
-    counted_in = {TRAIN: "train and val", TEST: "test"}
+    counted_in = {
+        TRAIN: ("train.csv", "val.csv", *(f"splits/ravi-larochelle/{name}.txt" for name in ("train", "val"))),
+        TEST: ("test.csv", "splits/ravi-larochelle/test.txt"),
+    }
 
     def advice(self, folder: str | os.PathLike[str]) -> str:
         """What to get, from where, and where to put it."""

@@ -23,7 +23,7 @@ class Sop(Release):
         ),
     )
     sizes = {TRAIN: Size(11318, 59551), TEST: Size(11316, 60502)}
-    counted_in = _TEXTS
+    counted_in = {split: (text,) for split, text in _TEXTS.items()}
     download_url = "ftp://cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip"
 
     def listing(self, files: SourceFiles) -> Listing:

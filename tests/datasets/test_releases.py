@@ -303,18 +303,43 @@ def test_what_is_missing_and_where_to_get_it_is_said(tmp_path, name, missing, to
 
 def test_wrong_counts_name_the_file_that_is_short(tmp_path):
     found = release("inshop")
-    few = listing(found, miniatures.write_inshop(tmp_path, 4, 2))
+    files = found.find(miniatures.write_inshop(tmp_path / "few", 4, 2))
     message = (
         r"inshop: list_eval_partition\.txt has 2 classes and 4 images for train; "
         r"expected 3,997 classes and 25,882 images"
     )
     with pytest.raises(SourceError, match=message):
-        found.check_sizes(few)
+        found.check_sizes(found.listing(files), files)
     images = tuple(
         SourceImage(f"{i}", f"{i % 1000}", "train" if i % 1000 < 500 else "test") for i in range(2000)
     )
+    files = release("imagenet").find(miniatures.write_imagenet(tmp_path / "imagenet"))
     with pytest.raises(SourceError, match="the folder train has 2,000 images; expected 1,281,167"):
-        release("imagenet").check_sizes(Listing((), images))
+        release("imagenet").check_sizes(Listing((), images), files)
+
+
+@pytest.mark.parametrize(
+    "name, variant, write, expected",
+    [
+        ("cars196", "zero_shot", "cars196", "cars_annos.mat has 4 classes"),
+        (
+            "cars196",
+            "zero_shot",
+            "cars196_devkit",
+            "cars_train_annos.mat and cars_test_annos_withlabels.mat have 4 classes",
+        ),
+        ("mini_imagenet", "zero_shot", "mini_imagenet", "train.csv and val.csv have 4 classes"),
+        ("cifar10", "zero_shot", "cifar10", "data_batch_1.bin has 20 images; expected 10,000"),
+        ("cifar10", "closed", "cifar10", "data_batch_1.bin has 20 images; expected 10,000"),
+        ("cifar100", "zero_shot", "cifar100", "train.bin has 200 images; expected 50,000"),
+        ("cifar100", "collage", "cifar100", "train.bin has 200 images; expected 50,000"),
+    ],
+)
+def test_only_files_that_are_there_are_called_short(tmp_path, name, variant, write, expected):
+    found = release(name, variant)
+    files = found.find(getattr(miniatures, f"write_{write}")(tmp_path))
+    with pytest.raises(SourceError, match=f"^(cars196: |mini_imagenet: )?{expected}"):
+        found.check_sizes(found.listing(files), files)
 
 
 def test_listed_images_that_do_not_exist_cannot_be_read(tmp_path):

@@ -132,6 +132,17 @@ class TestConversion:
             convert_bn_inception.main()
         assert "ends in .npz" in capsys.readouterr().err
 
+    def test_a_file_that_is_refused_is_named_in_one_line(self, tmp_path, monkeypatch, capsys):
+        def refuse(path):
+            raise ValueError("Weights only load failed.\nAn explanation.\n")
+
+        monkeypatch.setattr(convert_bn_inception, "read_state", refuse)
+        monkeypatch.setattr("sys.argv", ["convert", "in.pth", str(tmp_path / "out.npz")])
+        with pytest.raises(SystemExit):
+            convert_bn_inception.main()
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last.endswith("in.pth cannot be read by PyTorch (ValueError: Weights only load failed.)")
+
     def test_the_file_is_found_under_its_name_as_imagenet_weights(self, arrays, tmp_path, monkeypatch):
         monkeypatch.setenv("KERAS_HOME", str(tmp_path))
         with pytest.raises(

@@ -43,8 +43,10 @@ def _check_options(source: Source, entry: Entry) -> None:
             f"found --dataset={name}"
         )
     if source.download and not _is_public(entry):
+        advice = "" if entry.release is None else f"; {entry.release.advice('--data_dir')}"
         raise UserError(
-            f"--download: {name} cannot be downloaded; expected it with one of {_names_of(_is_public)}"
+            f"--download: {name} cannot be downloaded; expected it with one of "
+            f"{_names_of(_is_public)}{advice}"
         )
 
 

@@ -45,6 +45,11 @@ def names() -> tuple[str, ...]:
     return tuple(ENTRIES)
 
 
+def is_published(name: str) -> bool:
+    """Whether it is one of the published data sets, whose numbers of classes and images can be checked."""
+    return name in ENTRIES and ENTRIES[name].variant is not None
+
+
 def _published(folder: str, variant: str = "zero_shot") -> Entry:
     find = functools.partial(finding.published, folder=folder, variant=variant)
     return Entry(folder, find, ("data_dir", "check_counts", "skip_bad_images"), variant)

@@ -92,7 +92,9 @@ def main() -> None:
     try:
         state = read_state(arguments.input)
     except Exception as error:
-        parser.error(f"{arguments.input} cannot be read by PyTorch ({type(error).__name__}: {error})")
+        # PyTorch explains over many lines why it runs no code of a file.
+        reason = str(error).strip().split("\n", 1)[0]
+        parser.error(f"{arguments.input} cannot be read by PyTorch ({type(error).__name__}: {reason})")
     try:
         arrays = convert(state)
     except ValueError as error:
