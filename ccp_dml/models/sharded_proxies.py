@@ -25,11 +25,12 @@ class ShardedProxies(Proxies):
     """K trainable proxies for each of C classes, the classes spread over the R replicas of a strategy.
 
     The strategy is that in scope when the layer is made. With n = ceil(C / R), replica r holds the classes
-    from r n on, up to n of them; where there are fewer, the last rows of its table are of no class: they have
-    the label -1 and take part in nothing. In replica context `embeddings`, `labels` and `by_class` are those of
-    the replica, and a gradient for `embeddings` is complete there: it must not be added up over replicas.
-    A checkpoint holds the whole table, the way `Proxies` writes it, so that the number of replicas may
-    change; every worker has to take part in writing and reading it.
+    from r n on, up to n of them; where there are fewer, the rest of its table is of no class: these rows have
+    the label -1 and take part in nothing. In replica context `embeddings`, `labels` and `by_class` are those
+    of the replica, and a gradient for `embeddings` is complete there: it must not be added up over replicas.
+
+    A checkpoint holds the whole table, as `Proxies` writes it, so that the number of replicas may change;
+    every worker has to take part in writing and reading it.
 
     Attributes:
         embeddings: float32 variable, [n * K, D] on each replica, with values of its own there.
@@ -81,7 +82,7 @@ class ShardedProxies(Proxies):
         return tf.tile(tf.where(classes < self.num_classes, classes, -1), [self.proxies_per_class])
 
     def of_classes(self, classes: tf.Tensor) -> tf.Tensor:
-        """The proxies of classes int32 [B], whichever replica has them: float32 [K, B, D]; in replica context."""
+        """The proxies of classes int32 [B], whichever replica has them: float32 [K, B, D]."""
         if self.shards.alone:
             return super().of_classes(classes)
         places = classes - self._first_class()
@@ -139,13 +140,9 @@ class ShardedProxies(Proxies):
         size = self.classes_per_shard
         first = min(replica * size, self.num_classes)
         last = min(first + size, self.num_classes)
-        missing = size - (last - first)
-        rows = (
-            source(first, last)
-            if last > first
-            else tf.zeros([self.proxies_per_class, 0, self.embedding_size])
-        )
-        return tf.pad(rows, [[0, 0], [0, missing], [0, 0]])
+        if first == last:
+            return tf.zeros([self.proxies_per_class, size, self.embedding_size])
+        return tf.pad(source(first, last), [[0, 0], [0, size - (last - first)], [0, 0]])
 
     def _first_values(self, first: int, last: int) -> tf.Tensor:
         size = _CLASSES_PER_DRAW
