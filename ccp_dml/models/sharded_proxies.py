@@ -105,8 +105,14 @@ class ShardedProxies(Proxies):
 
     def whole(self) -> tf.Tensor:
         """All proxies, outside of replica context: float32 [K, C, D]; every worker has to take part."""
-        parts = self._strategy.run(tf.function(lambda: tf.identity(self.by_class)))
-        return self._strategy.gather(parts, axis=1)[:, : self.num_classes]
+        strategy, shape = self._strategy, [self.proxies_per_class, -1, self.embedding_size]
+        local = strategy.experimental_local_results(self.embeddings)
+        if len(local) < strategy.num_replicas_in_sync:
+            parts = strategy.run(tf.function(lambda: tf.identity(self.by_class)))
+            return strategy.gather(parts, axis=1)[:, : self.num_classes]
+        with tf.device("CPU:0"):
+            parts = [tf.reshape(part, shape) for part in local]
+            return tf.concat(parts, axis=1)[:, : self.num_classes]
 
     def get_config(self) -> dict[str, Any]:
         """Arguments that create a layer of this kind and size (its values are not part of them)."""
@@ -119,6 +125,7 @@ class ShardedProxies(Proxies):
         return tf.Variable(
             tf.zeros([self.proxies_per_class * self.classes_per_shard, self.embedding_size]),
             name="embeddings",
+            trainable=True,
             synchronization=tf.VariableSynchronization.ON_READ,
             aggregation=tf.VariableAggregation.NONE,
         )
@@ -130,10 +137,12 @@ class ShardedProxies(Proxies):
         return tf.cast(context.replica_id_in_sync_group, tf.int32) * self.classes_per_shard
 
     def _fill(self, source: _Source) -> None:
-        parts = self._strategy.experimental_distribute_values_from_function(
-            lambda context: self._part(source, context.replica_id_in_sync_group)
+        strategy = self._strategy
+        replicas = strategy.experimental_local_results(
+            strategy.experimental_distribute_values_from_function(lambda here: here.replica_id_in_sync_group)
         )
-        self._strategy.run(tf.function(self.reset_here), args=(parts,))
+        for replica, table in zip(replicas, strategy.experimental_local_results(self.embeddings)):
+            table.assign(tf.reshape(self._part(source, replica), table.shape))
 
     def _part(self, source: _Source, replica: int) -> tf.Tensor:
         """The part [K, n, D] of a replica."""

@@ -1,0 +1,83 @@
+"""Sharded proxies and losses on the replicas of a strategy; the work is done in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+
+from ccp_dml.models.proxies import Proxies
+from ccp_dml.models.sharded_proxies import ShardedProxies
+from tests.distributed.sharded_replicas import Deviations
+from tests.losses.shard_cases import FURTHER, REPRESENTATIVE
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(2, False), pytest.param((4, True), marks=pytest.mark.slow)],
+    ids=["2 replicas", "4 replicas, all losses"],
+)
+def found(request, tmp_path_factory) -> tuple[bool, dict[str, Deviations]]:
+    replicas, everything = request.param
+    command = [sys.executable, "-m", "tests.distributed.sharded_replicas", str(replicas)]
+    folder = tmp_path_factory.mktemp("checkpoints")
+    process = subprocess.run(
+        [*command, str(folder), *(["--all"] if everything else [])],
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr[-4000:]
+    return everything, json.loads(process.stdout.splitlines()[-1])
+
+
+def test_values_and_gradients_are_those_of_the_whole(found):
+    everything, results = found
+    for case in REPRESENTATIVE + (FURTHER if everything else []):
+        deviations = results[case.id]
+        assert set(deviations) == {"value", "embeddings", "proxies"}
+        assert max(deviations.values()) < 1e-5, (case.id, deviations)
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_weights_and_proxies_are_those_of_the_whole_after_20_steps(found, optimizer):
+    deviations = found[1][f"20 steps of {optimizer}"]
+    assert set(deviations) == {"weights", "proxies"}
+    assert max(deviations.values()) < 1e-5, deviations
+
+
+def test_the_table_is_the_same_whoever_holds_it(found):
+    deviations = found[1]["table"]
+    assert len(deviations) == 5
+    assert max(deviations.values()) == 0.0, deviations
+
+
+def test_one_replica_holds_all_classes():
+    proxies = ShardedProxies(5, 2, 4)
+    assert proxies.embeddings.shape == (10, 4)
+    tf.debugging.assert_equal(proxies.labels, Proxies(5, 2, 4).labels)
+    tf.debugging.assert_equal(proxies.whole(), proxies.by_class)
+    assert len(proxies.trainable_variables) == 1
+
+
+def test_first_values_depend_on_the_seed_and_have_the_deviation_of_the_whole_table():
+    one, again, other = (ShardedProxies(20_000, 1, 8, seed=seed) for seed in (1, 1, 2))
+    tf.debugging.assert_equal(one.embeddings, again.embeddings)
+    assert float(tf.reduce_max(tf.abs(one.embeddings - other.embeddings))) > 0.001
+    assert float(tf.math.reduce_std(one.embeddings)) == pytest.approx((2.0 / 20_000) ** 0.5, rel=0.01)
+
+
+def test_config_round_trip():
+    proxies = ShardedProxies(5, 2, 4, learning_rate_multiplier=7.0, seed=3, name="p")
+    again = tf.keras.layers.deserialize(tf.keras.layers.serialize(proxies))
+    assert again.get_config() == proxies.get_config()
+    tf.debugging.assert_equal(again.embeddings, proxies.embeddings)
+
+
+def test_reset_refuses_another_order_of_the_axes():
+    with pytest.raises(ValueError, match=r"\[K, C, D\] = \[2, 5, 4\]"):
+        ShardedProxies(5, 2, 4).reset(tf.zeros([5, 2, 4]))
