@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import tensorflow as tf
@@ -15,6 +16,9 @@ from ccp_dml.models.proxies import Proxies
 _CLASSES_PER_DRAW = 2**14
 # Standard deviation of a standard normal distribution that is cut off at 2.
 _CUT_NORMAL = 0.8796256610342398
+
+# The name of a variable's value in a checkpoint.
+_VALUE = "VARIABLE_VALUE"
 
 # (first class, class after the last) -> float32 [K, count, D].
 _Source = Callable[[int, int], tf.Tensor]
@@ -33,7 +37,8 @@ class ShardedProxies(Proxies):
     every worker has to take part in writing and reading it.
 
     Attributes:
-        embeddings: float32 variable, [n * K, D] on each replica, with values of its own there.
+        embeddings: float32 variable, [n * K, D] on each replica, with values of its own there; outside of
+            replica context it reads as that of the first replica, and `whole` gives all.
         classes_per_shard: n.
         seed: of the first proxies.
     """
@@ -69,9 +74,8 @@ class ShardedProxies(Proxies):
         )
         if replicas > 1:
             self.shards = ReplicaShards()
-        self._fill(self._first_values)
-        # In place of the variable, of which a checkpoint would hold the part of one replica.
-        self._track_trackable(_WholeTable(self), "embeddings", overwrite=True)
+        self._fill(self.embeddings, self._first_values)
+        self.checkpoint_whole([self.embeddings])
 
     @property
     def labels(self) -> tf.Tensor:
@@ -93,7 +97,7 @@ class ShardedProxies(Proxies):
     def reset(self, embeddings: tf.Tensor) -> None:
         """Replaces all proxies, outside of replica context; see the base class."""
         embeddings = self._checked(embeddings)
-        self._fill(lambda first, last: embeddings[:, first:last])
+        self._fill(self.embeddings, lambda first, last: embeddings[:, first:last])
 
     def reset_here(self, embeddings: tf.Tensor) -> None:
         """Replaces the proxies of this replica, in replica context.
@@ -105,14 +109,25 @@ class ShardedProxies(Proxies):
 
     def whole(self) -> tf.Tensor:
         """All proxies, outside of replica context: float32 [K, C, D]; every worker has to take part."""
-        strategy, shape = self._strategy, [self.proxies_per_class, -1, self.embedding_size]
-        local = strategy.experimental_local_results(self.embeddings)
-        if len(local) < strategy.num_replicas_in_sync:
-            parts = strategy.run(tf.function(lambda: tf.identity(self.by_class)))
-            return strategy.gather(parts, axis=1)[:, : self.num_classes]
-        with tf.device("CPU:0"):
-            parts = [tf.reshape(part, shape) for part in local]
-            return tf.concat(parts, axis=1)[:, : self.num_classes]
+        return self._whole_of(self.embeddings)
+
+    def checkpoint_whole(self, variables: Iterable[tf.Variable]) -> None:
+        """Lets checkpoints hold the whole of variables which, like `embeddings`, have a part on each replica.
+
+        The moments that an optimizer keeps of the proxies are such; a checkpoint would hold those of the
+        first replica and give them to all. Every worker has to take part in writing and reading.
+
+        Args:
+            variables: all variables of an optimizer of `embeddings` alone, once it is built; those that have
+                not the shape of `embeddings` are left alone.
+        """
+        if self.shards.alone:
+            return
+        for variable in variables:
+            if variable.shape == self.embeddings.shape:
+                # Where TensorFlow looks first, before the way of the class.
+                variable._serialize_to_tensors = functools.partial(self._serialized, variable)
+                variable._restore_from_tensors = functools.partial(self._restore, variable)
 
     def get_config(self) -> dict[str, Any]:
         """Arguments that create a layer of this kind and size (its values are not part of them)."""
@@ -127,7 +142,7 @@ class ShardedProxies(Proxies):
             name="embeddings",
             trainable=True,
             synchronization=tf.VariableSynchronization.ON_READ,
-            aggregation=tf.VariableAggregation.NONE,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
 
     def _first_class(self) -> tf.Tensor:
@@ -136,13 +151,30 @@ class ShardedProxies(Proxies):
             raise RuntimeError("the proxies are sharded over replicas; each replica has labels of its own")
         return tf.cast(context.replica_id_in_sync_group, tf.int32) * self.classes_per_shard
 
-    def _fill(self, source: _Source) -> None:
+    def _whole_of(self, variable: tf.Variable) -> tf.Tensor:
+        strategy, shape = self._strategy, [self.proxies_per_class, -1, self.embedding_size]
+        parts = strategy.experimental_local_results(variable)
+        if len(parts) < strategy.num_replicas_in_sync:
+            here = strategy.run(tf.function(lambda: tf.reshape(variable, shape)))
+            return strategy.gather(here, axis=1)[:, : self.num_classes]
+        with tf.device("CPU:0"):
+            return tf.concat([tf.reshape(part, shape) for part in parts], axis=1)[:, : self.num_classes]
+
+    def _serialized(self, variable: tf.Variable) -> dict[str, tf.Tensor]:
+        return {_VALUE: tf.reshape(self._whole_of(variable), [-1, self.embedding_size])}
+
+    def _restore(self, variable: tf.Variable, restored: dict[str, tf.Tensor]) -> None:
+        shape = [self.proxies_per_class, self.num_classes, self.embedding_size]
+        table = tf.reshape(restored[_VALUE], shape)
+        self._fill(variable, lambda first, last: table[:, first:last])
+
+    def _fill(self, variable: tf.Variable, source: _Source) -> None:
         strategy = self._strategy
         replicas = strategy.experimental_local_results(
             strategy.experimental_distribute_values_from_function(lambda here: here.replica_id_in_sync_group)
         )
-        for replica, table in zip(replicas, strategy.experimental_local_results(self.embeddings)):
-            table.assign(tf.reshape(self._part(source, replica), table.shape))
+        for replica, part in zip(replicas, strategy.experimental_local_results(variable)):
+            part.assign(tf.reshape(self._part(source, replica), part.shape))
 
     def _part(self, source: _Source, replica: int) -> tf.Tensor:
         """The part [K, n, D] of a replica."""
@@ -180,21 +212,3 @@ def make_proxies(
     if sharded:
         return ShardedProxies(*sizes, learning_rate_multiplier, seed)
     return Proxies(*sizes, learning_rate_multiplier)
-
-
-class _WholeTable(tf.__internal__.tracking.Trackable):
-    """What a checkpoint holds of sharded proxies: what it would hold of the variable of `Proxies`."""
-
-    def __init__(self, proxies: ShardedProxies) -> None:
-        self._proxies = proxies
-
-    def _serialize_to_tensors(self) -> dict[str, tf.Tensor]:
-        return {_VALUE: tf.reshape(self._proxies.whole(), [-1, self._proxies.embedding_size])}
-
-    def _restore_from_tensors(self, restored: dict[str, tf.Tensor]) -> None:
-        proxies = self._proxies
-        shape = [proxies.proxies_per_class, proxies.num_classes, proxies.embedding_size]
-        proxies.reset(tf.reshape(restored[_VALUE], shape))
-
-
-_VALUE = "VARIABLE_VALUE"

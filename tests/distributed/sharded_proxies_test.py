@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
@@ -50,10 +53,34 @@ def test_weights_and_proxies_are_those_of_the_whole_after_20_steps(found, optimi
     assert max(deviations.values()) < 1e-5, deviations
 
 
+def test_a_run_continues_with_another_number_of_replicas(found):
+    deviations = found[1]["continued"]
+    assert len(deviations) == 6
+    assert max(deviations.values()) < 1e-5, deviations
+
+
 def test_the_table_is_the_same_whoever_holds_it(found):
     deviations = found[1]["table"]
     assert len(deviations) == 5
     assert max(deviations.values()) == 0.0, deviations
+
+
+@pytest.mark.slow
+def test_the_example_of_the_documentation_runs(tmp_path):
+    project = Path(__file__).parents[2]
+    text = (project / "docs" / "scaling.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    process = subprocess.run(
+        [sys.executable, "-c", example],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(project)},
+        timeout=600,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr[-4000:]
+    assert list(tmp_path.glob("checkpoints/proxies*"))
 
 
 def test_one_replica_holds_all_classes():

@@ -37,12 +37,18 @@ def main(replicas: int, folder: Path, everything: bool) -> None:
         results[case.id] = compare(strategy, case)
     results["20 steps of SGD"] = train(strategy, "sgd")
     results["20 steps of Adam"] = train(strategy, "adam")
+    results["continued"] = continued(strategy, folder)
     results["table"] = table(strategy, folder)
     print(json.dumps(results))
 
 
-def _mirrored(replicas: int) -> tf.distribute.Strategy:
-    return tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(replicas)])
+def _mirrored(replicas: int, exchange: Any = None) -> tf.distribute.Strategy:
+    return tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(replicas)], exchange)
+
+
+def _two_others() -> tf.distribute.Strategy:
+    """Of the same devices: collective operations would take it for the first one."""
+    return _mirrored(2, tf.distribute.ReductionToOneDevice())
 
 
 def make(case: LossCase, shard_proxies: bool) -> MetricLoss:
@@ -105,45 +111,81 @@ def _gradients(loss: MetricLoss) -> Any:
     return gradients
 
 
+class Training:
+    """One linear layer and its proxies, trained by SGD with momentum or by Adam from equal weights."""
+
+    def __init__(self, strategy: tf.distribute.Strategy | None, optimizer: str) -> None:
+        self._run = tf.function(self._step)
+        if strategy is None:
+            self._make(optimizer, shard_proxies=False)
+        else:
+            with strategy.scope():
+                self._make(optimizer, shard_proxies=True)
+            self.loss.proxies.checkpoint_whole(self.of_proxies.variables)
+            self._run = tf.function(lambda images: strategy.run(self._step, args=(images,)))
+        self.checkpoint = tf.train.Checkpoint(
+            loss=self.loss, weights=self.weights, of_weights=self.of_weights, of_proxies=self.of_proxies
+        )
+
+    def _make(self, optimizer: str, shard_proxies: bool) -> None:
+        self.loss = make(LossCase("proxy_nca", {"proxies_per_class": 2}), shard_proxies)
+        start = np.random.default_rng(1).normal(0.0, 0.3, (6, SIZE)).astype(np.float32)
+        self.weights = tf.Variable(start)
+        self.of_weights, self.of_proxies = (
+            tf.keras.optimizers.SGD(0.2, momentum=0.9)
+            if optimizer == "sgd"
+            else tf.keras.optimizers.Adam(0.02)
+            for _ in range(2)
+        )
+        self.of_weights.build([self.weights])
+        self.of_proxies.build([self.loss.proxies.embeddings])
+
+    def _step(self, images: tf.Tensor) -> None:
+        table = self.loss.proxies.embeddings
+        with tf.GradientTape() as tape:
+            value = self.loss.call(tf.constant(batch(0)[0]), tf.matmul(images, self.weights))
+        of_weights, of_table = tape.gradient(value, [self.weights, table])
+        # Of the weights each replica has the whole gradient, of the proxies that of its own.
+        self.of_weights.apply_gradients([(of_weights, self.weights)], skip_gradients_aggregation=True)
+        self.of_proxies.apply_gradients([(of_table, table)], skip_gradients_aggregation=True)
+
+    def steps(self, first: int, last: int) -> Training:
+        for number in range(first, last):
+            images = np.random.default_rng(number).normal(size=(12, 6)).astype(np.float32)
+            self._run(tf.constant(images))
+        return self
+
+    def deviations(self, expected: Training) -> Deviations:
+        tables = [
+            proxies.whole() if isinstance(proxies, ShardedProxies) else proxies.by_class
+            for proxies in (self.loss.proxies, expected.loss.proxies)
+        ]
+        return {
+            "weights": deviation(self.weights.numpy(), expected.weights.numpy()),
+            "proxies": deviation(*tables),
+        }
+
+
 def train(strategy: tf.distribute.Strategy, optimizer: str) -> Deviations:
-    """Weights and proxies after some steps of one linear layer, from equal ones."""
-    case = LossCase("proxy_nca", {"proxies_per_class": 2})
-    inputs = np.random.default_rng(0).normal(size=(STEPS, 12, 6)).astype(np.float32)
-    labels = tf.constant(batch(0)[0])
+    """Weights and proxies after some steps."""
+    alone, sharded = Training(None, optimizer), Training(strategy, optimizer)
+    start = alone.loss.proxies.by_class.numpy()
+    alone.steps(0, STEPS)
+    assert deviation(alone.loss.proxies.by_class, start) > 0.1
+    return sharded.steps(0, STEPS).deviations(alone)
 
-    def steps(loss: MetricLoss, weights: tf.Variable, of: tf.keras.optimizers.Optimizer) -> Any:
-        variables = [weights, loss.proxies.embeddings]
-        of.build(variables)
 
-        def step(images: tf.Tensor) -> None:
-            with tf.GradientTape() as tape:
-                value = loss.call(labels, tf.matmul(images, weights))
-            gradients = tape.gradient(value, variables)
-            # Of the weights each replica has the whole gradient, of the proxies the one of its own.
-            of.apply_gradients(zip(gradients, variables), skip_gradients_aggregation=True)
-
-        return step
-
-    def made(shard_proxies: bool) -> tuple[MetricLoss, tf.Variable, Any]:
-        weights = tf.Variable(np.random.default_rng(1).normal(0.0, 0.3, (6, SIZE)).astype(np.float32))
-        kinds = {"sgd": tf.keras.optimizers.SGD(0.2, momentum=0.9), "adam": tf.keras.optimizers.Adam(0.02)}
-        return make(case, shard_proxies), weights, kinds[optimizer]
-
-    alone = made(shard_proxies=False)
-    step = tf.function(steps(*alone))
-    with strategy.scope():
-        sharded = made(shard_proxies=True)
-        on_replicas = steps(*sharded)
-    run = tf.function(lambda images: strategy.run(on_replicas, args=(images,)))
-    start = alone[0].proxies.by_class.numpy()
-    for images in inputs:
-        step(tf.constant(images))
-        run(tf.constant(images))
-    assert deviation(alone[0].proxies.by_class, start) > 0.1
-    return {
-        "weights": deviation(sharded[1].numpy(), alone[1].numpy()),
-        "proxies": deviation(sharded[0].proxies.whole(), alone[0].proxies.by_class),
-    }
+def continued(strategy: tf.distribute.Strategy, folder: Path) -> Deviations:
+    """The same with a checkpoint half way, of parts and moments, read by other numbers of replicas."""
+    alone = Training(None, "adam").steps(0, STEPS)
+    path = Training(strategy, "adam").steps(0, STEPS // 2).checkpoint.write(str(folder / "half"))
+    found: Deviations = {}
+    for name, other in (("the same", strategy), ("two", _two_others()), ("none", None)):
+        again = Training(other, "adam")
+        again.checkpoint.read(path).assert_consumed()
+        deviations = again.steps(STEPS // 2, STEPS).deviations(alone)
+        found.update({f"{kind}, {name}": worst for kind, worst in deviations.items()})
+    return found
 
 
 def table(strategy: tf.distribute.Strategy, folder: Path) -> Deviations:
@@ -160,7 +202,7 @@ def table(strategy: tf.distribute.Strategy, folder: Path) -> Deviations:
     whole = Proxies(*sizes)
     tf.train.Checkpoint(proxies=whole).read(path).assert_consumed()
     found["read without shards"] = deviation(whole.by_class, new)
-    with _mirrored(2).scope():
+    with _two_others().scope():
         other = ShardedProxies(*sizes)
     tf.train.Checkpoint(proxies=other).read(path).assert_consumed()
     found["read by 2 replicas"] = deviation(other.whole(), new)
