@@ -83,11 +83,11 @@ def compare(strategy: tf.distribute.Strategy, case: LossCase) -> Deviations:
     alone = make(case, shard_proxies=False)
     with strategy.scope():
         sharded = make(case, shard_proxies=True)
-    on_replicas, worst = _gradients(sharded), dict.fromkeys(("value", "embeddings", "proxies"), 0.0)
+    on_replicas, worst = gradients_of(sharded), dict.fromkeys(("value", "embeddings", "proxies"), 0.0)
     run = tf.function(lambda *args: strategy.run(on_replicas, args=args))
     for seed in range(2):
         labels, embeddings = (tf.convert_to_tensor(array) for array in batch(seed))
-        value, of_embeddings, of_table = _gradients(alone)(labels, embeddings)
+        value, of_embeddings, of_table = gradients_of(alone)(labels, embeddings)
         found = run(labels, embeddings)
         for name, expected, results in (
             ("value", value, found[0]),
@@ -100,7 +100,7 @@ def compare(strategy: tf.distribute.Strategy, case: LossCase) -> Deviations:
     return worst
 
 
-def _gradients(loss: MetricLoss) -> Any:
+def gradients_of(loss: MetricLoss) -> Any:
     def gradients(labels: tf.Tensor, embeddings: tf.Tensor) -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
             tape.watch(embeddings)
@@ -146,8 +146,8 @@ class Training:
             value = self.loss.call(tf.constant(batch(0)[0]), tf.matmul(images, self.weights))
         of_weights, of_table = tape.gradient(value, [self.weights, table])
         # Of the weights each replica has the whole gradient, of the proxies that of its own.
-        self.of_weights.apply_gradients([(of_weights, self.weights)], skip_gradients_aggregation=True)
-        self.of_proxies.apply_gradients([(of_table, table)], skip_gradients_aggregation=True)
+        self.of_weights.applygradients_of([(of_weights, self.weights)], skip_gradients_aggregation=True)
+        self.of_proxies.applygradients_of([(of_table, table)], skip_gradients_aggregation=True)
 
     def steps(self, first: int, last: int) -> Training:
         for number in range(first, last):
