@@ -146,8 +146,8 @@ class Training:
             value = self.loss.call(tf.constant(batch(0)[0]), tf.matmul(images, self.weights))
         of_weights, of_table = tape.gradient(value, [self.weights, table])
         # Of the weights each replica has the whole gradient, of the proxies that of its own.
-        self.of_weights.applygradients_of([(of_weights, self.weights)], skip_gradients_aggregation=True)
-        self.of_proxies.applygradients_of([(of_table, table)], skip_gradients_aggregation=True)
+        self.of_weights.apply_gradients([(of_weights, self.weights)], skip_gradients_aggregation=True)
+        self.of_proxies.apply_gradients([(of_table, table)], skip_gradients_aggregation=True)
 
     def steps(self, first: int, last: int) -> Training:
         for number in range(first, last):
