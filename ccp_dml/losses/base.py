@@ -47,6 +47,10 @@ class MetricLoss(tf.keras.losses.Loss, tf.Module):
         """
         raise NotImplementedError
 
+    def check_shards(self) -> None:
+        """Raise ValueError unless the loss is exact when the classes of its proxies are sharded."""
+        raise NotImplementedError
+
     def diagnostics(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """Figures to watch, too slow for every step and with shapes that depend on the data (not for XLA).
 

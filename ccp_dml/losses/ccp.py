@@ -8,6 +8,7 @@ from ccp_dml.geometry.normalization import check_normalization
 from ccp_dml.losses.base import MetricLoss, class_labels, in_float32
 from ccp_dml.losses.wrapper import ExtendingLoss
 from ccp_dml.models.proxies import Proxies
+from ccp_dml.models.sharded_proxies import make_proxies
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
@@ -33,6 +34,8 @@ class CCP(ExtendingLoss):
         pair_normalization: str | None = None,
         mine_pairs: bool = False,
         proxy_learning_rate_multiplier: float = 1.0,
+        shard_proxies: bool = False,
+        seed: int = 0,
         name: str | None = None,
     ) -> None:
         """Wraps a loss.
@@ -48,6 +51,8 @@ class CCP(ExtendingLoss):
             pair_normalization: normalisation of the pairs of the batch; None is the one of L.
             mine_pairs: let the miner of L act on the pairs of the batch too, not only on the proxies.
             proxy_learning_rate_multiplier: factor on the learning rate of the proxies.
+            shard_proxies: spread the classes of the proxies over the replicas of the strategy in scope.
+            seed: of the first values of sharded proxies.
             name: a valid Python identifier; by default made from the class name.
 
         Raises:
@@ -66,16 +71,18 @@ class CCP(ExtendingLoss):
         self.mine_pairs = mine_pairs
         self.check_base()
         self.proxy_learning_rate_multiplier = proxy_learning_rate_multiplier
-        self.proxies: Proxies = Proxies(
-            num_classes, proxies_per_class, embedding_size, proxy_learning_rate_multiplier
-        )
+        self.shard_proxies = shard_proxies
+        self.seed = seed
+        sizes = num_classes, proxies_per_class, embedding_size
+        self.proxies: Proxies = make_proxies(*sizes, proxy_learning_rate_multiplier, shard_proxies, seed)
 
     def parts(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """`pair_loss`, or the parts of the wrapper inside, and `proxy_loss`; see the base class."""
         embeddings = in_float32(embeddings)
         of_batch = self.batch_parts(labels, embeddings)
+        proxies = self.proxies
         to_proxies = self.core.compare(
-            embeddings, class_labels(labels), self.proxies.embeddings, self.proxies.labels
+            embeddings, class_labels(labels), proxies.embeddings, proxies.labels, shards=proxies.shards
         )
         return {**of_batch, "proxy_loss": self.proxy_weight * to_proxies}
 
@@ -84,8 +91,9 @@ class CCP(ExtendingLoss):
 
         The distances to the proxies are there as `proxy_positive_distances` and `proxy_negative_distances`.
         """
+        proxies = self.proxies
         pairs = self.core.pairs(
-            embeddings, class_labels(labels), self.proxies.embeddings, self.proxies.labels
+            embeddings, class_labels(labels), proxies.embeddings, proxies.labels, shards=proxies.shards
         )
         to_proxies = self.core.describe(pairs, embeddings)
         return {

@@ -23,6 +23,8 @@ class Contrastive(PairLoss):
     learning", 2017.
     """
 
+    columns_in_shards = True
+
     def __init__(
         self, positive_margin: float = 0.2652, negative_margin: float = 0.5409, **options: Any
     ) -> None:
@@ -41,7 +43,7 @@ class Contrastive(PairLoss):
         """The hinge terms of the class docstring."""
         too_far = positive_part(pairs.distances - self.positive_margin, pairs.positives)
         too_near = positive_part(self.negative_margin - pairs.distances, pairs.negatives)
-        return sums_of_hinges(too_far, too_near)
+        return sums_of_hinges(too_far, too_near, pairs)
 
     def combined(self, sums: list[tf.Tensor]) -> tf.Tensor:
         """Their average."""

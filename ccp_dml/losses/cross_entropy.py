@@ -24,6 +24,7 @@ class CrossEntropy(PairLoss):
     """
 
     only_proxy_anchor = False
+    columns_in_shards = True
 
     def __init__(self, temperature: float = 0.11, **options: Any) -> None:
         """Sets the softmax.

@@ -24,6 +24,8 @@ class Margin(PairLoss):
         class_beta: float32 variable [C], the boundary of each class; None if it is fixed.
     """
 
+    columns_in_shards = True
+
     def __init__(
         self,
         alpha: float = 0.2,
@@ -55,19 +57,27 @@ class Margin(PairLoss):
         if per_class:
             self.class_beta = tf.Variable(tf.fill([self.num_classes], float(beta)), name="class_beta")
 
+    @property
+    def in_shards(self) -> bool:
+        """As in the base class: boundaries per class are not sharded."""
+        return super().in_shards and not self.per_class
+
     def sums(self, pairs: Pairs) -> list[tf.Tensor]:
         """The hinge terms of the class docstring, and the boundaries of the anchors."""
+        anchors = number_of_anchors(pairs)
         if self.class_beta is None:
             boundary = tf.fill(tf.shape(pairs.anchor_labels), float(self.beta))
+            boundaries = anchors * float(self.beta)
         else:
             # Not a gather: its gradient is sparse, which gradient transforms and optimizers treat
             # differently.
             classes = tf.one_hot(pairs.anchor_labels, self.class_beta.shape[0])
             boundary = tf.linalg.matvec(classes, self.class_beta)
+            boundaries = tf.reduce_sum(boundary)
         beyond = pairs.distances - boundary[:, tf.newaxis]
         too_far = positive_part(beyond + self.alpha, pairs.positives)
         too_near = positive_part(self.alpha - beyond, pairs.negatives)
-        return [*sums_of_hinges(too_far, too_near), tf.reduce_sum(boundary), number_of_anchors(pairs)]
+        return [*sums_of_hinges(too_far, too_near, pairs), boundaries, anchors]
 
     def combined(self, sums: list[tf.Tensor]) -> tf.Tensor:
         """As in the class docstring."""

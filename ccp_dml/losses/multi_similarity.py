@@ -23,6 +23,7 @@ class MultiSimilarity(PairLoss):
 
     only_distance = "cosine"
     only_proxy_anchor = False
+    columns_in_shards = True
 
     def __init__(
         self, alpha: float = 2.0, beta: float = 40.0, threshold: float = 0.5, **options: Any
@@ -48,6 +49,7 @@ class MultiSimilarity(PairLoss):
     def sums(self, pairs: Pairs) -> list[tf.Tensor]:
         """The sum of the hinges over the anchors, and the number of anchors."""
         excess = pairs.similarities - self.threshold
-        of_positives = masked_logsumexp(-self.alpha * excess, pairs.positives, with_zero=True) / self.alpha
-        of_negatives = masked_logsumexp(self.beta * excess, pairs.negatives, with_zero=True) / self.beta
-        return [tf.reduce_sum(of_positives + of_negatives), number_of_anchors(pairs)]
+        columns = pairs.columns
+        pull = masked_logsumexp(-self.alpha * excess, pairs.positives, with_zero=True, columns=columns)
+        push = masked_logsumexp(self.beta * excess, pairs.negatives, with_zero=True, columns=columns)
+        return [tf.reduce_sum(pull / self.alpha + push / self.beta), number_of_anchors(pairs)]

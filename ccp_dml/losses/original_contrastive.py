@@ -21,6 +21,7 @@ class OriginalContrastive(PairLoss):
     """
 
     only_distance = "cosine"
+    columns_in_shards = True
 
     def __init__(self, margin: float = 0.5, slack: float = 1e-5, **options: Any) -> None:
         """Sets the margin, in units of similarity.
@@ -38,4 +39,5 @@ class OriginalContrastive(PairLoss):
         """The sum of the class docstring, and the number of anchors."""
         apart = positive_part(1.0 - pairs.similarities - self.slack, pairs.positives)
         alike = positive_part(pairs.similarities - self.margin, pairs.negatives)
-        return [tf.reduce_sum(apart) + tf.reduce_sum(alike), number_of_anchors(pairs)]
+        total = tf.reduce_sum(apart) + tf.reduce_sum(alike)
+        return [pairs.columns.sum(total), number_of_anchors(pairs)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -13,7 +14,9 @@ from ccp_dml.geometry.pair_masks import pair_masks
 from ccp_dml.losses.base import MetricLoss, class_labels
 from ccp_dml.losses.miners import MINERS, Miner, make_miner
 from ccp_dml.losses.pairs import AVERAGES, Pairs
+from ccp_dml.models.class_shards import ALONE, Shards
 from ccp_dml.models.proxies import Proxies
+from ccp_dml.models.sharded_proxies import make_proxies
 
 # Normalised embeddings [N, D], their classes int32 [N], their ids int [N] or None.
 _Set = tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]
@@ -29,11 +32,13 @@ class PairLoss(MetricLoss):
         only_distance: the one distance that the formula is defined for; None if it takes any.
         only_proxy_anchor: the one value of `proxy_anchor` that the formula is defined for; None if both.
         pair_based: whether the formula makes sense without proxies; if not, the loss has proxies of its own.
+        columns_in_shards: whether the formula combines what it computes of the columns by `Pairs.columns`.
     """
 
     only_distance: ClassVar[str | None] = None
     only_proxy_anchor: ClassVar[bool | None] = None
     pair_based: ClassVar[bool] = True
+    columns_in_shards: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -51,6 +56,7 @@ class PairLoss(MetricLoss):
         proxy_learning_rate_multiplier: float = 1.0,
         references_per_batch: int = 0,
         shared_proxies: Sequence[Proxies] = (),
+        shard_proxies: bool = False,
         seed: int = 0,
         name: str | None = None,
     ) -> None:
@@ -72,7 +78,8 @@ class PairLoss(MetricLoss):
             references_per_batch: if positive, the first so many samples of the batch are the references (like
                 proxies), and the others are compared with them.
             shared_proxies: further sets of proxies, those of other losses, say; they join the own ones.
-            seed: of a miner that draws.
+            shard_proxies: spread the classes of the own proxies over the replicas of the strategy in scope.
+            seed: of a miner that draws, and of sharded proxies.
             name: a valid Python identifier; by default made from the class name.
 
         Raises:
@@ -92,19 +99,21 @@ class PairLoss(MetricLoss):
         self.proxy_learning_rate_multiplier = proxy_learning_rate_multiplier
         self.references_per_batch = references_per_batch
         self.shared_proxies = tuple(shared_proxies)
+        self.shard_proxies = shard_proxies
         self.seed = seed
         self._check()
         self._mined: Miner | None = None if miner is None else make_miner(miner, seed)
         if self.proxies_per_class:
             assert num_classes is not None
             assert embedding_size is not None
-            self.proxies = Proxies(
-                num_classes, self.proxies_per_class, embedding_size, proxy_learning_rate_multiplier
-            )
+            sizes = num_classes, self.proxies_per_class, embedding_size
+            self.proxies = make_proxies(*sizes, proxy_learning_rate_multiplier, shard_proxies, seed)
+        if len({proxies.shards.alone for proxies in self._proxy_sets}) > 1:
+            raise ValueError("some sets of proxies are sharded and others are not; expected all or none")
 
     def formula(self, pairs: Pairs) -> tf.Tensor:
         """The loss of the pairs, before `weight`: float32 scalar."""
-        return self.combined(self.sums(pairs))
+        return self.combined(pairs.rows.sums(self.sums(pairs)))
 
     def sums(self, pairs: Pairs) -> list[tf.Tensor]:
         """Float32 scalars that make the loss and that add up over blocks of anchors."""
@@ -120,6 +129,24 @@ class PairLoss(MetricLoss):
         """Whether anchors may be taken a block at a time, adding up `sums`."""
         return self.miner is None and type(self).sums is not PairLoss.sums
 
+    @property
+    def in_shards(self) -> bool:
+        """Whether the loss is exact when each replica compares with the proxies of some classes only.
+
+        Anchors in shards are like blocks of anchors; columns in shards are a matter of the formula.
+        """
+        exact = self.in_blocks if self.proxy_anchor else self.columns_in_shards and self.miner is None
+        return exact and not self.proxy_pairs
+
+    def check_shards(self) -> None:
+        """As in the base class."""
+        if not self.in_shards:
+            raise ValueError(
+                f"{type(self).__name__} with proxy_anchor={self.proxy_anchor}, miner={self.miner!r} and "
+                f"proxy_pairs={self.proxy_pairs} needs the proxies of all classes in one place; "
+                "expected shard_proxies to be False, or a loss that docs/scaling.md lists as exact in shards"
+            )
+
     def pairs(
         self,
         embeddings: tf.Tensor,
@@ -131,6 +158,7 @@ class PairLoss(MetricLoss):
         reference_ids: tf.Tensor | None = None,
         normalization: str | None = None,
         mine: bool = True,
+        shards: Shards = ALONE,
     ) -> Pairs:
         """The pairs that the formula sees.
 
@@ -143,6 +171,11 @@ class PairLoss(MetricLoss):
             reference_ids: int [R]; a sample is no pair with a reference of the same identity.
             normalization: instead of the configured one.
             mine: whether the miner acts.
+            shards: of the classes of the references, these being those of one shard; labels below 0 stand for
+                no class.
+
+        Raises:
+            ValueError: if there are shards and the loss is not exact with them.
         """
         normalization = normalization or self.normalization
         if references is None and self.references_per_batch:
@@ -156,6 +189,9 @@ class PairLoss(MetricLoss):
             pairs = Pairs(distances, *pair_masks(labels), labels, labels, kind, size)
         else:
             rows = normalize(references, normalization)
+            if not shards.alone:
+                self.check_shards()
+                samples = shards.enter(samples)
             if self.proxy_pairs:
                 samples = tf.concat([samples, rows], axis=0)
                 labels = tf.concat([labels, reference_labels], axis=0)
@@ -163,6 +199,8 @@ class PairLoss(MetricLoss):
             if self.proxy_anchor:
                 anchors, others = others, anchors
             pairs = _pairs_between(anchors, others, kind, size)
+            if not shards.alone:
+                pairs = _of_shard(pairs, shards, self.proxy_anchor)
         return self._mined(pairs) if self._mined is not None and mine else pairs
 
     def compare(
@@ -190,15 +228,19 @@ class PairLoss(MetricLoss):
         return self.describe(self.own_pairs(labels, embeddings), embeddings)
 
     def describe(self, pairs: Pairs, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
-        """`diagnostics` of given pairs. A pair is active if the loss has a gradient for its distance."""
+        """`diagnostics` of given pairs. A pair is active if the loss has a gradient for its distance.
+
+        Of sharded proxies the distances are those to the classes of this shard.
+        """
         with tf.GradientTape() as tape:
             tape.watch(pairs.distances)
             loss = self.formula(pairs)
         gradient = tape.gradient(loss, pairs.distances, unconnected_gradients="zero")
         counted = tf.cast(pairs.positives | pairs.negatives, tf.float32)
         active = tf.cast(tf.not_equal(gradient, 0.0), tf.float32) * counted
+        totals = pairs.shards.sums([tf.reduce_sum(active), tf.reduce_sum(counted)])
         return {
-            "active_pairs": tf.math.divide_no_nan(tf.reduce_sum(active), tf.reduce_sum(counted)),
+            "active_pairs": tf.math.divide_no_nan(*totals),
             "positive_distances": tf.boolean_mask(pairs.distances, pairs.positives),
             "negative_distances": tf.boolean_mask(pairs.distances, pairs.negatives),
             "embedding_norm": tf.reduce_mean(tf.norm(tf.cast(embeddings, tf.float32), axis=-1)),
@@ -214,7 +256,7 @@ class PairLoss(MetricLoss):
             return self.pairs(embeddings, class_labels(labels))
         proxies = tf.concat([proxies.embeddings for proxies in sets], axis=0)
         proxy_labels = tf.concat([proxies.labels for proxies in sets], axis=0)
-        return self.pairs(embeddings, class_labels(labels), proxies, proxy_labels)
+        return self.pairs(embeddings, class_labels(labels), proxies, proxy_labels, shards=sets[0].shards)
 
     def get_config(self) -> dict[str, Any]:
         """Arguments that create a loss of this kind, shared proxies serialised."""
@@ -265,6 +307,17 @@ class PairLoss(MetricLoss):
                 f"proxies_per_class is {self.proxies_per_class}, but num_classes is {self.num_classes} and "
                 f"embedding_size is {self.embedding_size}; proxies need both"
             )
+
+
+def _of_shard(pairs: Pairs, shards: Shards, anchors_in_shards: bool) -> Pairs:
+    """Pairs with the proxies of one shard; its rows of no class are in none."""
+    known = pairs.anchor_labels[:, tf.newaxis] if anchors_in_shards else pairs.sample_labels
+    return dataclasses.replace(
+        pairs,
+        negatives=pairs.negatives & (known >= 0),
+        shards=shards,
+        anchors_in_shards=anchors_in_shards,
+    )
 
 
 def _pairs_between(anchors: _Set, others: _Set, kind: str, size: int) -> Pairs:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from ccp_dml.models.class_shards import ALONE, Shards
+
 AVERAGES: tuple[str, ...] = ("active", "all")
 
 
@@ -23,6 +25,9 @@ class Pairs:
         sample_labels: int32 [S].
         distance: kind of `distances`, as in `geometry.distances`.
         embedding_size: dimension of the embeddings; 0 if it is not known.
+        shards: the shards of the classes of the proxies, of which these pairs are those of one. Formulas
+            rather use `rows` and `columns`.
+        anchors_in_shards: whether it is the anchors that are sharded, not the samples.
     """
 
     distances: tf.Tensor
@@ -32,6 +37,18 @@ class Pairs:
     sample_labels: tf.Tensor
     distance: str = "euclidean"
     embedding_size: int = 0
+    shards: Shards = ALONE
+    anchors_in_shards: bool = False
+
+    @property
+    def rows(self) -> Shards:
+        """What combines results of the rows that are here with those of all rows."""
+        return self.shards if self.anchors_in_shards else ALONE
+
+    @property
+    def columns(self) -> Shards:
+        """What combines results of the columns that are here with those of all columns."""
+        return ALONE if self.anchors_in_shards else self.shards
 
     @property
     def similarities(self) -> tf.Tensor:
@@ -44,24 +61,27 @@ def positive_part(terms: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     return tf.where(mask, tf.nn.relu(terms), 0.0)
 
 
-def sums_of_hinges(positive_terms: tf.Tensor, negative_terms: tf.Tensor) -> list[tf.Tensor]:
+def sums_of_hinges(positive_terms: tf.Tensor, negative_terms: tf.Tensor, pairs: Pairs) -> list[tf.Tensor]:
     """What `average_of_hinges` needs of the hinge terms [A, S]; adds up over blocks of anchors.
 
     Args:
         positive_terms: non-negative, 0 where no pair.
         negative_terms: non-negative, 0 where no pair.
+        pairs: whose terms these are.
 
     Returns:
         Five float32 scalars: sum and number of the non-zero positive terms, the same of the negative ones,
         and A * S.
     """
-    return [
-        tf.reduce_sum(positive_terms),
-        tf.math.count_nonzero(positive_terms, dtype=tf.float32),
-        tf.reduce_sum(negative_terms),
-        tf.math.count_nonzero(negative_terms, dtype=tf.float32),
-        tf.cast(tf.size(positive_terms), tf.float32),
-    ]
+    return pairs.columns.sums(
+        [
+            tf.reduce_sum(positive_terms),
+            tf.math.count_nonzero(positive_terms, dtype=tf.float32),
+            tf.reduce_sum(negative_terms),
+            tf.math.count_nonzero(negative_terms, dtype=tf.float32),
+            number_of_anchors(pairs) * _count(pairs.sample_labels, pairs.columns),
+        ]
+    )
 
 
 def average_of_hinges(sums: list[tf.Tensor], average: str) -> tf.Tensor:
@@ -83,26 +103,35 @@ def average_of_hinges(sums: list[tf.Tensor], average: str) -> tf.Tensor:
 
 
 def number_of_anchors(pairs: Pairs) -> tf.Tensor:
-    """A as a float32 scalar."""
-    return tf.cast(tf.shape(pairs.distances)[0], tf.float32)
+    """A as a float32 scalar; of sharded anchors those of this shard."""
+    return _count(pairs.anchor_labels, pairs.rows)
 
 
-def masked_logsumexp(values: tf.Tensor, mask: tf.Tensor, with_zero: bool = False) -> tf.Tensor:
+def _count(labels: tf.Tensor, shards: Shards) -> tf.Tensor:
+    if shards.alone:
+        return tf.cast(tf.size(labels), tf.float32)
+    return tf.math.count_nonzero(labels >= 0, dtype=tf.float32)
+
+
+def masked_logsumexp(
+    values: tf.Tensor, mask: tf.Tensor, with_zero: bool = False, columns: Shards = ALONE
+) -> tf.Tensor:
     """`log(sum exp)` of each row over `mask`, without overflow, also where a row is masked out entirely.
 
     Args:
         values: float32 [A, S].
         mask: bool [A, S].
         with_zero: add the term exp(0) = 1 to each row.
+        columns: of the pairs; the sum is over the columns of all shards.
 
     Returns:
         float32 [A]; for a row without terms the lowest float32 (0 if `with_zero`), without gradient.
     """
     lowest = values.dtype.min
-    largest = tf.stop_gradient(tf.reduce_max(tf.where(mask, values, lowest), axis=1))
+    largest = columns.max(tf.reduce_max(tf.where(mask, values, lowest), axis=1))
     shift = tf.maximum(largest, 0.0) if with_zero else tf.where(largest > lowest, largest, 0.0)
     terms = tf.where(mask, tf.exp(tf.where(mask, values - shift[:, tf.newaxis], 0.0)), 0.0)
-    total = tf.reduce_sum(terms, axis=1)
+    total = columns.sum(tf.reduce_sum(terms, axis=1))
     if with_zero:
         return tf.math.log1p(total + tf.math.expm1(-shift)) + shift
     empty = total == 0.0

@@ -37,17 +37,21 @@ class ProxyAnchor(PairLoss):
         self.alpha = alpha
         self.margin = margin
 
-    def formula(self, pairs: Pairs) -> tf.Tensor:
-        """As in the class docstring."""
+    def sums(self, pairs: Pairs) -> list[tf.Tensor]:
+        """Of the proxies' pulls the sum and the number of those that pull, then the same of the pushes."""
         pull = masked_logsumexp(
             self.alpha * (self.margin - pairs.similarities), pairs.positives, with_zero=True
         )
         push = masked_logsumexp(
             self.alpha * (self.margin + pairs.similarities), pairs.negatives, with_zero=True
         )
-        return _mean_where(pull, pairs.positives) + _mean_where(push, pairs.negatives)
+        pulling, pushing = (
+            tf.math.count_nonzero(tf.reduce_any(mask, axis=1), dtype=tf.float32)
+            for mask in (pairs.positives, pairs.negatives)
+        )
+        return [tf.reduce_sum(pull), pulling, tf.reduce_sum(push), pushing]
 
-
-def _mean_where(of_anchors: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    anchors_with_any = tf.math.count_nonzero(tf.reduce_any(mask, axis=1), dtype=tf.float32)
-    return tf.math.divide_no_nan(tf.reduce_sum(of_anchors), anchors_with_any)
+    def combined(self, sums: list[tf.Tensor]) -> tf.Tensor:
+        """The mean pull and the mean push."""
+        pull, pulling, push, pushing = sums
+        return tf.math.divide_no_nan(pull, pulling) + tf.math.divide_no_nan(push, pushing)

@@ -23,6 +23,7 @@ class ProxyNCA(PairLoss):
 
     only_distance = "cosine"
     only_proxy_anchor = False
+    columns_in_shards = True
     pair_based = False
 
     def __init__(self, temperature: float = 0.11, margin: float = 0.0, **options: Any) -> None:
@@ -60,7 +61,9 @@ def sums_of_softmax_choices(logits: tf.Tensor, pairs: Pairs) -> list[tf.Tensor]:
     Returns:
         Two float32 scalars, the sum and the number of anchors.
     """
-    of_all = masked_logsumexp(logits, pairs.positives | pairs.negatives)
-    of_positives = masked_logsumexp(logits, pairs.positives)
-    choices = tf.where(tf.reduce_any(pairs.positives, axis=1), of_all - of_positives, 0.0)
+    columns = pairs.columns
+    of_all = masked_logsumexp(logits, pairs.positives | pairs.negatives, columns=columns)
+    of_positives = masked_logsumexp(logits, pairs.positives, columns=columns)
+    with_positives = columns.any(tf.reduce_any(pairs.positives, axis=1))
+    choices = tf.where(with_positives, of_all - of_positives, 0.0)
     return [tf.reduce_sum(choices), number_of_anchors(pairs)]

@@ -99,11 +99,13 @@ class ProxySynthesis(WrappingLoss):
         assert proxies is not None
         embeddings = in_float32(embeddings)
         synthesis = self.synthesize(labels, embeddings, rate)
+        synthetic, synthetic_labels = proxies.shards.once(synthesis.proxies, synthesis.proxy_labels)
         loss = self.base.compare(
             tf.concat([embeddings, synthesis.embeddings], axis=0),
             tf.concat([class_labels(labels), synthesis.labels], axis=0),
-            tf.concat([proxies.embeddings, synthesis.proxies], axis=0),
-            tf.concat([proxies.labels, synthesis.proxy_labels], axis=0),
+            tf.concat([proxies.embeddings, synthetic], axis=0),
+            tf.concat([proxies.labels, synthetic_labels], axis=0),
+            shards=proxies.shards,
         )
         return {"proxy_loss": loss}
 
@@ -128,7 +130,7 @@ class ProxySynthesis(WrappingLoss):
         proxies = self.proxies
         assert proxies is not None
         classes, kind = class_labels(labels), self.core.normalization
-        own_proxies = tf.gather(normalize(proxies.by_class, kind), classes, axis=1)
+        own_proxies = normalize(proxies.of_classes(classes), kind)
         samples = normalize(embeddings, kind)
         synthetic_labels = _labels_of_mixtures(classes, proxies.num_classes)
         count = _rounded_share(samples, self.synthetic_share)

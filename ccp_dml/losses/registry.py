@@ -188,6 +188,7 @@ def build(
     num_classes: int,
     embedding_size: int,
     seed: int = 0,
+    shard_proxies: bool = False,
     options: dict[str, Any] | None = None,
 ) -> MetricLoss:
     """Make the loss of a path.
@@ -197,10 +198,13 @@ def build(
         num_classes: number of training classes.
         embedding_size: dimension of the embeddings.
         seed: of what a loss draws at random.
+        shard_proxies: spread the classes of the proxies over the replicas of the strategy in scope, see
+            `docs/scaling.md`.
         options: `__init__` options; each goes to the losses of the path that take it.
 
     Raises:
-        ValueError: if the path is not valid, or an option is taken by no loss of it.
+        ValueError: if the path is not valid, an option is taken by no loss of it, or proxies are to be
+            sharded and there are none, or the loss needs them all in one place.
     """
     taken = _parameters_by_name(parse(path))
     options = options or {}
@@ -214,13 +218,22 @@ def build(
     for name, accepted in reversed(taken.items()):
         chosen = {option: value for option, value in options.items() if option in accepted}
         make = _load(_spec(name).target)
-        given = {"num_classes": num_classes, "embedding_size": embedding_size, "seed": seed}
+        given = {
+            "num_classes": num_classes,
+            "embedding_size": embedding_size,
+            "seed": seed,
+            "shard_proxies": shard_proxies,
+        }
         if built is None:
             built = make(**chosen, **given)
         else:
             known = inspect.signature(make).parameters
             built = make(built, **chosen, **{key: value for key, value in given.items() if key in known})
     assert built is not None
+    if shard_proxies:
+        if built.proxies is None:
+            raise ValueError(f"shard_proxies is True, but loss {path!r} has no proxies; expected False")
+        built.check_shards()
     return built
 
 

@@ -9,6 +9,8 @@ import tensorflow as tf
 from ccp_dml.geometry.normalization import check_normalization, normalize
 from ccp_dml.losses.pair_loss import PairLoss
 from ccp_dml.losses.pairs import Pairs
+from ccp_dml.models.class_shards import Shards
+from ccp_dml.models.proxies import Proxies
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
@@ -26,6 +28,7 @@ class SoftTriple(PairLoss):
 
     only_proxy_anchor = False
     pair_based = False
+    columns_in_shards = True
 
     def __init__(
         self,
@@ -69,21 +72,41 @@ class SoftTriple(PairLoss):
         """As in the class docstring."""
         proxies = self.proxies
         assert proxies is not None
-        similarities = tf.reshape(pairs.similarities, [-1, proxies.proxies_per_class, proxies.num_classes])
+        classes = proxies.labels[: proxies.by_class.shape[1]]
+        similarities = tf.reshape(pairs.similarities, [-1, proxies.proxies_per_class, classes.shape[0]])
         weights = tf.nn.softmax(similarities / self.temperature, axis=1)
         of_classes = tf.reduce_sum(weights * similarities, axis=1)
-        own = self.margin * tf.one_hot(pairs.anchor_labels, proxies.num_classes)
-        cost = tf.nn.sparse_softmax_cross_entropy_with_logits(
-            labels=pairs.anchor_labels, logits=self.scale * (of_classes - own)
-        )
-        return tf.reduce_mean(cost) + self.center_weight * self._spread(proxies.by_class)
+        own = pairs.positives[:, : classes.shape[0]]
+        logits = self.scale * tf.where(own, of_classes - self.margin, of_classes)
+        cost = _cross_entropy(logits, own, classes >= 0, pairs.columns)
+        return tf.reduce_mean(cost) + self.center_weight * self._spread(proxies, classes >= 0)
 
-    def _spread(self, by_class: tf.Tensor) -> tf.Tensor:
-        """The term of the proxies [K, C, D] of a class: float32 scalar."""
-        proxies = normalize(by_class, self.center_normalization)
-        k, classes, _ = proxies.shape
+    def _spread(self, of_classes: Proxies, known: tf.Tensor) -> tf.Tensor:
+        """The term of the proxies of a class, of classes known [C]: float32 scalar."""
+        proxies = normalize(of_classes.by_class, self.center_normalization)
+        k, classes = of_classes.proxies_per_class, of_classes.num_classes
         squared = 2.0 - 2.0 * tf.einsum("kcd,jcd->ckj", proxies, proxies)
         upper = tf.linalg.band_part(tf.ones([k, k], tf.bool), 0, -1) & ~tf.eye(k, dtype=tf.bool)
-        counted = upper & (squared > 0.0)
+        counted = upper & (squared > 0.0) & known[:, tf.newaxis, tf.newaxis]
         distances = tf.where(counted, tf.sqrt(tf.where(counted, squared, 1.0)), 0.0)
-        return tf.reduce_sum(distances) / float(max(1, classes * k * (k - 1)))
+        return of_classes.shards.sum(tf.reduce_sum(distances)) / float(max(1, classes * k * (k - 1)))
+
+
+def _cross_entropy(logits: tf.Tensor, own: tf.Tensor, known: tf.Tensor, columns: Shards) -> tf.Tensor:
+    """Cross-entropy of each row.
+
+    Args:
+        logits: float32 [A, C], of the classes of this shard.
+        own: bool [A, C], the class of each row.
+        known: bool [C], whether a column is a class at all.
+        columns: of the pairs.
+
+    Returns:
+        float32 [A].
+    """
+    # A number, not minus infinity, which would have no gradient.
+    logits += tf.where(known, 0.0, logits.dtype.min / 2.0)
+    largest = columns.max(tf.reduce_max(logits, axis=1))
+    total = columns.sum(tf.reduce_sum(tf.exp(logits - largest[:, tf.newaxis]), axis=1))
+    of_own = columns.sum(tf.reduce_sum(tf.where(own, logits, 0.0), axis=1))
+    return tf.math.log(total) + largest - of_own

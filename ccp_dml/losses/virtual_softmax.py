@@ -12,6 +12,7 @@ from ccp_dml.losses.base import in_float32
 from ccp_dml.losses.pairs import Pairs
 from ccp_dml.losses.proxy_nca import ProxyNCA
 from ccp_dml.losses.wrapper import WrappingLoss
+from ccp_dml.models.class_shards import ALONE, Shards
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
@@ -54,23 +55,29 @@ class VirtualSoftmax(WrappingLoss):
         return self.base.describe(pairs, embeddings)
 
     def compare(
-        self, embeddings: tf.Tensor, labels: tf.Tensor, references: tf.Tensor, reference_labels: tf.Tensor
+        self,
+        embeddings: tf.Tensor,
+        labels: tf.Tensor,
+        references: tf.Tensor,
+        reference_labels: tf.Tensor,
+        shards: Shards = ALONE,
     ) -> tf.Tensor:
         """The weighted loss of samples against given proxies and their virtual ones: float32 scalar.
 
         The arguments are those of `PairLoss.pairs`.
         """
-        pairs = self.base.pairs(embeddings, labels, references, reference_labels)
+        pairs = self.base.pairs(embeddings, labels, references, reference_labels, shards=shards)
         return self.base.weight * self.base.formula(self._with_virtual(pairs, embeddings))
 
     def _with_virtual(self, pairs: Pairs, embeddings: tf.Tensor) -> Pairs:
-        """The pairs and a last column, the virtual proxies of the (raw) embeddings."""
-        similarities = squared_norms(normalize(embeddings, self.base.normalization))[:, tf.newaxis]
-        negative = tf.ones_like(similarities, tf.bool)
+        """The pairs and a last column, the virtual proxies of the (raw) embeddings, of the first shard."""
+        norms = squared_norms(normalize(embeddings, self.base.normalization))
+        similarities = pairs.shards.enter(norms)[:, tf.newaxis]
+        negative = tf.fill(tf.shape(similarities), pairs.shards.first)
         return dataclasses.replace(
             pairs,
             distances=tf.concat([pairs.distances, -similarities], axis=1),
-            positives=tf.concat([pairs.positives, ~negative], axis=1),
+            positives=tf.concat([pairs.positives, tf.zeros_like(negative)], axis=1),
             negatives=tf.concat([pairs.negatives, negative], axis=1),
             sample_labels=tf.concat([pairs.sample_labels, [-1]], axis=0),
         )

@@ -43,6 +43,10 @@ class WrappingLoss(MetricLoss):
         assert isinstance(core, PairLoss)
         return core
 
+    def check_shards(self) -> None:
+        """As in the base class."""
+        self.core.check_shards()
+
     def get_config(self) -> dict[str, Any]:
         """Arguments that create a loss of this kind, the base loss serialised."""
         return {**super().get_config(), "base": tf.keras.utils.serialize_keras_object(self.base)}

@@ -6,6 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from ccp_dml.models.class_shards import ALONE, Shards
+
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
 class Proxies(tf.keras.layers.Layer):
@@ -21,7 +23,10 @@ class Proxies(tf.keras.layers.Layer):
         embedding_size: D, at least 1.
         learning_rate_multiplier: what an optimizer that knows multipliers scales its rate by for these
             weights, non-negative.
+        shards: how the classes of this table are combined with those of others; here they are all.
     """
+
+    shards: Shards = ALONE
 
     def __init__(
         self,
@@ -65,11 +70,7 @@ class Proxies(tf.keras.layers.Layer):
         self.embedding_size = embedding_size
         self.learning_rate_multiplier = learning_rate_multiplier
         self.initializer = tf.keras.initializers.get(initializer)
-        self.embeddings: tf.Variable = self.add_weight(
-            name="embeddings",
-            shape=(num_classes * proxies_per_class, embedding_size),
-            initializer=self.initializer,
-        )
+        self.embeddings: tf.Variable = self._make_table()
         self.built = True
 
     @property
@@ -80,7 +81,11 @@ class Proxies(tf.keras.layers.Layer):
     @property
     def by_class(self) -> tf.Tensor:
         """The proxies as float32 [K, C, D]."""
-        return tf.reshape(self.embeddings, [self.proxies_per_class, self.num_classes, self.embedding_size])
+        return tf.reshape(self.embeddings, [self.proxies_per_class, -1, self.embedding_size])
+
+    def of_classes(self, classes: tf.Tensor) -> tf.Tensor:
+        """The proxies of classes int32 [B]: float32 [K, B, D]."""
+        return tf.gather(self.by_class, classes, axis=1)
 
     def reset(self, embeddings: tf.Tensor) -> None:
         """Replaces all proxies.
@@ -91,13 +96,24 @@ class Proxies(tf.keras.layers.Layer):
         Raises:
             ValueError: if the shape is not [K, C, D].
         """
+        self._assign(tf.reshape(self._checked(embeddings), self.embeddings.shape))
+
+    def _checked(self, embeddings: tf.Tensor) -> tf.Tensor:
+        """New proxies as float32 [K, C, D]."""
         expected = [self.proxies_per_class, self.num_classes, self.embedding_size]
         embeddings = tf.cast(embeddings, tf.float32)
         if not embeddings.shape.is_compatible_with(expected):
             raise ValueError(
                 f"New proxies have the shape {embeddings.shape}; [K, C, D] = {expected} is expected."
             )
-        self._assign(tf.reshape(embeddings, self.embeddings.shape))
+        return embeddings
+
+    def _make_table(self) -> tf.Variable:
+        return self.add_weight(
+            name="embeddings",
+            shape=(self.num_classes * self.proxies_per_class, self.embedding_size),
+            initializer=self.initializer,
+        )
 
     @tf.function
     def _assign(self, rows: tf.Tensor) -> None:

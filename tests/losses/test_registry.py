@@ -32,6 +32,7 @@ def test_table_agrees_with_the_class(name: str) -> None:
         "embedding_size",
         "seed",
         "shared_proxies",
+        "shard_proxies",
     }
     assert set(_SPECS[name].parameters) == arguments - given_otherwise
     if issubclass(kind, PairLoss):

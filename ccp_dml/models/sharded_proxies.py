@@ -1,0 +1,214 @@
+"""Class proxies of which each replica holds those of its own classes."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import tensorflow as tf
+
+from ccp_dml.models.class_shards import ReplicaShards
+from ccp_dml.models.proxies import Proxies
+
+# Classes whose first proxies are drawn at once: the draw does not depend on the number of replicas.
+_CLASSES_PER_DRAW = 2**14
+# Standard deviation of a standard normal distribution that is cut off at 2.
+_CUT_NORMAL = 0.8796256610342398
+
+# The name of a variable's value in a checkpoint.
+_VALUE = "VARIABLE_VALUE"
+
+# (first class, class after the last) -> float32 [K, count, D].
+_Source = Callable[[int, int], tf.Tensor]
+
+
+@tf.keras.utils.register_keras_serializable("ccp_dml")
+class ShardedProxies(Proxies):
+    """K trainable proxies for each of C classes, the classes spread over the R replicas of a strategy.
+
+    The strategy is that in scope when the layer is made. With n = ceil(C / R), replica r holds the classes
+    from r n on, up to n of them; where there are fewer, the rest of its table is of no class: these rows have
+    the label -1 and take part in nothing. In replica context `embeddings`, `labels` and `by_class` are those
+    of the replica, and a gradient for `embeddings` is complete there: it must not be added up over replicas.
+
+    A checkpoint holds the whole table, as `Proxies` writes it, so that the number of replicas may change;
+    every worker has to take part in writing and reading it.
+
+    Attributes:
+        embeddings: float32 variable, [n * K, D] on each replica, with values of its own there; outside of
+            replica context it reads as that of the first replica, and `whole` gives all.
+        classes_per_shard: n.
+        seed: of the first proxies.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        proxies_per_class: int,
+        embedding_size: int,
+        learning_rate_multiplier: float = 1.0,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        """Creates the proxies, with values of the distribution `he_normal` of the whole table.
+
+        Args:
+            num_classes: number of classes C.
+            proxies_per_class: number of proxies K of a class.
+            embedding_size: number of dimensions D.
+            learning_rate_multiplier: factor on the learning rate of these weights.
+            seed: of the first values, which do not depend on the number of replicas.
+            **kwargs: `name` and `trainable` of a Keras layer.
+
+        Raises:
+            ValueError: if a size is below 1 or the multiplier is negative.
+        """
+        self._strategy = tf.distribute.get_strategy()
+        replicas = self._strategy.num_replicas_in_sync
+        self.seed = seed
+        self.classes_per_shard = math.ceil(num_classes / replicas)
+        super().__init__(
+            num_classes, proxies_per_class, embedding_size, learning_rate_multiplier, "zeros", **kwargs
+        )
+        if replicas > 1:
+            self.shards = ReplicaShards()
+        self._fill(self.embeddings, self._first_values)
+        self.checkpoint_whole([self.embeddings])
+
+    @property
+    def labels(self) -> tf.Tensor:
+        """Class of every row of `embeddings` on this replica: int32 [n * K], -1 where there is none."""
+        if self.shards.alone:
+            return super().labels
+        classes = self._first_class() + tf.range(self.classes_per_shard, dtype=tf.int32)
+        return tf.tile(tf.where(classes < self.num_classes, classes, -1), [self.proxies_per_class])
+
+    def of_classes(self, classes: tf.Tensor) -> tf.Tensor:
+        """The proxies of classes int32 [B], whichever replica has them: float32 [K, B, D]."""
+        if self.shards.alone:
+            return super().of_classes(classes)
+        places = classes - self._first_class()
+        here = (places >= 0) & (places < self.classes_per_shard)
+        rows = tf.gather(self.by_class, tf.where(here, places, 0), axis=1)
+        return self.shards.sum(tf.where(here[:, tf.newaxis], rows, 0.0))
+
+    def reset(self, embeddings: tf.Tensor) -> None:
+        """Replaces all proxies, outside of replica context; see the base class."""
+        embeddings = self._checked(embeddings)
+        self._fill(self.embeddings, lambda first, last: embeddings[:, first:last])
+
+    def reset_here(self, embeddings: tf.Tensor) -> None:
+        """Replaces the proxies of this replica, in replica context.
+
+        Args:
+            embeddings: float32 [K, n, D].
+        """
+        self.embeddings.assign(tf.reshape(embeddings, [-1, self.embedding_size]))
+
+    def whole(self) -> tf.Tensor:
+        """All proxies, outside of replica context: float32 [K, C, D]; every worker has to take part."""
+        return self._whole_of(self.embeddings)
+
+    def checkpoint_whole(self, variables: Iterable[tf.Variable]) -> None:
+        """Lets checkpoints hold the whole of variables which, like `embeddings`, have a part on each replica.
+
+        The moments that an optimizer keeps of the proxies are such; a checkpoint would hold those of the
+        first replica and give them to all. Every worker has to take part in writing and reading.
+
+        Args:
+            variables: all variables of an optimizer of `embeddings` alone, once it is built; those that have
+                not the shape of `embeddings` are left alone.
+        """
+        if self.shards.alone:
+            return
+        for variable in variables:
+            if variable.shape == self.embeddings.shape:
+                # Where TensorFlow looks first, before the way of the class.
+                variable._serialize_to_tensors = functools.partial(self._serialized, variable)
+                variable._restore_from_tensors = functools.partial(self._restore, variable)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments that create a layer of this kind and size (its values are not part of them)."""
+        config = {**super().get_config(), "seed": self.seed}
+        del config["initializer"]
+        return config
+
+    def _make_table(self) -> tf.Variable:
+        # A layer's `add_weight` refuses to train a variable with a value of its own on each replica.
+        return tf.Variable(
+            tf.zeros([self.proxies_per_class * self.classes_per_shard, self.embedding_size]),
+            name="embeddings",
+            trainable=True,
+            synchronization=tf.VariableSynchronization.ON_READ,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
+
+    def _first_class(self) -> tf.Tensor:
+        context = tf.distribute.get_replica_context()
+        if context is None:
+            raise RuntimeError("the proxies are sharded over replicas; each replica has labels of its own")
+        return tf.cast(context.replica_id_in_sync_group, tf.int32) * self.classes_per_shard
+
+    def _whole_of(self, variable: tf.Variable) -> tf.Tensor:
+        strategy, shape = self._strategy, [self.proxies_per_class, -1, self.embedding_size]
+        parts = strategy.experimental_local_results(variable)
+        if len(parts) < strategy.num_replicas_in_sync:
+            here = strategy.run(tf.function(lambda: tf.reshape(variable, shape)))
+            return strategy.gather(here, axis=1)[:, : self.num_classes]
+        with tf.device("CPU:0"):
+            return tf.concat([tf.reshape(part, shape) for part in parts], axis=1)[:, : self.num_classes]
+
+    def _serialized(self, variable: tf.Variable) -> dict[str, tf.Tensor]:
+        return {_VALUE: tf.reshape(self._whole_of(variable), [-1, self.embedding_size])}
+
+    def _restore(self, variable: tf.Variable, restored: dict[str, tf.Tensor]) -> None:
+        shape = [self.proxies_per_class, self.num_classes, self.embedding_size]
+        table = tf.reshape(restored[_VALUE], shape)
+        self._fill(variable, lambda first, last: table[:, first:last])
+
+    def _fill(self, variable: tf.Variable, source: _Source) -> None:
+        strategy = self._strategy
+        replicas = strategy.experimental_local_results(
+            strategy.experimental_distribute_values_from_function(lambda here: here.replica_id_in_sync_group)
+        )
+        for replica, part in zip(replicas, strategy.experimental_local_results(variable)):
+            part.assign(tf.reshape(self._part(source, replica), part.shape))
+
+    def _part(self, source: _Source, replica: int) -> tf.Tensor:
+        """The part [K, n, D] of a replica."""
+        size = self.classes_per_shard
+        first = min(replica * size, self.num_classes)
+        last = min(first + size, self.num_classes)
+        if first == last:
+            return tf.zeros([self.proxies_per_class, size, self.embedding_size])
+        return tf.pad(source(first, last), [[0, 0], [0, size - (last - first)], [0, 0]])
+
+    def _first_values(self, first: int, last: int) -> tf.Tensor:
+        size = _CLASSES_PER_DRAW
+        deviation = math.sqrt(2.0 / (self.num_classes * self.proxies_per_class)) / _CUT_NORMAL
+        draws = range(first // size, math.ceil(last / size))
+        shape = [self.proxies_per_class, size, self.embedding_size]
+        blocks = [
+            tf.random.stateless_truncated_normal(shape, seed=[self.seed, block], stddev=deviation)[
+                :, max(0, first - block * size) : last - block * size
+            ]
+            for block in draws
+        ]
+        return tf.concat(blocks, axis=1)
+
+
+def make_proxies(
+    num_classes: int,
+    proxies_per_class: int,
+    embedding_size: int,
+    learning_rate_multiplier: float,
+    sharded: bool,
+    seed: int,
+) -> Proxies:
+    """The proxies that a loss trains, sharded over the replicas of the strategy in scope or not."""
+    sizes = num_classes, proxies_per_class, embedding_size
+    if sharded:
+        return ShardedProxies(*sizes, learning_rate_multiplier, seed)
+    return Proxies(*sizes, learning_rate_multiplier)

@@ -1,0 +1,33 @@
+"""The formulas of docs/scaling.md against sizes that are written out."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.scaling_memory import CLASSES, DIMENSIONS, PROXIES_PER_CLASS, Proxies, size, table
+
+
+def test_ten_million_classes_are_shared_by_eight_replicas():
+    whole, shared = (Proxies(10**7, 1, 512, 512, replicas) for replicas in (1, 8))
+    assert whole.bytes_of_table == 10**7 * 512 * 4
+    assert shared.bytes_of_table == whole.bytes_of_table / 8
+    assert shared.bytes_of_distances == 1_250_000 * 512 * 4
+
+
+def test_classes_that_do_not_divide_are_rounded_up():
+    assert Proxies(10, 3, 4, 2, 4).rows == 9
+
+
+@pytest.mark.parametrize("classes", [10, 10**7])
+def test_what_is_handed_over_does_not_depend_on_the_classes(classes):
+    assert Proxies(classes, 1, 64, 64, 2).bytes_of_loss == 64 * 64 * 4 + 5 * 64 * 4
+    assert Proxies(classes, 1, 64, 64, 1).bytes_of_loss == 0
+
+
+def test_the_table_has_a_row_for_each_size():
+    assert len(list(table())) == 2 + len(CLASSES) * len(PROXIES_PER_CLASS) * len(DIMENSIONS)
+
+
+@pytest.mark.parametrize("count, text", [(12, "12 B"), (1.5e6, "1.5 MB"), (2.05e10, "20.5 GB")])
+def test_sizes_are_readable(count, text):
+    assert size(count) == text

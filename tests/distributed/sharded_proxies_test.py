@@ -1,0 +1,143 @@
+"""Sharded proxies and losses on the replicas of a strategy; the work is done in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from ccp_dml.models.proxies import Proxies
+from ccp_dml.models.sharded_proxies import ShardedProxies
+from tests.distributed.sharded_replicas import Deviations
+from tests.losses.shard_cases import FURTHER, REPRESENTATIVE
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(2, False), pytest.param((4, True), marks=pytest.mark.slow)],
+    ids=["2 replicas", "4 replicas, all losses"],
+)
+def found(request, tmp_path_factory) -> tuple[bool, dict[str, Deviations]]:
+    replicas, everything = request.param
+    command = [sys.executable, "-m", "tests.distributed.sharded_replicas", str(replicas)]
+    folder = tmp_path_factory.mktemp("checkpoints")
+    process = subprocess.run(
+        [*command, str(folder), *(["--all"] if everything else [])],
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr[-4000:]
+    return everything, json.loads(process.stdout.splitlines()[-1])
+
+
+def test_values_and_gradients_are_those_of_the_whole(found):
+    everything, results = found
+    for case in REPRESENTATIVE + (FURTHER if everything else []):
+        deviations = results[case.id]
+        assert set(deviations) == {"value", "embeddings", "proxies"}
+        assert max(deviations.values()) < 1e-5, (case.id, deviations)
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_weights_and_proxies_are_those_of_the_whole_after_20_steps(found, optimizer):
+    deviations = found[1][f"20 steps of {optimizer}"]
+    assert set(deviations) == {"weights", "proxies"}
+    assert max(deviations.values()) < 1e-5, deviations
+
+
+def test_a_run_continues_with_another_number_of_replicas(found):
+    deviations = found[1]["continued"]
+    assert len(deviations) == 6
+    assert max(deviations.values()) < 1e-5, deviations
+
+
+def test_the_table_is_the_same_whoever_holds_it(found):
+    deviations = found[1]["table"]
+    assert len(deviations) == 5
+    assert max(deviations.values()) == 0.0, deviations
+
+
+@pytest.mark.slow
+def test_two_worker_processes_find_what_one_device_finds(tmp_path):
+    ports = [str(port) for port in free_ports(2)]
+    workers = []
+    for index in range(2):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        command = [sys.executable, "-m", "tests.distributed.sharded_worker", str(index), *ports, str(folder)]
+        workers.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    try:
+        for worker in workers:
+            output, errors = worker.communicate(timeout=600)
+            assert worker.returncode == 0, errors[-4000:]
+            results = json.loads(output.splitlines()[-1])
+            assert list(results) == [case.id for case in REPRESENTATIVE]
+            for name, deviations in results.items():
+                assert len(deviations) == 5
+                assert max(deviations.values()) < 1e-5, (name, deviations)
+    finally:
+        for worker in workers:
+            worker.kill()
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for item in sockets:
+            item.bind(("127.0.0.1", 0))
+        return [item.getsockname()[1] for item in sockets]
+
+
+@pytest.mark.slow
+def test_the_example_of_the_documentation_runs(tmp_path):
+    project = Path(__file__).parents[2]
+    text = (project / "docs" / "scaling.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    process = subprocess.run(
+        [sys.executable, "-c", example],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(project)},
+        timeout=600,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr[-4000:]
+    assert list(tmp_path.glob("checkpoints/proxies*"))
+
+
+def test_one_replica_holds_all_classes():
+    proxies = ShardedProxies(5, 2, 4)
+    assert proxies.embeddings.shape == (10, 4)
+    tf.debugging.assert_equal(proxies.labels, Proxies(5, 2, 4).labels)
+    tf.debugging.assert_equal(proxies.whole(), proxies.by_class)
+    assert len(proxies.trainable_variables) == 1
+
+
+def test_first_values_depend_on_the_seed_and_have_the_deviation_of_the_whole_table():
+    one, again, other = (ShardedProxies(20_000, 1, 8, seed=seed) for seed in (1, 1, 2))
+    tf.debugging.assert_equal(one.embeddings, again.embeddings)
+    assert float(tf.reduce_max(tf.abs(one.embeddings - other.embeddings))) > 0.001
+    assert float(tf.math.reduce_std(one.embeddings)) == pytest.approx((2.0 / 20_000) ** 0.5, rel=0.01)
+
+
+def test_config_round_trip():
+    proxies = ShardedProxies(5, 2, 4, learning_rate_multiplier=7.0, seed=3, name="p")
+    again = tf.keras.layers.deserialize(tf.keras.layers.serialize(proxies))
+    assert again.get_config() == proxies.get_config()
+    tf.debugging.assert_equal(again.embeddings, proxies.embeddings)
+
+
+def test_reset_refuses_another_order_of_the_axes():
+    with pytest.raises(ValueError, match=r"\[K, C, D\] = \[2, 5, 4\]"):
+        ShardedProxies(5, 2, 4).reset(tf.zeros([5, 2, 4]))

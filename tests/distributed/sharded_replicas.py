@@ -1,0 +1,217 @@
+"""A process with R replicas on logical CPU devices that compares sharded losses with whole ones.
+
+    python -m tests.distributed.sharded_replicas R FOLDER [--all]
+
+Devices have to be made before TensorFlow starts; so the tests run this module and read what it prints: JSON,
+by name the largest deviation of sharded from whole figures, relative to the largest of these.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ccp_dml.losses.base import MetricLoss
+from ccp_dml.losses.registry import build
+from ccp_dml.models.proxies import Proxies
+from ccp_dml.models.sharded_proxies import ShardedProxies
+from tests.losses.cases import NUM_CLASSES, SIZE, LossCase, batch
+from tests.losses.shard_cases import FURTHER, REPRESENTATIVE, table_of
+
+STEPS = 20
+Deviations = dict[str, float]
+
+
+def main(replicas: int, folder: Path, everything: bool) -> None:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    devices = [tf.config.LogicalDeviceConfiguration() for _ in range(replicas)]
+    tf.config.set_logical_device_configuration(cpu, devices)
+    strategy = _mirrored(replicas)
+    results = {}
+    for case in REPRESENTATIVE + (FURTHER if everything else []):
+        results[case.id] = compare(strategy, case)
+    results["20 steps of SGD"] = train(strategy, "sgd")
+    results["20 steps of Adam"] = train(strategy, "adam")
+    results["continued"] = continued(strategy, folder)
+    results["table"] = table(strategy, folder)
+    print(json.dumps(results))
+
+
+def _mirrored(replicas: int, exchange: Any = None) -> tf.distribute.Strategy:
+    return tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(replicas)], exchange)
+
+
+def _two_others() -> tf.distribute.Strategy:
+    """Of the same devices: collective operations would take it for the first one."""
+    return _mirrored(2, tf.distribute.ReductionToOneDevice())
+
+
+def make(case: LossCase, shard_proxies: bool) -> MetricLoss:
+    loss = build(
+        case.path,
+        num_classes=NUM_CLASSES,
+        embedding_size=SIZE,
+        shard_proxies=shard_proxies,
+        options=case.options,
+    )
+    loss.proxies.reset(table_of(7, loss.proxies))
+    return loss
+
+
+def deviation(found: Any, expected: Any) -> float:
+    found, expected = np.asarray(found), np.asarray(expected)
+    assert found.shape == expected.shape
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+def whole_table(strategy: tf.distribute.Strategy, loss: MetricLoss, parts: Any) -> np.ndarray:
+    """[K, C, D] of the values [n * K, D] of each replica; those of no class have to be zero."""
+    per_class = loss.proxies.proxies_per_class
+    local = strategy.experimental_local_results(parts)
+    rows = np.concatenate([part.numpy().reshape(per_class, -1, SIZE) for part in local], axis=1)
+    assert not rows[:, NUM_CLASSES:].any()
+    return rows[:, :NUM_CLASSES]
+
+
+def compare(strategy: tf.distribute.Strategy, case: LossCase) -> Deviations:
+    """Value and gradients of two batches, of which the second finds the state that the first one left."""
+    alone = make(case, shard_proxies=False)
+    with strategy.scope():
+        sharded = make(case, shard_proxies=True)
+    on_replicas, worst = gradients_of(sharded), dict.fromkeys(("value", "embeddings", "proxies"), 0.0)
+    run = tf.function(lambda *args: strategy.run(on_replicas, args=args))
+    for seed in range(2):
+        labels, embeddings = (tf.convert_to_tensor(array) for array in batch(seed))
+        value, of_embeddings, of_table = gradients_of(alone)(labels, embeddings)
+        found = run(labels, embeddings)
+        for name, expected, results in (
+            ("value", value, found[0]),
+            ("embeddings", of_embeddings, found[1]),
+        ):
+            for result in strategy.experimental_local_results(results):
+                worst[name] = max(worst[name], deviation(result, expected))
+        parts = whole_table(strategy, sharded, found[2])
+        worst["proxies"] = max(worst["proxies"], deviation(parts, np.reshape(of_table, parts.shape)))
+    return worst
+
+
+def gradients_of(loss: MetricLoss) -> Any:
+    def gradients(labels: tf.Tensor, embeddings: tf.Tensor) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(embeddings)
+            value = loss.call(labels, embeddings)
+        of_embeddings, of_table = tape.gradient(value, [embeddings, loss.proxies.embeddings])
+        return [value, of_embeddings, tf.convert_to_tensor(of_table)]
+
+    return gradients
+
+
+class Training:
+    """One linear layer and its proxies, trained by SGD with momentum or by Adam from equal weights."""
+
+    def __init__(self, strategy: tf.distribute.Strategy | None, optimizer: str) -> None:
+        self._run = tf.function(self._step)
+        if strategy is None:
+            self._make(optimizer, shard_proxies=False)
+        else:
+            with strategy.scope():
+                self._make(optimizer, shard_proxies=True)
+            self.loss.proxies.checkpoint_whole(self.of_proxies.variables)
+            self._run = tf.function(lambda images: strategy.run(self._step, args=(images,)))
+        self.checkpoint = tf.train.Checkpoint(
+            loss=self.loss, weights=self.weights, of_weights=self.of_weights, of_proxies=self.of_proxies
+        )
+
+    def _make(self, optimizer: str, shard_proxies: bool) -> None:
+        self.loss = make(LossCase("proxy_nca", {"proxies_per_class": 2}), shard_proxies)
+        start = np.random.default_rng(1).normal(0.0, 0.3, (6, SIZE)).astype(np.float32)
+        self.weights = tf.Variable(start)
+        self.of_weights, self.of_proxies = (
+            tf.keras.optimizers.SGD(0.2, momentum=0.9)
+            if optimizer == "sgd"
+            else tf.keras.optimizers.Adam(0.02)
+            for _ in range(2)
+        )
+        self.of_weights.build([self.weights])
+        self.of_proxies.build([self.loss.proxies.embeddings])
+
+    def _step(self, images: tf.Tensor) -> None:
+        table = self.loss.proxies.embeddings
+        with tf.GradientTape() as tape:
+            value = self.loss.call(tf.constant(batch(0)[0]), tf.matmul(images, self.weights))
+        of_weights, of_table = tape.gradient(value, [self.weights, table])
+        # Of the weights each replica has the whole gradient, of the proxies that of its own.
+        self.of_weights.apply_gradients([(of_weights, self.weights)], skip_gradients_aggregation=True)
+        self.of_proxies.apply_gradients([(of_table, table)], skip_gradients_aggregation=True)
+
+    def steps(self, first: int, last: int) -> Training:
+        for number in range(first, last):
+            images = np.random.default_rng(number).normal(size=(12, 6)).astype(np.float32)
+            self._run(tf.constant(images))
+        return self
+
+    def deviations(self, expected: Training) -> Deviations:
+        tables = [
+            proxies.whole() if isinstance(proxies, ShardedProxies) else proxies.by_class
+            for proxies in (self.loss.proxies, expected.loss.proxies)
+        ]
+        return {
+            "weights": deviation(self.weights.numpy(), expected.weights.numpy()),
+            "proxies": deviation(*tables),
+        }
+
+
+def train(strategy: tf.distribute.Strategy, optimizer: str) -> Deviations:
+    """Weights and proxies after some steps."""
+    alone, sharded = Training(None, optimizer), Training(strategy, optimizer)
+    start = alone.loss.proxies.by_class.numpy()
+    alone.steps(0, STEPS)
+    assert deviation(alone.loss.proxies.by_class, start) > 0.1
+    return sharded.steps(0, STEPS).deviations(alone)
+
+
+def continued(strategy: tf.distribute.Strategy, folder: Path) -> Deviations:
+    """The same with a checkpoint half way, of parts and moments, read by other numbers of replicas."""
+    alone = Training(None, "adam").steps(0, STEPS)
+    path = Training(strategy, "adam").steps(0, STEPS // 2).checkpoint.write(str(folder / "half"))
+    found: Deviations = {}
+    for name, other in (("the same", strategy), ("two", _two_others()), ("none", None)):
+        again = Training(other, "adam")
+        again.checkpoint.read(path).assert_consumed()
+        deviations = again.steps(STEPS // 2, STEPS).deviations(alone)
+        found.update({f"{kind}, {name}": worst for kind, worst in deviations.items()})
+    return found
+
+
+def table(strategy: tf.distribute.Strategy, folder: Path) -> Deviations:
+    """What goes through a reset, a checkpoint, another number of replicas and no strategy at all."""
+    sizes = (NUM_CLASSES, 3, SIZE)
+    with strategy.scope():
+        proxies = ShardedProxies(*sizes, seed=3)
+    one = ShardedProxies(*sizes, seed=3)
+    found = {"first values": deviation(proxies.whole(), one.by_class)}
+    new = np.random.default_rng(2).normal(size=(3, NUM_CLASSES, SIZE)).astype(np.float32)
+    proxies.reset(new)
+    found["reset"] = deviation(proxies.whole(), new)
+    path = tf.train.Checkpoint(proxies=proxies).write(str(folder / "checkpoint"))
+    whole = Proxies(*sizes)
+    tf.train.Checkpoint(proxies=whole).read(path).assert_consumed()
+    found["read without shards"] = deviation(whole.by_class, new)
+    with _two_others().scope():
+        other = ShardedProxies(*sizes)
+    tf.train.Checkpoint(proxies=other).read(path).assert_consumed()
+    found["read by 2 replicas"] = deviation(other.whole(), new)
+    whole.reset(new + 1.0)
+    path = tf.train.Checkpoint(proxies=whole).write(str(folder / "whole"))
+    tf.train.Checkpoint(proxies=proxies).read(path).assert_consumed()
+    found["written without shards"] = deviation(proxies.whole(), new + 1.0)
+    return found
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]), "--all" in sys.argv[3:])
