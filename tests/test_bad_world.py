@@ -72,7 +72,7 @@ def test_a_folder_that_becomes_read_only(flags, tmp_path, monkeypatch, capsys, e
     "harm, complaint",
     [
         (shutil.rmtree, "it was removed or moved while the run was going on"),
-        (lambda path: (path / "metrics.csv.tmp").mkdir(), None),
+        (lambda path: (path / "metrics.csv.partial").mkdir(), None),
     ],
     ids=["removed", "a defect"],
 )
