@@ -139,6 +139,7 @@ class PanelRun:
             self.images,
             **{"queries": [0, 3], "neighbors": 2, "every": 3, **options},
         )
+        self.panels.set_params({"epochs": 99})
 
     def images(self, indices: np.ndarray) -> list[np.ndarray]:
         return [np.full([16 + i, 20, 3], 20 * i, np.uint8) for i in indices]

@@ -122,8 +122,8 @@ class RetrievalPanels(EventCallback):
             )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Draws, if this epoch is due, and flushes: no picture is missing after a checkpoint of this epoch."""
-        is_last = epoch + 1 == (self.params or {}).get("epochs") or self._stopped()
+        """Draws, if this epoch is due, and flushes, so that no picture is missing after its checkpoint."""
+        is_last = epoch + 1 == self.params["epochs"] or self._stopped()
         if epoch == 0 or (epoch + 1) % self._every == 0 or is_last:
             self._draw()
             self.events.flush()
