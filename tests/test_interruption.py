@@ -59,7 +59,7 @@ def outcome(path: Path, *flags: str) -> int:
 
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_while_the_data_set_is_prepared(flags, tmp_path, monkeypatch, capsys, number):
+def test_while_the_data_set_is_prepared(flags, tmp_path, monkeypatch, capsys, record_property, number):
     convert, calls = conversion._convert, []
 
     def interrupt(*arguments):
@@ -76,6 +76,7 @@ def test_while_the_data_set_is_prepared(flags, tmp_path, monkeypatch, capsys, nu
     assert line == f"interrupted: stopped by {name}"
     assert not (tmp_path / "run").exists()
     assert outcome(tmp_path / "run", *flags, "--max_epochs=0") == 0
+    record_property("interruptions", 1)
 
 
 @pytest.mark.slow
