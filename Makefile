@@ -15,8 +15,9 @@ STUDIES := emoji_study methods
 RUN_TIME := $(VENV)/.installed
 DEVELOPMENT := $(VENV)/.installed-dev
 COMPARISON := $(VENV)/.installed-bench
+LOCKING := build/lock
 
-.PHONY: help train test test-all lint bench study clean
+.PHONY: help train test test-all lint lock bench study clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,12 +31,20 @@ test: $(DEVELOPMENT)  ## Run the tests (ARGS="tests/losses -k name ...")
 test-all: $(DEVELOPMENT)  ## Run the tests and the slow ones
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-lint: $(DEVELOPMENT)  ## Check style, types, who imports whom, and advisories where they can be looked up
+lint: $(DEVELOPMENT)  ## Check style, types, who imports whom, the lock, and advisories where they can be looked up
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.lock
 	$(BIN)/python -m tests.audit
+
+lock:  ## Pin every package with its hashes in requirements.lock (minutes, needs the network)
+	"$(PYTHON)" -m venv --clear $(LOCKING)
+	$(LOCKING)/bin/python -m pip install --quiet --disable-pip-version-check pip==23.2.1 pip-tools==7.4.1
+	CUSTOM_COMPILE_COMMAND="make lock" $(LOCKING)/bin/pip-compile --quiet --allow-unsafe --generate-hashes \
+		--strip-extras --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+		--output-file=requirements.lock requirements-dev.txt
 
 bench: $(COMPARISON)  ## Run every benchmark (one: BENCHMARKS="losses" ARGS=--quick)
 	@for name in $(BENCHMARKS); do \

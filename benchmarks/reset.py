@@ -31,6 +31,7 @@ from ccp_dml.config import command_line
 from ccp_dml.data.pipeline import inference_batches
 from ccp_dml.data.sampling import OnePerClassSampler
 from ccp_dml.experiment import parts
+from ccp_dml.experiment.smaller_blocks import SmallerBlocks
 from ccp_dml.experiment.task import load_task
 from ccp_dml.geometry.kcenter import greedy_k_center
 from ccp_dml.training.proxy_pool import ProxyPool
@@ -79,12 +80,13 @@ def measure_reset(options: argparse.Namespace) -> tuple[int, Seconds]:
     model, loss = parts.make_model(config), parts.make_loss(config, images.num_classes)
     inference = parts.make_inference(config, model)
     embedded: list[np.ndarray] = []
-    projections = parts.make_projections(config, model, inference, loss, images)
+    blocks = SmallerBlocks(config.evaluation.evaluation_batch_size)
+    projections = parts.make_projections(config, model, inference, loss, images, blocks)
     assert projections is not None
     counted(projections._draw_pool, embedded)
     preprocessing, batch_size = parts.test_preprocessing(config.data), config.evaluation.evaluation_batch_size
     decoded = list(inference_batches(images, preprocessing, batch_size))
-    embed, everything = parts.image_embedder(config, inference, images), np.arange(len(images))
+    embed, everything = parts.image_embedder(config, inference, images, blocks), np.arange(len(images))
     tasks = {
         "inference pass": lambda: embed(everything),
         "reset": projections.begin,

@@ -1,4 +1,4 @@
-"""Places where a test makes the process die or a write fail; without its variable they do nothing."""
+"""Places where a test kills or interrupts the process or lets a write fail; else they do nothing."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import os
 import signal
 
 VARIABLE = "CCP_DML_FAULT"
-KILL = "KILL"
 # Every place, about in the order in which a run comes by them; a file's name: before it gets that name.
 POINTS = (
     ".ccp_dml_run",
     "environment.json",
     "config.cfg",
+    "tracing",
     "reset",
     "step",
     "validation",
@@ -31,8 +31,8 @@ def passage(point: str) -> None:
     """Comes by a place; the test decides what happens there.
 
     `CCP_DML_FAULT=step:3` kills the process with SIGKILL when it comes by `step` for the third time;
-    `checkpoint_write:1:ENOSPC` raises the `OSError` of a full disk there instead. The count is kept in the
-    variable itself.
+    `checkpoint_write:1:ENOSPC` raises the `OSError` of a full disk there instead, and `export:1:SIGINT` sends
+    that signal. The count is kept in the variable itself.
 
     Raises:
         OSError: if the variable asks for one here.
@@ -44,14 +44,16 @@ def passage(point: str) -> None:
     name, _, rest = setting.partition(":")
     count, _, effect = rest.partition(":")
     if name not in POINTS or not count.isdecimal():
-        raise ValueError(f"{VARIABLE}={setting}: expected PLACE:COUNT[:ERROR], PLACE one of {POINTS}")
+        raise ValueError(f"{VARIABLE}={setting}: expected PLACE:COUNT[:EFFECT], PLACE one of {POINTS}")
     if name != point:
         return
     if int(count) > 1:
         os.environ[VARIABLE] = ":".join(filter(None, (name, str(int(count) - 1), effect)))
         return
     del os.environ[VARIABLE]
-    if effect in ("", KILL):
-        os.kill(os.getpid(), signal.SIGKILL)
+    effect = effect or "SIGKILL"
+    if effect in signal.Signals.__members__:
+        os.kill(os.getpid(), signal.Signals[effect])
+        return
     number = getattr(errno, effect)
     raise OSError(number, os.strerror(number), point)

@@ -11,15 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ccp_dml import environment, faults, run_lock
+from ccp_dml import durable, environment, run_lock
 from ccp_dml.config import ExperimentConfig, command_line, flagfiles
 from ccp_dml.config.fields import Change
 from ccp_dml.errors import ConfigError, UserError
 
 _MARKER = ".ccp_dml_run"
-_PARTIAL = ".partial"
 # What a process may leave behind that is killed before it has written the marker.
-_BEFORE_MARKER = (run_lock.NAME, _MARKER + _PARTIAL)
+_BEFORE_MARKER = (run_lock.NAME, durable.partial(Path(_MARKER)).name)
 # Folders of the runs of a group.
 _MEMBERS = "fold_*/repeat_*"
 EMBEDDED_PARTS = ("test", "test_gallery", "training")
@@ -163,7 +162,7 @@ class RunDirectory:
                 f"--run_dir={self.path}: the data set has changed since the run began; expected the "
                 f"fingerprint {before[:12]}…, found {fingerprint[:12]}…; --overwrite begins anew"
             )
-        _write(self.environment, json.dumps(recorded, indent=2) + "\n")
+        durable.write_text(self.environment, json.dumps(recorded, indent=2) + "\n")
 
     def embeddings(self, part: str) -> Path:
         """The file with the embeddings of a part of the data: test, test_gallery or training."""
@@ -172,8 +171,8 @@ class RunDirectory:
     def finish(self, results: dict[str, Any], table: str | None = None) -> None:
         """Writes `results.json`, with which the run is finished, and before it `results.csv` if given."""
         if table is not None:
-            _write(self.table, table)
-        _write(self.results, json.dumps(results, indent=2) + "\n")
+            durable.write_text(self.table, table)
+        durable.write_text(self.results, json.dumps(results, indent=2) + "\n")
 
     def read_results(self) -> dict[str, Any]:
         """The content of `results.json`.
@@ -200,15 +199,15 @@ class RunDirectory:
     def _write_beginning(self, config: ExperimentConfig) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            _write(self._marker, json.dumps({"overwrite": config.run.overwrite}) + "\n")
+            durable.write_text(self._marker, json.dumps({"overwrite": config.run.overwrite}) + "\n")
             recorded = {"command": sys.argv, "versions": environment.versions(), **environment.revision()}
-            _write(self.environment, json.dumps(recorded, indent=2) + "\n")
+            durable.write_text(self.environment, json.dumps(recorded, indent=2) + "\n")
             self._write_config(config)
         except OSError as error:
             raise ConfigError(f"--run_dir={self.path}: cannot be written: {error.strerror}") from None
 
     def _write_config(self, config: ExperimentConfig) -> None:
-        _write(self.config, flagfiles.to_flagfile(config.replace(run_dir=None, overwrite=False)))
+        durable.write_text(self.config, flagfiles.to_flagfile(config.replace(run_dir=None, overwrite=False)))
 
     def _clear(self) -> None:
         """Deletes what a run wrote; the marker goes last, so that an interrupted deletion can be repeated."""
@@ -255,14 +254,6 @@ class RunDirectory:
             return bool(json.loads(self._marker.read_text(encoding="utf-8"))["overwrite"])
         except (OSError, ValueError, KeyError, TypeError):
             return False
-
-
-def _write(file: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    partial = file.with_name(file.name + _PARTIAL)
-    partial.write_text(text, encoding="utf-8")
-    faults.passage(file.name)
-    os.replace(partial, file)
 
 
 def _shown(value: Any) -> str:

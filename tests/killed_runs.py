@@ -31,6 +31,7 @@ for line in sys.stdin:
     child = os.fork()
     if not child:
         os.environ.update(order["environment"])
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # Also in the background.
         sys.stdout = sys.stderr
         os._exit(commands.run(lambda: train.main(order["arguments"])))
     if order["kill_after"] is not None:

@@ -188,13 +188,15 @@ def outcomes() -> tuple[dict[str, list], list[str]]:
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_a_bad_command_line_is_one_line_and_code_2(outcomes, line):
+def test_a_bad_command_line_is_one_line_and_code_2(outcomes, record_property, line):
     check(outcomes[0][line], LINES[line])
+    record_property("bad flags", 1)
 
 
-def test_every_flag_refuses_what_is_out_of_its_range(outcomes):
+def test_every_flag_refuses_what_is_out_of_its_range(outcomes, record_property):
     for line, words in of_every_flag().items():
         check(outcomes[0][line], words)
+    record_property("bad flags", len(of_every_flag()))
 
 
 def check(outcome: list, words: list[str]) -> None:

@@ -130,6 +130,14 @@ def test_manifests_that_cannot_be_used(data, complain, manifest, expected):
     assert expected in line
 
 
+def test_a_test_of_one_class_in_which_every_neighbour_is_right(data, complain):
+    (data / "manifest.csv").write_bytes(HEADER + ROWS.replace(b"c5,test", b"c5,train"))
+    assert complain("--validation_fraction=0.5") == (
+        "error: --dataset=image_folder: the images to be found in the test are of one class, 'c4', "
+        "within which every neighbour is right; expected at least two classes"
+    )
+
+
 def test_images_that_cannot_be_read(data, complain, tmp_path):
     truncated, empty = data / "class 02" / "1.png", data / "class 08" / "0.png"
     truncated.write_bytes(truncated.read_bytes()[:1000])

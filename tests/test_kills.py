@@ -21,11 +21,12 @@ from tests.image_folder import write_image
 from tests.killed_runs import RunServer, assert_same, killed_at, start
 
 CLASSES, PER_CLASS = 10, 3
-RANDOM_KILLS, RANDOM_KILLS_OF_EACH = 10, 3
+RANDOM_KILLS = 10
 # The last checkpoint is within an epoch where a run dies in a step, and none is far.
 RUN = (
     "--dataset=image_folder",
     "--backbone=cifar_resnet",
+    "--backbone_options=stages=1,block_repeats=1",
     "--image_size=16",
     "--embedding_size=8",
     "--classes_per_batch=3",
@@ -67,6 +68,10 @@ PLACES = (
     "export_replace:1",
     "results.json:1",
 )
+# Files and folders in which no loss has a part: one loss, which comes by all places, is enough.
+WITHOUT_LOSS = (".ccp_dml_run", "environment.json", "config.cfg", "checkpoint_remove", "export_replace")
+# Where a kill at a random moment on the way comes first: from the beginning, and from two checkpoints.
+RANDOM_BEFORE = ("step:1", "step:3", "weights:1")
 # Those that have options of their own beside the run's; all others take their defaults.
 OPTIONS = {"xbm": XBM, "ccp": CCP}
 
@@ -96,13 +101,14 @@ def finish(path: Path, *flags: str) -> RunDirectory:
         ("ccp/contrastive", ["reset:2", "export_replace:1"]),
     ],
 )
-def test_the_command_is_killed_at_places_of_each_mechanism(flags, tmp_path, loss, places):
+def test_the_command_is_killed_at_places_of_each_mechanism(flags, tmp_path, record_property, loss, places):
     command = [*flags, f"--loss={loss}", *REPRESENTATIVES[loss]]
     expected = finish(tmp_path / "whole", *command)
     for place in places:
         assert killed_at([*command, f"--run_dir={tmp_path / 'killed'}"], place), place
         assert RunDirectory(tmp_path / "killed").state is State.UNFINISHED
     assert_same(finish(tmp_path / "killed", *command), expected)
+    record_property("kills", len(places))
     print(f"{loss}: {len(places)} kills survived, at {', '.join(places)}")
 
 
@@ -118,35 +124,40 @@ def matrix() -> list[str]:
     return [*registry.LOSSES, *(f"{wrapper}/{base}" for wrapper, base in wrapped.items())]
 
 
+def places_of(loss: str) -> list[str]:
+    """Where a run with this loss is killed, in the order of `PLACES`."""
+    if loss.startswith("ccp"):
+        return list(PLACES)
+    left_out = ("reset", *WITHOUT_LOSS)
+    return [place for place in PLACES if place.split(":")[0] not in left_out]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", matrix())
-def test_every_loss_is_killed_at_every_place_and_at_random(flags, tmp_path, server, loss):
+def test_every_loss_is_killed_at_every_place_and_at_random(flags, tmp_path, server, record_property, loss):
     command = [*flags, f"--loss={loss}", *OPTIONS.get(loss.split("/")[0], ("--notensorboard",))]
-    whole, at_places, at_random = (RunDirectory(tmp_path / name) for name in ("whole", "places", "random"))
+    whole, killed = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "killed")
     started = time.monotonic()
     assert server.run([*command, f"--run_dir={whole.path}"]) == 0
     seconds = time.monotonic() - started
 
-    killed = [*command, f"--run_dir={at_places.path}"]
-    places = [place for place in PLACES if loss.startswith("ccp") or not place.startswith("reset")]
-    for place in places:
-        assert server.run(killed, place) == -signal.SIGKILL, place
-    assert server.run(killed) == 0
-    assert_same(at_places, whole)
-
     generator, kills = random.Random(loss), 0
-    while at_random.state is not State.FINISHED:
-        delay = generator.uniform(0, seconds) if kills < RANDOM_KILLS_OF_EACH else None
-        code = server.run([*command, f"--run_dir={at_random.path}"], kill_after=delay)
-        assert code in (0, -signal.SIGKILL)
-        kills += code != 0
-    assert_same(at_random, whole)
-    print(f"{loss}: {len(places)} kills at places and {kills} at random survived")
+    again = [*command, f"--run_dir={killed.path}"]
+    for place in places_of(loss):
+        # Should the place come before that moment, it is where the run dies.
+        moments = [generator.uniform(0.05, 0.5) * seconds] if place in RANDOM_BEFORE else []
+        for moment in (*moments, None):
+            assert server.run(again, place, kill_after=moment) == -signal.SIGKILL, place
+            kills += 1
+    assert server.run(again) == 0
+    assert_same(killed, whole)
+    record_property("kills", kills)
+    print(f"{loss}: {kills} kills survived, {len(RANDOM_BEFORE)} of them at random moments")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", REPRESENTATIVES)
-def test_the_command_is_killed_at_random(flags, tmp_path, loss):
+def test_the_command_is_killed_at_random(flags, tmp_path, record_property, loss):
     command = [*flags, f"--loss={loss}", *REPRESENTATIVES[loss]]
     started = time.monotonic()
     assert start([*command, f"--run_dir={tmp_path / 'whole'}"]).wait() == 0
@@ -159,4 +170,5 @@ def test_the_command_is_killed_at_random(flags, tmp_path, loss):
             process.kill()
         kills += process.wait() == -signal.SIGKILL
     assert_same(RunDirectory(tmp_path / "killed"), RunDirectory(tmp_path / "whole"))
+    record_property("kills", kills)
     print(f"{loss}: {kills} kills at random moments survived")

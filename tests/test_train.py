@@ -115,7 +115,9 @@ def test_an_interrupted_run_goes_on_to_the_same_end(finished, flags, tmp_path, m
         assert directory.read_results()[split] == finished.read_results()[split]
 
 
-def test_the_flagfile_in_the_run_directory_repeats_the_run(finished, tmp_path):
+def test_the_flagfile_in_the_run_directory_repeats_the_run(finished, tmp_path, monkeypatch):
+    """Also with one reader of images where there were as many as TensorFlow likes."""
+    monkeypatch.setattr(tf.data, "AUTOTUNE", 1)
     again = RunDirectory(tmp_path / "again")
     assert outcome(train.main, f"--flagfile={finished.config}", f"--run_dir={again.path}") == 0
     assert_same(again, finished)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ast
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests import audit
+from tests import audit, lock
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("ccp_dml", "datasets", "benchmarks")
@@ -83,23 +82,22 @@ def test_the_look_at_the_source_finds_what_it_is_for(source):
     assert list(problems(source))
 
 
-def pins(file: str) -> dict[str, str]:
-    """Packages and versions that a file of requirements pins, with names as they are compared."""
-    text = (ROOT / file).read_text(encoding="utf-8")
-    found = re.findall(r"^([A-Za-z0-9_.-]+)==([^\s\\;]+)", text, re.MULTILINE)
-    return {re.sub("[-_.]+", "-", name).lower(): version for name, version in found}
-
-
 def test_the_lock_has_every_pin_and_a_hash_for_each():
-    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    locked = pins("requirements.lock")
-    wanted = pins("requirements.txt") | pins("requirements-dev.txt")
-    assert wanted.items() <= locked.items()
-    entries = re.split(r"^(?=[A-Za-z0-9])", lock, flags=re.MULTILINE)[1:]
-    assert len(entries) == len(locked)
-    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}\b", entry) for entry in entries)
-    assert "://" not in lock
-    assert "index-url" not in lock.replace("--no-emit-index-url", "")
+    assert lock.main() == 0
+
+
+@pytest.mark.parametrize(
+    "harm, problem",
+    [
+        (("numpy==1.26.4", "numpy==1.26.3"), "numpy==1.26.4 is pinned, 1.26.3 is locked"),
+        (("importlib-resources==", "another=="), "importlib-resources==6.4.5 is pinned, nothing is locked"),
+        (("--hash=sha256:", "--hash=md5:"), "absl-py==2.1.0 has no hash"),
+        (("absl-py", "--find-links /somewhere\nabsl-py"), "it holds --find-links"),
+    ],
+)
+def test_a_lock_that_was_made_of_something_else_is_noticed(harm, problem):
+    text, *sources = ((ROOT / name).read_text(encoding="utf-8") for name in (lock.LOCK, *lock.SOURCES))
+    assert problem in lock.disagreements(text.replace(*harm), *sources)
 
 
 def answer(**advisories: list[str]) -> str:

@@ -45,6 +45,11 @@ def _problem(directory: RunDirectory, error: Exception) -> str | None:
     if any(words in str(error) for words in _FULL):
         reason = str(error).split("\n", 1)[0]
         return f"the disk is full; the same flags go on from the last checkpoint once there is room: {reason}"
+    if isinstance(error, tf.errors.ResourceExhaustedError):  # The evaluation says so itself.
+        return (
+            "too little memory for a step of training; expected more of it, with which the same flags go on "
+            "from the last checkpoint, or a new run with a smaller --classes_per_batch or --image_size"
+        )
     if not directory.config.exists():
         return "it was removed or moved while the run was going on; expected it to stay"
     if isinstance(error, PermissionError | tf.errors.PermissionDeniedError) or _is_read_only(error):

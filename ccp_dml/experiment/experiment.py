@@ -39,6 +39,7 @@ class Experiment:
         loss: the loss.
         inference: the model in inference mode, compiled once.
         embedder: the same with the run's normalisation.
+        blocks: how many images are embedded at once; for all of the run, which has one memory.
         monitored_embeddings: float32 [N, D], those of `monitored` at the last validation.
     """
 
@@ -117,7 +118,9 @@ class Experiment:
                 warn("--jit_compile: on a CPU, XLA makes convolutional backbones many times slower")
             use_up_xla_notice()
         has_scores = self.monitored is not None
-        projections = parts.make_projections(config, self.model, self.inference, self.loss, self.task.train)
+        projections = parts.make_projections(
+            config, self.model, self.inference, self.loss, self.task.train, self.blocks
+        )
         restored = [*self.model.variables, *self.loss.variables] if training.restore_best else []
         return Trainer(
             self.model,

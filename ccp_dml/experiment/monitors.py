@@ -127,7 +127,7 @@ class Monitors:
         assert proxies is not None
         kind = parts.normalization(experiment.config)
         indices = _whole_classes(images.labels, _COVERAGE_IMAGES)
-        embed = parts.image_embedder(experiment.config, experiment.inference, images, kind)
+        embed = parts.image_embedder(experiment.config, experiment.inference, images, experiment.blocks, kind)
         return CoverageMonitor(
             self._events,
             sample=lambda: (embed(indices), images.labels[indices]),
@@ -143,6 +143,7 @@ class Monitors:
             images.labels,
             lambda indices: pixels(images, indices, preprocessing),
             queries=_evenly(len(images), count).tolist(),
+            stopped=lambda: self._attached.stopped,
         )
 
     def _test_panel(self, test: Evaluation) -> npt.NDArray[np.uint8]:

@@ -25,6 +25,7 @@ from ccp_dml.errors import UserError
 from ccp_dml.evaluation.embedding import Embedder
 from ccp_dml.evaluation.inputs import Floats
 from ccp_dml.experiment.repetition import make_repeatable
+from ccp_dml.experiment.smaller_blocks import SmallerBlocks
 from ccp_dml.losses import registry as losses
 from ccp_dml.losses.base import MetricLoss
 from ccp_dml.models.auxiliary_crops import with_test_crops
@@ -173,8 +174,9 @@ def make_projections(
     inference: Inference,
     loss: MetricLoss,
     images: ImageCollection,
+    blocks: SmallerBlocks,
 ) -> AlternatingProjections | None:
-    """The problem instances of CCP; None for other losses."""
+    """The problem instances of CCP; None for other losses. `blocks`: how many images are embedded at once."""
     if not config.uses_projections:
         return None
     assert loss.proxies is not None
@@ -201,7 +203,7 @@ def make_projections(
     )
     draws = options.draws(loss.proxies.proxies_per_class)
     sampler = OnePerClassSampler(images.labels, config.run.seed, window=draws)
-    pool = ProxyPool(sampler.draws, image_embedder(config, inference, images))
+    pool = ProxyPool(sampler.draws, image_embedder(config, inference, images, blocks))
     return AlternatingProjections(
         model.trainable_variables,
         loss.proxies,
@@ -227,12 +229,17 @@ def make_inference(config: ExperimentConfig, model: tf.keras.Model) -> Inference
 
 
 def image_embedder(
-    config: ExperimentConfig, inference: Inference, images: ImageCollection, normalization: str = "none"
+    config: ExperimentConfig,
+    inference: Inference,
+    images: ImageCollection,
+    blocks: SmallerBlocks,
+    normalization: str = "none",
 ) -> Callable[[IntArray], Floats]:
     """Embeds images of a collection by index, with the weights that the model has when it is called."""
-    embedder = Embedder(inference, normalization)
-    preprocessing, batch_size = test_preprocessing(config.data), config.evaluation.evaluation_batch_size
-    return lambda indices: embedder(inference_batches(images, preprocessing, batch_size, indices))
+    embedder, preprocessing = Embedder(inference, normalization), test_preprocessing(config.data)
+    return lambda indices: blocks(
+        lambda: embedder(inference_batches(images, preprocessing, blocks.batch_size, indices))
+    )
 
 
 def make_average_regularization(

@@ -1,4 +1,4 @@
-"""Evaluation that goes on in smaller blocks where the memory does not suffice."""
+"""Evaluation and embedding that go on in smaller blocks where the memory does not suffice."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class SmallerBlocks:
             except _NO_MEMORY:
                 self.divisor = _DIVISOR
                 warn(
-                    f"--evaluation_batch_size={self._batch_size}: not enough memory to evaluate; "
+                    f"--evaluation_batch_size={self._batch_size}: too little memory to embed or search; "
                     f"going on with {self.batch_size}"
                 )
         try:
             return compute()
         except _NO_MEMORY as error:
             raise UserError(
-                f"--evaluation_batch_size={self._batch_size}: not enough memory to evaluate, "
+                f"--evaluation_batch_size={self._batch_size}: too little memory to embed or search, "
                 f"not even {self.batch_size} images at once; expected a smaller number"
             ) from error

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from ccp_dml import faults
+from ccp_dml import durable, faults
 from ccp_dml.errors import UserError
 from ccp_dml.losses.base import MetricLoss
 from ccp_dml.models.backbones.hdf5_file import check_hdf5
@@ -23,6 +23,7 @@ def save_weights(directory: RunDirectory, model: tf.keras.Model, loss: MetricLos
     directory.checkpoints.mkdir(exist_ok=True)
     faults.passage("weights")
     tf.train.Checkpoint(model=model, loss=loss).write(str(directory.checkpoints / _BEST))
+    durable.to_disk(directory.checkpoints)
 
 
 def load_run_weights(directory: RunDirectory, model: tf.keras.Model) -> None:

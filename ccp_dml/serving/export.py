@@ -9,10 +9,11 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import tensorflow as tf
 
-from ccp_dml import faults
+from ccp_dml import durable, faults
 from ccp_dml.data.preprocessing import TestPreprocessing, test_image
 from ccp_dml.geometry.normalization import check_normalization, normalize
 from ccp_dml.serving.decoding import decode_upright_rgb
@@ -111,6 +112,7 @@ def _replaced(directory: str, overwrite: bool) -> Iterator[str]:
     fresh, former = os.path.join(workspace, "new"), os.path.join(workspace, "old")
     try:
         yield fresh
+        durable.to_disk(Path(fresh))
         faults.passage("export")
         if overwrite and os.path.lexists(directory):
             os.rename(directory, former)

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ccp_dml import faults
+from ccp_dml import durable, faults
 
 _NAME = "state"
 _WRITING = ".writing"
@@ -147,10 +147,9 @@ class Checkpoints:
         temporary.mkdir()
         faults.passage("checkpoint_write")
         self._checkpoint.write(str(temporary / _NAME))
-        _to_disk(temporary)
+        durable.to_disk(temporary)
         faults.passage("checkpoint_rename")
-        temporary.rename(self._folder(step))
-        _sync(self._directory)
+        durable.rename(temporary, self._folder(step))
 
     def _remove(self, step: int) -> None:
         """Renamed first, so that a kill leaves no half of it under its name."""
@@ -169,18 +168,3 @@ class Checkpoints:
 
     def _path(self, step: int) -> str:
         return str(self._folder(step) / _NAME)
-
-
-def _to_disk(folder: Path) -> None:
-    """Waits until the files of a folder have reached the disk: a rename must not overtake them."""
-    for file in folder.iterdir():
-        _sync(file)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

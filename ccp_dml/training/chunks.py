@@ -9,6 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from ccp_dml import faults
+
 Batch = tuple[tf.Tensor, tf.Tensor]
 StepFunction = Callable[[tf.Tensor, tf.Tensor], tuple[dict[str, tf.Tensor], tf.Tensor]]
 
@@ -67,6 +69,7 @@ class ChunkRunner:
         self._strategy = tf.distribute.get_strategy()
         self._function = tf.function(step_function)
         self._counter, self._before_step, self._now = step, before_step, _clock()
+        faults.passage("tracing")
         scalars, self._embeddings_spec = self._function.get_concrete_function(
             *element_spec
         ).structured_outputs

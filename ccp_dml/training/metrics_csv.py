@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from ccp_dml import faults
+from ccp_dml import durable
 
 
 class MetricsCsv(tf.keras.callbacks.Callback):
@@ -50,10 +51,8 @@ class MetricsCsv(tf.keras.callbacks.Callback):
         """Writes the row."""
         self._rows.append({"epoch": epoch, **(logs or {})})
         columns = list(dict.fromkeys(name for row in self._rows for name in row))
-        unfinished = self._path.with_name(self._path.name + ".tmp")
-        with unfinished.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns, restval="")
-            writer.writeheader()
-            writer.writerows(self._rows)
-        faults.passage(self._path.name)
-        os.replace(unfinished, self._path)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, restval="")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        durable.write_text(self._path, text.getvalue())

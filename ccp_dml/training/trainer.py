@@ -198,14 +198,15 @@ class Trainer:
             self._saver.begin(int(self.step))
             callbacks.on_train_begin()
             iterator = iter(self._batches(int(self.step)))
-            while self.epoch < max_epochs and not self._stopped:
+            while self.epoch < max_epochs and not self.stopped:
                 self._fit_epoch(iterator, callbacks, request)
             self._controllers.end()
             callbacks.on_train_end()
         return self.model.history.history
 
     @property
-    def _stopped(self) -> bool:
+    def stopped(self) -> bool:
+        """Whether training ends with this epoch, whichever is the last one."""
         return bool(self.model.stop_training) or self._controllers.should_stop
 
     def _fit_epoch(

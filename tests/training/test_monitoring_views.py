@@ -139,6 +139,7 @@ class PanelRun:
             self.images,
             **{"queries": [0, 3], "neighbors": 2, "every": 3, **options},
         )
+        self.panels.set_params({"epochs": 99})
 
     def images(self, indices: np.ndarray) -> list[np.ndarray]:
         return [np.full([16 + i, 20, 3], 20 * i, np.uint8) for i in indices]
@@ -157,6 +158,20 @@ class PanelRun:
 @pytest.mark.parametrize(("epochs", "steps"), [(1, [10]), (5, [10, 30, 50]), (6, [10, 30, 60])])
 def test_panels_are_drawn_first_regularly_and_last(tmp_path, epochs, steps):
     assert PanelRun(tmp_path).train(epochs) == steps
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_last_panel_is_on_the_disk_before_the_checkpoint(tmp_path, stopped):
+    run = PanelRun(tmp_path, stopped=lambda: stopped and run.step == 20)
+    run.panels.set_params({"epochs": 9 if stopped else 2})
+    for epoch in range(2):
+        run.step += 10
+        run.panels.on_epoch_end(epoch)
+    # The process might be killed here: nothing is closed.
+    events = accumulator(tmp_path / "validation").Tensors("retrieval/nearest_neighbors")
+    assert [event.step for event in events] == [10, 20]
+    run.panels.on_train_end()
+    assert len(accumulator(tmp_path / "validation").Tensors("retrieval/nearest_neighbors")) == 2
 
 
 def test_panels_show_queries_and_their_neighbours_in_order(tmp_path, monkeypatch):

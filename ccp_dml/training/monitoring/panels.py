@@ -71,7 +71,8 @@ def neighbors_panel(
 class RetrievalPanels(EventCallback):
     """Shows the nearest neighbours of a few queries in the course of training, as an image of 'validation'.
 
-    Drawn after the first epoch, after every `every`-th, and at the end of training.
+    Drawn after the first epoch, after every `every`-th, and after the last one: before its checkpoint, so
+    that a run that is killed then has the picture all the same.
 
     Args:
         events: where to write.
@@ -82,6 +83,7 @@ class RetrievalPanels(EventCallback):
         queries: indices of the queries, the rows of the picture.
         neighbors: how many neighbours are shown; at most N - 1.
         every: epochs between pictures.
+        stopped: returns whether training ends with this epoch, if that is not the last one.
 
     Raises:
         ValueError: if there is no query, a query is no index of `labels`, or a number is not positive.
@@ -97,13 +99,14 @@ class RetrievalPanels(EventCallback):
         queries: Sequence[int],
         neighbors: int = 8,
         every: int = 10,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(events)
         self._embeddings, self._images = embeddings, images
         self._labels = np.asarray(labels)
         self._queries = np.asarray(queries, np.int64)
         self._neighbors = min(neighbors, len(self._labels) - 1)
-        self._every = every
+        self._every, self._stopped = every, stopped
         self._drawn_at: int | None = None
         self._check()
 
@@ -119,12 +122,14 @@ class RetrievalPanels(EventCallback):
             )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Draws, if this epoch is due."""
-        if epoch == 0 or (epoch + 1) % self._every == 0:
+        """Draws, if this epoch is due, and flushes, so that no picture is missing after its checkpoint."""
+        is_last = epoch + 1 == self.params["epochs"] or self._stopped()
+        if epoch == 0 or (epoch + 1) % self._every == 0 or is_last:
             self._draw()
+            self.events.flush()
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        """Draws the last picture, unless the last epoch was due."""
+        """Draws the last picture, if it was another callback that has ended training."""
         if self._drawn_at != self.events.step:
             self._draw()
         self.events.flush()
