@@ -38,12 +38,12 @@ from ccp_dml.data.pipeline import inference_batches, training_batches
 from ccp_dml.data.preprocessing import (
     TestPreprocessing,
     TrainPreprocessing,
-    decode_rgb,
     resize,
     resize_shorter_side,
 )
 from ccp_dml.data.sampling import MPerClassSampler
 from ccp_dml.data.uniform_draws import uniform_draws
+from datasets.smaller_copy import smaller_image
 
 WIDTH, HEIGHT, QUALITY, SIDE, SHORTER_SIDE = 500, 375, 95, 227, 256
 CLASSES_PER_BATCH, SAMPLES_PER_CLASS, IMAGES_PER_CLASS = 8, 4, 20
@@ -109,8 +109,8 @@ def encode(pixels: tf.Tensor) -> bytes:
 
 
 def shrunk(file: bytes) -> bytes:
-    """A copy with the shorter side of 256 px, as a data set would be copied once before training."""
-    return encode(resize_shorter_side(decode_rgb(tf.constant(file)), SHORTER_SIDE))
+    """A copy with the shorter side of 256 px, as `--prepared_shorter_side` makes it."""
+    return smaller_image(file, SHORTER_SIDE)
 
 
 def tasks(files: Sequence[bytes], small: Sequence[bytes]) -> dict[str, Callable[[], object]]:
