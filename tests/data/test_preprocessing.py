@@ -10,11 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ccp_dml.data import augmentation
 from ccp_dml.data.augmentation import WINDOW_ATTEMPTS
-from ccp_dml.data.image_header import image_size
 from ccp_dml.data.preprocessing import (
-    Augmentation,
     TestPreprocessing,
     TrainPreprocessing,
     central_crop_or_pad,
@@ -23,19 +20,9 @@ from ccp_dml.data.preprocessing import (
     test_image,
 )
 from ccp_dml.data.random_window import crop_windows
-from tests.data.conftest import encode, smooth_pixels
+from tests.data.conftest import encode, smooth_pixels, train_image
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)
-
-
-def train_image(
-    encoded: tf.Tensor, config: Augmentation, seed: tf.Tensor, box: tf.Tensor | None = None
-) -> tf.Tensor:
-    """One image as a batch of one would hold it."""
-    whole = tf.constant([0, 0, *image_size(encoded.numpy())]) if box is None else box
-    draws = tf.random.stateless_uniform([1, augmentation.num_draws(config)], seed)
-    windows, mirrored = augmentation.choose(config, whole[tf.newaxis], draws)
-    return augmentation.train_image(encoded, config, windows[0], mirrored[0], box)
 
 
 def bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
