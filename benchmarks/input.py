@@ -7,8 +7,10 @@ The JPEGs have 500 × 375 pixels at quality 95, as those of CUB-200-2011 about d
 photographs that scikit-image and scikit-learn bring. Training crops have 227 px; test images are resized to
 a shorter side of 256 px and cropped to 227.
 
-Rows: (a) `decode_jpeg` of the same files, whole and with the accurate transform, and nothing more; (b) the
-way of the original, read, decode whole, convert to float, then crop (training) and resize; our
+Rows: (a) `decode_jpeg` of the same files, whole and with the accurate transform, and nothing more; the
+decoding of their entropy code alone, nearly (at an eighth of the size); the floor of training, a window
+decoded and resized, with windows chosen before, and of test images, all decoded and resized; (b) the way of
+the original, read, decode whole, convert to float, then crop (training) and resize; our
 `training_batches` and `inference_batches`, which also choose, read and batch; and ours on copies of the same
 JPEGs whose shorter side has 256 px. (a) and (b) are mapped in parallel and batched like ours. Everything is
 measured in turn, and ratios are the medians of the ratios within a turn, of elapsed and of processor time.
@@ -29,20 +31,26 @@ import sklearn.datasets
 import tensorflow as tf
 
 from benchmarks.measuring import Headline, Seconds, in_turns, ratio, times, write
+from ccp_dml.data.augmentation import choose, num_draws
 from ccp_dml.data.image_collection import ImageCollection, InMemoryRecords
+from ccp_dml.data.image_header import image_size
 from ccp_dml.data.pipeline import inference_batches, training_batches
 from ccp_dml.data.preprocessing import (
     TestPreprocessing,
     TrainPreprocessing,
-    decode_rgb,
+    resize,
     resize_shorter_side,
 )
 from ccp_dml.data.sampling import MPerClassSampler
+from ccp_dml.data.uniform_draws import uniform_draws
+from datasets.smaller_copy import smaller_image
 
 WIDTH, HEIGHT, QUALITY, SIDE, SHORTER_SIDE = 500, 375, 95, 227, 256
 CLASSES_PER_BATCH, SAMPLES_PER_CLASS, IMAGES_PER_CLASS = 8, 4, 20
 BATCH_SIZE = CLASSES_PER_BATCH * SAMPLES_PER_CLASS
 DECODE = "(a) bare decoding"
+ENTROPY = "entropy code alone"
+TRAIN_FLOOR, TEST_FLOOR = "floor of training: window decoded, resized", "floor of test: decoded, resized"
 TRAIN_ORIGINAL, TEST_ORIGINAL = "(b) training, the original's way", "(b) test, the original's way"
 
 
@@ -101,14 +109,17 @@ def encode(pixels: tf.Tensor) -> bytes:
 
 
 def shrunk(file: bytes) -> bytes:
-    """A copy with the shorter side of 256 px, as a data set would be copied once before training."""
-    return encode(resize_shorter_side(decode_rgb(tf.constant(file)), SHORTER_SIDE))
+    """A copy with the shorter side of 256 px, as `--prepared_shorter_side` makes it."""
+    return smaller_image(file, SHORTER_SIDE)
 
 
 def tasks(files: Sequence[bytes], small: Sequence[bytes]) -> dict[str, Callable[[], object]]:
     training, test = TrainPreprocessing(SIDE), TestPreprocessing(SIDE, SHORTER_SIDE)
     found = {
         DECODE: mapped(files, decode),
+        ENTROPY: mapped(files, decode_entropy),
+        TRAIN_FLOOR: mapped(files, window_floor, random_windows(files, training)),
+        TEST_FLOOR: mapped(files, test_floor),
         TRAIN_ORIGINAL: mapped(files, original_training),
         TEST_ORIGINAL: mapped(files, original_test),
     }
@@ -126,9 +137,19 @@ def collection(files: Sequence[bytes]) -> ImageCollection:
     return ImageCollection(numbers // IMAGES_PER_CLASS, names, numbers, InMemoryRecords(files), numbers)
 
 
-def mapped(files: Sequence[bytes], function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[], None]:
+def random_windows(files: Sequence[bytes], config: TrainPreprocessing) -> np.ndarray:
+    boxes = np.array([[0, 0, *image_size(file)] for file in files], np.int32)
+    seeds = np.stack([np.arange(len(files))] * 2, 1).astype(np.int32)
+    windows, _ = choose(config, tf.constant(boxes), tf.constant(uniform_draws(seeds, num_draws(config))))
+    return np.asarray(windows)
+
+
+def mapped(
+    files: Sequence[bytes], function: Callable[..., tf.Tensor], *others: np.ndarray
+) -> Callable[[], None]:
     """Applies a function to every file in parallel, in batches where the results are alike in shape."""
-    images = tf.data.Dataset.from_tensor_slices(list(files)).map(function, tf.data.AUTOTUNE)
+    slices = (list(files), *others) if others else list(files)
+    images = tf.data.Dataset.from_tensor_slices(slices).map(function, tf.data.AUTOTUNE)
     return consumed(images.batch(BATCH_SIZE).prefetch(2))
 
 
@@ -143,6 +164,20 @@ def consumed(batches: tf.data.Dataset) -> Callable[[], None]:
 def decode(encoded: tf.Tensor) -> tf.Tensor:
     # One pixel leaves, so that the image is decoded but not batched.
     return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")[0, 0]
+
+
+def decode_entropy(encoded: tf.Tensor) -> tf.Tensor:
+    return tf.io.decode_jpeg(encoded, channels=3, ratio=8)[0, 0]
+
+
+def window_floor(encoded: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+    part = tf.image.decode_and_crop_jpeg(encoded, window, channels=3, dct_method="INTEGER_ACCURATE")
+    return resize(part, SIDE, SIDE)
+
+
+def test_floor(encoded: tf.Tensor) -> tf.Tensor:
+    whole = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+    return resize_shorter_side(whole, SHORTER_SIDE)
 
 
 def original_training(encoded: tf.Tensor) -> tf.Tensor:
@@ -174,8 +209,8 @@ def rows(seconds: Seconds, images: int) -> Iterator[dict[str, Any]]:
             "per_processor_second": number / times(found).processor,
             "to_decoding": of_decode.elapsed * share,
             "to_decoding_processor": of_decode.processor * share,
-            "to_original": None if name == DECODE else of_original.elapsed * share,
-            "to_original_processor": None if name == DECODE else of_original.processor * share,
+            "to_original": None if name in (DECODE, ENTROPY) else of_original.elapsed * share,
+            "to_original_processor": None if name in (DECODE, ENTROPY) else of_original.processor * share,
         }
 
 

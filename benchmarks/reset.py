@@ -4,9 +4,11 @@
     python -m benchmarks.reset --shrink 4         # a quarter of the classes
 
 Rows of the first table: an inference pass with reading and decoding, which is the floor; a reset as it
-happens in training, that is draws, embeddings, greedy k-center, new proxies; and the compiled model alone, on
-images that were decoded before. All run on the training images of configs/emoji.cfg (where the pool of 5
-draws takes every image once), in turn; ratios are the medians of the ratios within a turn.
+happens in training, that is draws, embeddings, greedy k-center, new proxies; resets with
+`--pool_memory_steps` of one and of five epochs, after as many steps have noted their embeddings; and the
+compiled model alone, on images that were decoded before. All run on the training images of configs/emoji.cfg
+(where the pool of 5 draws takes every image once), in turn; ratios are the medians of the ratios within a
+turn.
 
 Then the greedy k-center alone on a pool as large as that of Stanford Online Products, 11,318 classes of 7
 candidates of 128 dimensions; and the number of images that a reset embeds there beside those that the
@@ -16,8 +18,9 @@ original embeds (one per draw), the class sizes being random with the mean of th
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -25,18 +28,21 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.measuring import Seconds, in_turns, ratio, times, write
+from benchmarks.measuring import Headline, Seconds, in_turns, ratio, times, write
 from benchmarks.sampling import SIZES, simulated_labels
-from ccp_dml.config import command_line
+from ccp_dml.config import ExperimentConfig, command_line
+from ccp_dml.data.image_collection import ImageCollection
 from ccp_dml.data.pipeline import inference_batches
 from ccp_dml.data.sampling import OnePerClassSampler
 from ccp_dml.experiment import parts
+from ccp_dml.experiment.batches import make_sampler
 from ccp_dml.experiment.smaller_blocks import SmallerBlocks
 from ccp_dml.experiment.task import load_task
 from ccp_dml.geometry.kcenter import greedy_k_center
 from ccp_dml.training.proxy_pool import ProxyPool
 
 PROXIES_PER_CLASS, DRAWS, DIMENSIONS = 4, 7, 128
+REMEMBERED_EPOCHS = (1, 5)
 MOST_SECONDS = 0.5
 
 
@@ -47,7 +53,7 @@ def main() -> None:
     print(f"A reset on {images:,} images")
     for row in resets:
         print(
-            "{name:34}{seconds:8.2f} s {ratio:7.3f}{processor_seconds:8.2f} s {processor_ratio:7.3f}".format(
+            "{name:42}{seconds:8.2f} s {ratio:7.3f}{processor_seconds:8.2f} s {processor_ratio:7.3f}".format(
                 **row
             )
         )
@@ -59,7 +65,7 @@ def main() -> None:
     print("Images of a reset: {embedded:,} of {images:,}, the original {draws:,}".format(**counts))
     if options.write:
         results = {"images": images, "resets": resets, "k_center": k_center, "counts": counts}
-        write("reset", results, table(results))
+        write("reset", results, table(results), headlines(results))
 
 
 def parse_options() -> argparse.Namespace:
@@ -92,10 +98,44 @@ def measure_reset(options: argparse.Namespace) -> tuple[int, Seconds]:
         "reset": projections.begin,
         "model alone, images decoded before": lambda: [inference(batch).numpy() for batch in decoded],
     }
+    for epochs in REMEMBERED_EPOCHS:
+        name, task = remembering_reset(config, model, images, epochs * config.training.steps_per_epoch)
+        tasks[name] = task
     seconds = in_turns(tasks, options.repeats)
     assert all(len(np.unique(one)) == len(one) for one in embedded), "an image was embedded twice"
     assert all(len(one) == len(images) for one in embedded), "not every image is in the pool"
     return len(images), seconds
+
+
+def remembering_reset(
+    config: ExperimentConfig, model: tf.keras.Model, images: ImageCollection, steps: int
+) -> tuple[str, Callable[[], object]]:
+    """A reset with a memory of so many steps, as it is after these, and what to call it."""
+    projection = dataclasses.replace(config.projection, pool_memory_steps=steps)
+    config = dataclasses.replace(config, projection=projection)
+    loss = parts.make_loss(config, images.num_classes)
+    inference, blocks = (
+        parts.make_inference(config, model),
+        SmallerBlocks(config.evaluation.evaluation_batch_size),
+    )
+    projections = parts.make_projections(config, model, inference, loss, images, blocks)
+    assert projections is not None
+    memory = projections.memory
+    assert memory is not None
+    sampler, note = make_sampler(config.data, images, config.run.seed), tf.function(memory.note)
+    size = config.model.embedding_size
+    for step in range(steps):
+        rows = sampler.batch(step)
+        labels = np.stack([images.labels[rows], images.image_ids[rows]], 1).astype(np.int32)
+        note(tf.constant(labels), tf.random.stateless_normal([len(rows), size], [0, step]))
+    written = memory.written.numpy()
+
+    def reset() -> None:
+        memory.written.assign(written)
+        projections.begin()
+
+    share = float((written >= 0).mean())
+    return f"reset, {share:.0%} remembered from {steps} steps", reset
 
 
 def counted(pool: Any, embedded: list[np.ndarray]) -> None:
@@ -166,6 +206,13 @@ def table(results: dict[str, Any]) -> Iterator[str]:
         "With b = {b} and as many images and classes as Stanford Online Products ({images:,} images), "
         "a reset embeds {embedded:,} images; the original, one per draw, {draws:,}."
     ).format(b=DRAWS, **results["counts"])
+
+
+def headlines(results: dict[str, Any]) -> Iterator[Headline]:
+    reset = next(row for row in results["resets"] if row["name"] == "reset")
+    yield Headline("a reset, to a bare inference pass over its images", reset["ratio"], "×", 1.1)
+    k_center = f"k-center of 11,318 × {DRAWS} × {DIMENSIONS}"
+    yield Headline(k_center, results["k_center"]["seconds"], " s", MOST_SECONDS)
 
 
 if __name__ == "__main__":

@@ -111,6 +111,16 @@ LINES = {
     "--ccp_min_iterations=5 --ccp_max_iterations=4": ["--ccp_min_iterations=5", "--ccp_max_iterations=4"],
     "--ccp_step_at_batch --ccp_monitor=map_at_r": ["--ccp_step_at_batch", "--ccp_monitor=map_at_r"],
     "--ccp_patience=5 --ccp_reset_rule=fixed": ["--ccp_patience=5", "--ccp_reset_rule=fixed"],
+    "--pool_memory_steps=9 --noccp_use_representative_proxy": [
+        "--pool_memory_steps=9",
+        "--ccp_use_representative_proxy=false",
+    ],
+    "--loss=contrastive --pool_memory_steps=9": ["--pool_memory_steps=9", "--loss=contrastive"],
+    "--prepared_shorter_side=255 --image_size=224 --test_shorter_side=256": [
+        "--prepared_shorter_side=255",
+        "--test_shorter_side=256",
+    ],
+    "--prepared_shorter_side=0": ["--prepared_shorter_side=0"],
     "--warm_up_learning_rate=0.1": ["--warm_up_learning_rate=0.1", "--warm_up_epochs"],
     "--ema_decay=0.9": ["--ema_decay=0.9", "--ema_attraction", "--ema_repulsion"],
     "--momentum=0.5": ["--momentum=0.5", "--optimizer=adam"],

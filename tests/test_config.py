@@ -63,6 +63,7 @@ def test_every_field_of_a_source_follows_its_flag():
         "check_counts": False,
         "skip_bad_images": True,
         "crop_to_box": True,
+        "prepared_shorter_side": 256,
     }
     fields = {field.name: field.default for field in dataclasses.fields(Source)}
     assert set(fields) == {"name", *values}

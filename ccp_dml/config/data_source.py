@@ -17,4 +17,5 @@ def data_source(data: DataConfig) -> Source:
         check_counts=data.check_counts,
         skip_bad_images=data.skip_bad_images,
         crop_to_box=data.crop_to_box,
+        prepared_shorter_side=data.prepared_shorter_side,
     )

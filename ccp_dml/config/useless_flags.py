@@ -34,6 +34,7 @@ _ONLY_WITH: dict[str, tuple[str, tuple[Any, ...]]] = {
     "plateau_factor": ("learning_rate_schedule", ("plateau",)),
     "plateau_patience": ("learning_rate_schedule", ("plateau",)),
     "min_learning_rate": ("learning_rate_schedule", ("plateau",)),
+    "pool_memory_steps": ("ccp_use_representative_proxy", (True,)),
     "ccp_patience": ("ccp_reset_rule", ("patience",)),
     "ccp_staleness_threshold": ("ccp_reset_rule", ("staleness",)),
     "tensorboard_panels": ("tensorboard", (True,)),

@@ -166,6 +166,10 @@ def _contradictions_of_data(data: DataConfig) -> Iterator[str]:
     if data.image_size and data.test_shorter_side and data.test_shorter_side < data.image_size:
         shorter_side = f"--test_shorter_side={data.test_shorter_side}"
         yield f"{shorter_side}: expected at least --image_size={data.image_size}"
+    for name in ("test_shorter_side", "image_size"):
+        needed, prepared = getattr(data, name), data.prepared_shorter_side
+        if prepared is not None and needed is not None and prepared < needed:
+            yield f"--prepared_shorter_side={prepared}: expected at least --{name}={needed}"
     if data.closed_set != "off":
         for name in ("protocol", "validation_fraction", "fold", "num_folds"):
             if getattr(data, name) is not None:

@@ -1,8 +1,9 @@
 """Input pipelines: `tf.data` datasets whose elements are functions of (seed, step).
 
-Every element begins with one sequential call that chooses and reads the records of a whole batch. Decoding
-and augmentation run in parallel, image by image, in a fixed order and with seeds of their own, so that the
-stream does not depend on the number of threads.
+Every element begins with one sequential call that chooses and reads the records of a whole batch, and draws
+what is random about them, for the whole batch at once: an operation costs a microsecond or more, whatever its
+size. Decoding and resizing run in parallel, image by image, in a fixed order, so that the stream does not
+depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ccp_dml.data.augmentation import choose, num_draws, train_image
+from ccp_dml.data.branches import either
 from ccp_dml.data.exit_guard import guarded
 from ccp_dml.data.image_collection import ImageCollection
+from ccp_dml.data.image_header import image_size
 from ccp_dml.data.permutations import random_keys
-from ccp_dml.data.preprocessing import Augmentation, TestPreprocessing, test_image, train_image
+from ccp_dml.data.preprocessing import Augmentation, TestPreprocessing, test_image
 from ccp_dml.data.random_streams import AUGMENTATION
 from ccp_dml.data.sampling import Sampler
+from ccp_dml.data.uniform_draws import uniform_draws
 from ccp_dml.errors import UserError
 
 
@@ -49,39 +54,57 @@ def training_batches(
     """
     batch_size = sampler.batch_size
     num_plain, plain = unaugmented or (0, None)
+    augmentation = None if isinstance(preprocessing, TestPreprocessing) else preprocessing
 
-    def read(step: np.int64) -> tuple[Any, Any, Any, Any]:
+    def read(step: np.int64) -> tuple[Any, ...]:
         indices = sampler.batch(int(step))
         labels = np.stack([images.labels[indices], images.image_ids[indices]], 1).astype(np.int32)
-        keys = random_keys(seed, AUGMENTATION, int(step), np.arange(batch_size))
-        seeds = keys.view(np.int32).reshape(-1, 2)
-        return np.array(images.encoded(indices), object), _boxes(images, indices), labels, seeds
+        encoded = images.encoded(indices)
+        boxes, draws = _boxes(images, indices), np.zeros((batch_size, 0), np.float32)
+        if augmentation is not None:
+            keys = random_keys(seed, AUGMENTATION, int(step), np.arange(batch_size))
+            draws = uniform_draws(keys.view(np.int32).reshape(-1, 2), num_draws(augmentation))
+            if images.boxes is None:
+                boxes[:, 2:] = [image_size(image) for image in encoded]
+        return np.array(encoded, object), boxes, labels, draws
 
     read_now = guarded(read)
 
     def read_batch(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        types = (tf.string, tf.int32, tf.int32, tf.int32)
-        encoded, boxes, labels, seeds = tf.numpy_function(read_now, [step], types)
+        types = (tf.string, tf.int32, tf.int32, tf.float32)
+        encoded, boxes, labels, draws = tf.numpy_function(read_now, [step], types)
+        boxes = windows = tf.ensure_shape(boxes, [batch_size, 4])
+        mirrored = tf.zeros([batch_size], tf.bool)
+        if augmentation is not None:
+            draws = tf.ensure_shape(draws, [batch_size, num_draws(augmentation)])
+            windows, mirrored = choose(augmentation, boxes, draws)
         return (
             tf.ensure_shape(encoded, [batch_size]),
-            tf.ensure_shape(boxes, [batch_size, 4]),
+            boxes,
+            windows,
+            mirrored,
             tf.ensure_shape(labels, [batch_size, 2]),
-            tf.ensure_shape(seeds, [batch_size, 2]),
             tf.range(batch_size) < num_plain,
         )
 
     def prepare(
-        encoded: tf.Tensor, box: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, is_plain: tf.Tensor
+        encoded: tf.Tensor,
+        box: tf.Tensor,
+        window: tf.Tensor,
+        mirrored: tf.Tensor,
+        labels: tf.Tensor,
+        is_plain: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         part = None if images.boxes is None else box
+
+        def augmented(encoded: tf.Tensor) -> tf.Tensor:
+            if isinstance(preprocessing, TestPreprocessing):
+                return test_image(encoded, preprocessing, part)
+            return train_image(encoded, preprocessing, window, mirrored, part)
+
         if plain is None:
-            return train_image(encoded, preprocessing, seed, part), labels
-        image = tf.cond(
-            is_plain,
-            lambda: test_image(encoded, plain, part),
-            lambda: train_image(encoded, preprocessing, seed, part),
-        )
-        return image, labels
+            return augmented(encoded), labels
+        return either(is_plain, lambda image: test_image(image, plain, part), augmented, encoded), labels
 
     steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
     return _per_image(steps.map(read_batch), prepare, batch_size, drop_remainder=True)

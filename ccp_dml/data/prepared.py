@@ -43,7 +43,7 @@ def load_prepared(name: str, builder: Any) -> ImageDataset:
     Raises:
         ValueError: if a split is missing or empty, or what the builder raises for a source it cannot use.
     """
-    _prepare(name, builder)
+    prepare(name, builder)
     roles = ("query", "gallery") if "gallery" in builder.info.splits else ("test",)
     sources = {split: _open(name, builder, split) for split in ("train", *roles)}
     names = tuple(builder.info.features["label"].names)
@@ -90,7 +90,8 @@ class PreparedRecords:
         )
 
 
-def _prepare(name: str, builder: Any) -> None:
+def prepare(name: str, builder: Any) -> None:
+    """Prepares a data set unless that was done before; see `load_prepared`."""
     folder = pathlib.Path(builder.data_path)
     if folder.exists():
         return

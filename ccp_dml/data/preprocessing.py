@@ -1,10 +1,8 @@
 """From an encoded image to the pixels that a model gets: float32 RGB, 0..255, [S, S, 3].
 
-Training: a random window by area and aspect ratio, resized to the square, and a random flip; or, for small
-images that are not to be resized, a random square out of the padded image, and a random flip. Test: the
-shorter side is resized, unless images are not to be, then the centre cropped. Resizing is bilinear with
-half-pixel centres, without antialiasing. What a backbone makes of 0..255 (mean, scale, channel order) is the
-model's first layer.
+Test images: the shorter side is resized, unless images are not to be, then the centre cropped. Training
+images are the matter of `augmentation`. Resizing is bilinear with half-pixel centres, without antialiasing.
+What a backbone makes of 0..255 (mean, scale, channel order) is the model's first layer.
 """
 
 from __future__ import annotations
@@ -13,9 +11,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from ccp_dml.data.random_window import crop_window
-
-WINDOW_ATTEMPTS = 10
+from ccp_dml.data.branches import either
 
 
 @dataclass(frozen=True)
@@ -109,98 +105,18 @@ def decode_rgb(encoded: tf.Tensor, box: tf.Tensor | None = None) -> tf.Tensor:
         uint8 RGB [H, W, 3].
     """
     if box is None:
-        return tf.cond(
-            tf.io.is_jpeg(encoded),
-            lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
-            lambda: tf.io.decode_png(encoded, channels=3),
-        )
-    return tf.cond(
+        # Whatever its name, the operation decodes PNG as well.
+        return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+    return either(
         tf.io.is_jpeg(encoded),
-        lambda: tf.image.decode_and_crop_jpeg(encoded, box, channels=3, dct_method="INTEGER_ACCURATE"),
-        lambda: _part(tf.io.decode_png(encoded, channels=3), box),
+        lambda jpeg: tf.image.decode_and_crop_jpeg(jpeg, box, channels=3, dct_method="INTEGER_ACCURATE"),
+        lambda png: _part(tf.io.decode_png(png, channels=3), box),
+        encoded,
     )
 
 
 def _part(image: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
     return tf.slice(image, tf.pad(box[:2], [[0, 1]]), tf.concat([box[2:], [3]], 0))
-
-
-def train_image(
-    encoded: tf.Tensor,
-    config: Augmentation | TestPreprocessing,
-    seed: tf.Tensor,
-    box: tf.Tensor | None = None,
-) -> tf.Tensor:
-    """Decodes and augments one image.
-
-    Args:
-        encoded: scalar string, JPEG or PNG.
-        config: options; those of test images for no augmentation.
-        seed: int32 [2]; the result is a function of the image and of it.
-        box: int32 [4], top, left, height and width of the part that is the image; None: all of it.
-
-    Returns:
-        float32 RGB [S, S, 3], 0..255.
-    """
-    if isinstance(config, TestPreprocessing):
-        return test_image(encoded, config, box)
-    if isinstance(config, PadAndCrop):
-        return _padded_and_cropped(decode_rgb(encoded, box), config, seed)
-    return _resized_window(encoded, config, seed, box)
-
-
-def _padded_and_cropped(image: tf.Tensor, config: PadAndCrop, seed: tf.Tensor) -> tf.Tensor:
-    draws = tf.random.stateless_uniform([3], seed)
-    side, places = config.image_size, config.padded_size - config.image_size + 1
-    image = central_crop_or_pad(tf.cast(image, tf.float32), config.padded_size, config.padding)
-    # A draw next to 1 times a large float may round up to the bound itself.
-    begin = tf.minimum(tf.cast(draws[:2] * places, tf.int32), places - 1)
-    image = image[begin[0] : begin[0] + side, begin[1] : begin[1] + side]
-    if config.flip:
-        image = _mirrored_if(draws[2] < 0.5, image)
-    return tf.ensure_shape(image, [side, side, 3])
-
-
-def _resized_window(
-    encoded: tf.Tensor, config: TrainPreprocessing, seed: tf.Tensor, box: tf.Tensor | None
-) -> tf.Tensor:
-    """A window of the image, resized; of a JPEG only the window is decoded."""
-    draws = tf.random.stateless_uniform([WINDOW_ATTEMPTS * 4 + 1], seed)
-
-    def from_jpeg() -> tf.Tensor:
-        window = _window(tf.image.extract_jpeg_shape(encoded), box, config, draws)
-        return tf.image.decode_and_crop_jpeg(encoded, window, channels=3, dct_method="INTEGER_ACCURATE")
-
-    def from_png() -> tf.Tensor:
-        image = tf.io.decode_png(encoded, channels=3)
-        return _part(image, _window(tf.shape(image), box, config, draws))
-
-    image = _resize(
-        tf.cond(tf.io.is_jpeg(encoded), from_jpeg, from_png), config.image_size, config.image_size
-    )
-    if config.flip:
-        image = _mirrored_if(draws[-1] < 0.5, image)
-    return tf.ensure_shape(image, [config.image_size, config.image_size, 3])
-
-
-def _mirrored_if(mirror: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
-    # A slice with a negative stride takes as long as decoding the image.
-    return tf.cond(mirror, lambda: tf.reverse(image, [1]), lambda: image)
-
-
-def _window(
-    shape: tf.Tensor, box: tf.Tensor | None, config: TrainPreprocessing, draws: tf.Tensor
-) -> tf.Tensor:
-    """Random window of the box, or else of the whole image, in the coordinates of the image."""
-    size = shape if box is None else box[2:]
-    window = crop_window(
-        size[0],
-        size[1],
-        tf.reshape(draws[: WINDOW_ATTEMPTS * 4], [WINDOW_ATTEMPTS, 4]),
-        area_range=config.area_range,
-        aspect_range=config.aspect_range,
-    )
-    return window if box is None else window + tf.pad(box[:2], [[0, 2]])
 
 
 def test_image(image: tf.Tensor, config: TestPreprocessing, box: tf.Tensor | None = None) -> tf.Tensor:
@@ -222,7 +138,11 @@ def test_image(image: tf.Tensor, config: TestPreprocessing, box: tf.Tensor | Non
         image = tf.cast(image, tf.float32)
     else:
         image = resize_shorter_side(image, config.shorter_side)
-    image = central_crop_or_pad(image, config.image_size, config.padding)
+    # Rounding may make the shorter side a pixel shorter than asked for.
+    if config.shorter_side is not None and config.shorter_side > config.image_size:
+        image = _central_crop(image, config.image_size)
+    else:
+        image = central_crop_or_pad(image, config.image_size, config.padding)
     if config.gray:
         image = tf.repeat(tf.reduce_mean(image, axis=-1, keepdims=True), 3, axis=-1)
     return image
@@ -249,7 +169,7 @@ def resize_shorter_side(image: tf.Tensor, shorter_side: int) -> tf.Tensor:
     # is not the same and may lose a pixel. Rounded from float64, both are the float32 quotient.
     ratio = tf.cast(tf.cast(tf.reduce_min(size), tf.float64) / shorter_side, tf.float32)
     new_size = tf.cast(tf.cast(size, tf.float32) / ratio, tf.int32)
-    return _resize(image, new_size[0], new_size[1])
+    return resize(image, new_size[0], new_size[1])
 
 
 def central_crop_or_pad(image: tf.Tensor, image_size: int, padding: float = 0) -> tf.Tensor:
@@ -275,6 +195,14 @@ def central_crop_or_pad(image: tf.Tensor, image_size: int, padding: float = 0) -
     return tf.ensure_shape(padded, [image_size, image_size, image.shape[-1]])
 
 
-def _resize(image: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) -> tf.Tensor:
+def _central_crop(image: tf.Tensor, image_size: int) -> tf.Tensor:
+    """What `central_crop_or_pad` does with images that are large enough, in fewer operations."""
+    begin = (tf.shape(image) - image_size) // 2
+    cropped = tf.slice(image, begin * [1, 1, 0], [image_size, image_size, -1])
+    return tf.ensure_shape(cropped, [image_size, image_size, image.shape[-1]])
+
+
+def resize(image: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) -> tf.Tensor:
+    """Resizes an image [H, W, C] to [height, width, C], float32; see the top of this module."""
     size = tf.stack([height, width])
     return tf.raw_ops.ResizeBilinear(images=image[tf.newaxis], size=size, half_pixel_centers=True)[0]

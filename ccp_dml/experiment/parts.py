@@ -33,6 +33,7 @@ from ccp_dml.models.embedding_model import backbone_variables, batch_norm_variab
 from ccp_dml.training.gradient_transforms import GradientTransform, ProximalTerm, standard_transforms
 from ccp_dml.training.optimizer_groups import OptimizerGroups, VariableGroup
 from ccp_dml.training.optimizers import make_optimizer
+from ccp_dml.training.pool_memory import PoolMemory
 from ccp_dml.training.projection_options import ProjectionOptions
 from ccp_dml.training.projections import AlternatingProjections
 from ccp_dml.training.proxy_pool import ProxyPool
@@ -203,7 +204,10 @@ def make_projections(
     )
     draws = options.draws(loss.proxies.proxies_per_class)
     sampler = OnePerClassSampler(images.labels, config.run.seed, window=draws)
-    pool = ProxyPool(sampler.draws, image_embedder(config, inference, images, blocks))
+    memory = None
+    if flags.pool_memory_steps and flags.ccp_use_representative_proxy:
+        memory = PoolMemory(images.image_ids, config.model.embedding_size, flags.pool_memory_steps)
+    pool = ProxyPool(sampler.draws, image_embedder(config, inference, images, blocks), memory)
     return AlternatingProjections(
         model.trainable_variables,
         loss.proxies,
@@ -214,6 +218,7 @@ def make_projections(
         normalization=normalization(config),
         # It embeds images: too much for every step.
         track_staleness=not flags.ccp_step_at_batch,
+        memory=memory,
     )
 
 

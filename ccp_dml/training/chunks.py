@@ -57,6 +57,7 @@ class ChunkRunner:
         element_spec: tuple[tf.TensorSpec, tf.TensorSpec],
         step: tf.Variable,
         before_step: Callable[[tf.Tensor], None],
+        after_step: Callable[[tf.Tensor, tf.Tensor], None] | None = None,
     ) -> None:
         """Traces the step.
 
@@ -65,10 +66,12 @@ class ChunkRunner:
             element_spec: specification of a batch.
             step: int64 variable, counts the steps.
             before_step: called with the number of each step before it, in tensor code.
+            after_step: called with the labels and embeddings of each step after it, in tensor code.
         """
         self._strategy = tf.distribute.get_strategy()
         self._function = tf.function(step_function)
         self._counter, self._before_step, self._now = step, before_step, _clock()
+        self._after_step = after_step
         faults.passage("tracing")
         scalars, self._embeddings_spec = self._function.get_concrete_function(
             *element_spec
@@ -118,6 +121,8 @@ class ChunkRunner:
             self._before_step(self._counter.read_value())
             scalars, embeddings = self._strategy.run(self._function, args=(images, labels))
             number = self._counter.assign_add(1, read_value=True)
+            if self._after_step is not None:
+                self._after_step(labels, embeddings)
             values = tf.stack([scalars[name] for name in self.scalars])
             finite = tf.reduce_all(tf.math.is_finite(values))
             sums += tf.where(finite, values, tf.zeros_like(values))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ccp_dml.training.pool_memory import PoolMemory
 from ccp_dml.training.projections import AlternatingProjections
 from ccp_dml.training.schedules import Schedule
 from ccp_dml.training.stopping import EarlyStopping
@@ -50,6 +51,11 @@ class Controllers:
     def every_step(self) -> bool:
         """Whether the score of every single step is looked at."""
         return self._projections is not None and self._projections.options.step_at_batch
+
+    @property
+    def memory(self) -> PoolMemory | None:
+        """What takes note of the embeddings of every step; None without."""
+        return None if self._projections is None else self._projections.memory
 
     @property
     def logs(self) -> dict[str, Any]:

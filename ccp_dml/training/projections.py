@@ -15,6 +15,7 @@ import tensorflow as tf
 from ccp_dml import faults
 from ccp_dml.geometry.kcenter import greedy_k_center
 from ccp_dml.models.proxies import Proxies
+from ccp_dml.training.pool_memory import PoolMemory
 from ccp_dml.training.projection_options import ProjectionOptions
 from ccp_dml.training.reset_rules import InstanceView, PatienceRule, ResetRule
 from ccp_dml.training.snapshot import WeightSnapshot
@@ -46,6 +47,7 @@ class AlternatingProjections(tf.Module):
         best_proxies: float32 variable [C * K, D], P_best; None without proxies.
         draws: int64 variable, draws of the pool so far.
         proxy_images: int64 variable [K, C], the image each proxy was chosen from, -1 if none.
+        memory: of training embeddings; None if new proxies are chosen from new embeddings alone.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class AlternatingProjections(tf.Module):
         embed_images: EmbedImages | None = None,
         normalization: str = "none",
         track_staleness: bool = False,
+        memory: PoolMemory | None = None,
     ) -> None:
         """Creates the state; nothing is drawn before `begin`.
 
@@ -74,6 +77,7 @@ class AlternatingProjections(tf.Module):
             normalization: what the loss does to embeddings; staleness is measured after it.
             track_staleness: measure staleness at every validation, whether or not the rule needs it; without
                 proxies there is none.
+            memory: what `draw_pool` remembers of training steps; part of the state.
 
         Raises:
             ValueError: if proxies are to be chosen and `draw_pool` is missing.
@@ -87,6 +91,7 @@ class AlternatingProjections(tf.Module):
             raise ValueError("draw_pool is missing: proxies cannot be chosen without a pool of embeddings.")
         self._draw_pool, self._embed_images, self._normalization = draw_pool, embed_images, normalization
         self._track_staleness = track_staleness
+        self.memory = memory
         self.last_staleness: float | None = None
         self.proximal_coefficient = _state(0.0, tf.float32, "proximal_coefficient")
         self.instance = _state(0, tf.int64, "instance")

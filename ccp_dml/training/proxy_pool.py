@@ -7,9 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from ccp_dml.training.pool_memory import PoolMemory
+
 
 class ProxyPool:
     """Draws images, one per class and draw, and embeds each distinct one once with the present weights.
+
+    With a memory, those that it remembers are not embedded, and it takes note of the others.
 
     The object is what `AlternatingProjections` calls to draw its pool.
     """
@@ -18,6 +22,7 @@ class ProxyPool:
         self,
         draws: Callable[[int, int], npt.NDArray[np.int64]],
         embed_images: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]],
+        memory: PoolMemory | None = None,
     ) -> None:
         """Creates the pool.
 
@@ -26,8 +31,9 @@ class ProxyPool:
                 first..first+count-1, a pure function of its arguments.
             embed_images: embeds images by index: int64 [n] -> float32 [n, D], in inference mode, test
                 preprocessing, not normalised.
+            memory: of training embeddings; None: all are made anew.
         """
-        self._draws = draws
+        self._draws, self._memory = draws, memory
         self._embed_images = embed_images
 
     def __call__(self, first_draw: int, count: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
@@ -43,10 +49,21 @@ class ProxyPool:
         images = np.asarray(self._draws(first_draw, count), np.int64)
         # A class with fewer images than draws is drawn again and again.
         distinct, inverse = np.unique(images, return_inverse=True)
-        embeddings = np.asarray(self._embed_images(distinct), np.float32)
+        embeddings = self._remembered_or_embedded(distinct)
         return embeddings[inverse.reshape(images.shape)], images
 
+    def _remembered_or_embedded(self, images: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        if self._memory is None:
+            return np.asarray(self._embed_images(images), np.float32)
+        known, remembered = self._memory.recall(images)
+        embeddings = np.empty((len(images), remembered.shape[1]), np.float32)
+        embeddings[known] = remembered
+        if not known.all():
+            embeddings[~known] = self._embed_images(images[~known])
+            self._memory.remember(images[~known], embeddings[~known])
+        return embeddings
+
     def embed_images(self, images: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Embeds images by index: int64 [n] -> float32 [n, D], as now."""
+        """Embeds images by index: int64 [n] -> float32 [n, D], as now, whatever the memory has of them."""
         distinct, inverse = np.unique(images, return_inverse=True)
         return np.asarray(self._embed_images(distinct), np.float32)[inverse.reshape(-1)]

@@ -307,4 +307,6 @@ class Trainer:
             learning_rate_scale=learning_rate_scale,
             jit_compile=self._jit_compile,
         )
-        return ChunkRunner(step, self._element_spec, self.step, self._set_learning_rate)
+        memory = self._controllers.memory
+        after_step = None if memory is None else memory.note
+        return ChunkRunner(step, self._element_spec, self.step, self._set_learning_rate, after_step)

@@ -6,9 +6,13 @@ import io
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
+from ccp_dml.data import augmentation
 from ccp_dml.data.image_collection import ImageCollection, InMemoryRecords
+from ccp_dml.data.image_header import image_size
+from ccp_dml.data.preprocessing import Augmentation
 
 
 def encode(pixels: np.ndarray, image_format: str) -> bytes:
@@ -21,6 +25,16 @@ def smooth_pixels(height: int, width: int, seed: int) -> np.ndarray:
     """An image of low frequencies, as a JPEG keeps well."""
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def train_image(
+    encoded: tf.Tensor, config: Augmentation, seed: tf.Tensor, box: tf.Tensor | None = None
+) -> tf.Tensor:
+    """One image as a batch of one would hold it."""
+    whole = tf.constant([0, 0, *image_size(encoded.numpy())]) if box is None else box
+    draws = tf.random.stateless_uniform([1, augmentation.num_draws(config)], seed)
+    windows, mirrored = augmentation.choose(config, whole[tf.newaxis], draws)
+    return augmentation.train_image(encoded, config, windows[0], mirrored[0], box)
 
 
 @pytest.fixture(scope="session")

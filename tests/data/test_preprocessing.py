@@ -10,18 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from ccp_dml.data.augmentation import WINDOW_ATTEMPTS
 from ccp_dml.data.preprocessing import (
-    WINDOW_ATTEMPTS,
     TestPreprocessing,
     TrainPreprocessing,
     central_crop_or_pad,
     decode_rgb,
     resize_shorter_side,
     test_image,
-    train_image,
 )
-from ccp_dml.data.random_window import crop_window
-from tests.data.conftest import encode, smooth_pixels
+from ccp_dml.data.random_window import crop_windows
+from tests.data.conftest import encode, smooth_pixels, train_image
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)
 
@@ -96,8 +95,7 @@ def test_test_image_from_bytes_equals_that_from_pixels(image_format: str) -> Non
 
 def windows(height: int, width: int, count: int, **ranges: tuple[float, float]) -> np.ndarray:
     draws = tf.random.stateless_uniform([count, WINDOW_ATTEMPTS, 4], [1, 2])
-    crop = tf.function(lambda draw: crop_window(tf.constant(height), tf.constant(width), draw, **ranges))
-    return tf.map_fn(crop, draws, fn_output_signature=tf.int32).numpy()
+    return crop_windows(tf.constant([[height, width]] * count), draws, **ranges).numpy()
 
 
 @pytest.mark.parametrize("size", [(97, 64), (60, 75), (200, 200)])
@@ -130,14 +128,24 @@ def test_first_window_that_fits_is_taken() -> None:
     draws = np.full((WINDOW_ATTEMPTS, 4), 0.5, np.float32)
     draws[0] = [1, 1, 0, 0]  # The whole area with aspect 2: too wide for a square.
     draws[1] = [0, 0.5, 0.25, 0.75]  # A quarter of the area, aspect 1: 50 x 50.
-    found = crop_window(
-        tf.constant(100),
-        tf.constant(100),
-        tf.constant(draws),
+    found = crop_windows(
+        tf.constant([[100, 100]]),
+        tf.constant(draws[np.newaxis]),
         area_range=(0.25, 1.0),
         aspect_range=(0.5, 2.0),
     )
-    np.testing.assert_array_equal(found, [int(0.25 * 51), int(0.75 * 51), 50, 50])
+    np.testing.assert_array_equal(found, [[int(0.25 * 51), int(0.75 * 51), 50, 50]])
+
+
+def test_windows_of_a_batch_are_those_of_each_image_alone() -> None:
+    sizes = np.array([[97, 64], [30, 240], [500, 375], [1, 1]], np.int32)
+    draws = tf.random.stateless_uniform([len(sizes), WINDOW_ATTEMPTS, 4], [3, 4])
+    ranges = {"area_range": (0.5, 1.0), "aspect_range": (3 / 4, 4 / 3)}
+    together = crop_windows(tf.constant(sizes), draws, **ranges)
+    alone = [
+        crop_windows(tf.constant(sizes[i : i + 1]), draws[i : i + 1], **ranges)[0] for i in range(len(sizes))
+    ]
+    np.testing.assert_array_equal(together, alone)
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
@@ -146,10 +154,9 @@ def test_train_image_is_a_resized_window(image_format: str) -> None:
     rows, columns = np.mgrid[0:80, 0:120]
     encoded = encode(np.stack([2 * rows, 2 * columns, 0 * rows], -1).astype(np.uint8), image_format)
     config = TrainPreprocessing(image_size=16)
-    run = tf.function(lambda seed: train_image(tf.constant(encoded), config, seed))
     mirrored = 0
     for number in range(20):
-        image = run(tf.constant([7, number])).numpy()
+        image = train_image(tf.constant(encoded), config, tf.constant([7, number])).numpy()
         assert image.shape == (16, 16, 3)
         down, across = image[:, 8, 0] / 2, image[8, :, 1] / 2
         mirrored += across[0] > across[-1]

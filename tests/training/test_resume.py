@@ -46,18 +46,23 @@ def _rows(path) -> list[dict]:
 
 
 @pytest.mark.parametrize(
-    "optimizer, stop_at, number, averages, warm_up",
+    "optimizer, stop_at, number, averages, warm_up, memory_steps",
     [
         # Seven steps of warm-up: the run stops where it ends, inside an epoch.
-        ("adam", 7, signal.SIGINT, None, (1.75, 0.5)),
-        ("radam", 8, signal.SIGTERM, {"attraction": 0.1, "repulsion": 1e-3, "decay": 0.9}, None),
-        pytest.param("adamw", 3, signal.SIGINT, None, None, marks=pytest.mark.slow),
+        ("adam", 7, signal.SIGINT, None, (1.75, 0.5), 0),
+        ("radam", 8, signal.SIGTERM, {"attraction": 0.1, "repulsion": 1e-3, "decay": 0.9}, None, 6),
+        pytest.param("adamw", 3, signal.SIGINT, None, None, 6, marks=pytest.mark.slow),
     ],
 )
 def test_interrupted_run_ends_like_an_uninterrupted_one(
-    tmp_path, optimizer, stop_at, number, averages, warm_up
+    tmp_path, optimizer, stop_at, number, averages, warm_up, memory_steps
 ):
-    options = {"optimizer": optimizer, "averages": averages, "warm_up": warm_up}
+    options = {
+        "optimizer": optimizer,
+        "averages": averages,
+        "warm_up": warm_up,
+        "memory_steps": memory_steps,
+    }
     whole = tiny.trainer(**options, callbacks=[MetricsCsv(tmp_path / "whole.csv")])
     whole.fit(EPOCHS)
 

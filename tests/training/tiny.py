@@ -13,6 +13,7 @@ from ccp_dml.losses.contrastive import Contrastive
 from ccp_dml.training.gradient_transforms import ProximalTerm, standard_transforms
 from ccp_dml.training.optimizer_groups import OptimizerGroups, VariableGroup
 from ccp_dml.training.optimizers import make_optimizer
+from ccp_dml.training.pool_memory import PoolMemory
 from ccp_dml.training.projection_options import ProjectionOptions
 from ccp_dml.training.projections import AlternatingProjections
 from ccp_dml.training.proxy_pool import ProxyPool
@@ -46,6 +47,17 @@ def batches(first_step: int) -> tf.data.Dataset:
     return tf.data.Dataset.counter(first_step).map(batch)
 
 
+def batches_with_ids(first_step: int) -> tf.data.Dataset:
+    """The same stream; labels are (class, image id), ids descend from 119."""
+    values, labels = (tf.constant(array) for array in images())
+
+    def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        picks = tf.random.stateless_uniform([BATCH], [3, step], 0, CLASSES * PER_CLASS, tf.int32)
+        return tf.gather(values, picks), tf.stack([tf.gather(labels, picks), 119 - picks], 1)
+
+    return tf.data.Dataset.counter(first_step).map(batch)
+
+
 def model(hidden: int = 5) -> tf.keras.Model:
     """Backbone (dense and batch normalisation) and head, the same at every call."""
     return tf.keras.Sequential(
@@ -72,7 +84,7 @@ def ccp_loss(proxies_per_class: int = 2) -> CCP:
     return loss
 
 
-def pool(network: tf.keras.Model) -> ProxyPool:
+def pool(network: tf.keras.Model, memory: PoolMemory | None = None) -> ProxyPool:
     """A pool over the tiny images: draw j takes the j-th image of each class."""
     values, _ = images()
     rows = np.arange(CLASSES) * PER_CLASS
@@ -80,7 +92,7 @@ def pool(network: tf.keras.Model) -> ProxyPool:
     def draws(first: int, count: int) -> np.ndarray:
         return rows + (np.arange(first, first + count) % PER_CLASS)[:, None]
 
-    return ProxyPool(draws, lambda picks: network(values[picks], training=False).numpy())
+    return ProxyPool(draws, lambda picks: network(values[picks], training=False).numpy(), memory)
 
 
 class Scores:
@@ -104,11 +116,13 @@ def trainer(
     reset_rule: str = "patience",
     warm_up: tuple[float, float] | None = None,
     averages: dict[str, Any] | None = None,
+    memory_steps: int = 0,
     **options: Any,
 ) -> Trainer:
     """A whole run: CCP, plateau schedule, early stopping, two optimizer groups."""
     network, loss = model(), ccp_loss()
-    the_pool = pool(network)
+    memory = PoolMemory(119 - np.arange(CLASSES * PER_CLASS), SIZE, memory_steps) if memory_steps else None
+    the_pool = pool(network, memory)
     instances = AlternatingProjections(
         network.trainable_variables,
         loss.proxies,
@@ -118,6 +132,7 @@ def trainer(
         embed_images=the_pool.embed_images,
         normalization="lipschitz",
         track_staleness=True,
+        memory=memory,
     )
     proximal = ProximalTerm(network.trainable_variables, instances.anchors, instances.proximal_coefficient)
     groups = [
@@ -149,7 +164,7 @@ def trainer(
         network,
         loss,
         OptimizerGroups(functools.partial(make_optimizer, optimizer), groups, 0.02),
-        batches,
+        batches_with_ids if memory_steps else batches,
         steps_per_epoch=steps_per_epoch,
         **{**defaults, **options},
     )

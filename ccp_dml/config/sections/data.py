@@ -43,6 +43,9 @@ class DataConfig:
     prepared_dir: str | None = flag(
         None, _FOLDER, "Where prepared data goes (default: TFDS_DATA_DIR, else a cache folder).", Change.FREE
     )
+    prepared_shorter_side: int | None = flag(
+        None, Integer(1), "Prepare and read a copy with images of at most this shorter side (default: none)."
+    )
     train_fraction: float = flag(
         0.5, Number(above=0, below=1), "Training share of the classes of an image_folder without manifest."
     )

@@ -13,6 +13,9 @@ class ProjectionConfig:
     """The alternating projections of CCP, with ccp/... in --loss."""
 
     pool_size: int = flag(7, Integer(0), "Images per class among which new proxies are chosen (b).")
+    pool_memory_steps: int = flag(
+        0, Integer(0), "Choose from embeddings of training steps, if at most so many steps old; 0: off."
+    )
     ccp_lambda: float = flag(2e-4, Number(low=0), "Weight of the proximal term, from the second instance on.")
     ccp_lambda_decay: float = flag(1.0, Number(above=0), "Factor on --ccp_lambda at every new instance.")
     ccp_reset_rule: str = flag(

@@ -13,7 +13,7 @@ from ccp_dml.data.catalog.entries import ENTRIES
 from ccp_dml.data.catalog.source import Source
 from ccp_dml.data.image_collection import ImageCollection, ImageDataset
 from ccp_dml.data.preparation_lock import preparation_lock
-from ccp_dml.data.prepared import default_prepared_dir, load_prepared
+from ccp_dml.data.prepared import default_prepared_dir, load_prepared, prepare
 from ccp_dml.errors import UserError, as_user_errors
 
 
@@ -37,6 +37,10 @@ def load(source: Source) -> ImageDataset:
         builder = builder_class(
             file_format="array_record", data_dir=prepared_dir, **entry.builder_options(source)
         )
+        if source.prepared_shorter_side is not None:
+            copying = importlib.import_module("datasets.smaller_copy")
+            prepare(source.name, builder)
+            builder = copying.smaller_copy(builder, source.prepared_shorter_side)
         dataset = load_prepared(source.name, builder)
     with_boxes = functools.partial(_check_boxes, source.name)
     return dataset.map(with_boxes if source.crop_to_box else _without_boxes)

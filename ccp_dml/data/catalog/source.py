@@ -19,6 +19,8 @@ class Source:
         check_counts: whether a published data set must have the published numbers of classes and images.
         skip_bad_images: whether images that cannot be used are left out, instead of being an error.
         crop_to_box: whether the images are what is inside their bounding boxes.
+        prepared_shorter_side: shorter side, in pixels, of a smaller copy that is prepared and read instead;
+            None: images are as large as they come.
     """
 
     name: str
@@ -29,3 +31,4 @@ class Source:
     check_counts: bool = True
     skip_bad_images: bool = False
     crop_to_box: bool = False
+    prepared_shorter_side: int | None = None

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ccp_dml.training.pool_memory import PoolMemory
+from ccp_dml.training.proxy_pool import ProxyPool
+from tests.training import tiny
+
+IDS, SIZE = np.array([40, 7, 19, 3, 88]), 2
+
+
+class Fresh:
+    """Embeds image i as [i, number of the call]; keeps what was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[int]] = []
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        self.asked.append(images.tolist())
+        return np.stack([images, np.full(len(images), len(self.asked))], 1).astype(np.float32)
+
+
+def step(memory: PoolMemory, images: list[int], value: float) -> None:
+    labels = np.stack([np.zeros(len(images)), IDS[images]], 1).astype(np.int32)
+    embeddings = value + np.arange(len(images))[:, np.newaxis] * np.ones([1, SIZE])
+    tf.function(memory.note)(tf.constant(labels), tf.constant(embeddings, tf.float32))
+
+
+@pytest.mark.parametrize("max_age", [1, 3, 100])
+def test_what_is_remembered_is_the_last_embedding_of_each_young_image(max_age):
+    memory = PoolMemory(IDS, SIZE, max_age)
+    generator = np.random.default_rng(0)
+    kept: dict[int, tuple[int, float]] = {}
+    for number in range(1, 12):
+        images = generator.integers(0, 4, 3).tolist()
+        step(memory, images, 10.0 * number)
+        for place, image in enumerate(images):
+            kept[image] = (number, 10.0 * number + place)
+        known, embeddings = memory.recall(np.arange(5))
+        young = {image: value for image, (made, value) in kept.items() if number - made <= max_age}
+        assert np.flatnonzero(known).tolist() == sorted(young)
+        np.testing.assert_array_equal(embeddings[:, 0], [young[image] for image in sorted(young)])
+
+
+def test_nothing_is_remembered_at_first_and_nothing_that_is_not_finite():
+    memory = PoolMemory(IDS, SIZE, 5)
+    assert not memory.recall(np.arange(5))[0].any()
+    step(memory, [0, 1], np.nan)
+    step(memory, [2], 1.0)
+    memory.remember(np.array([3, 4]), np.array([[1, np.inf], [1, 2]], np.float32))
+    assert memory.recall(np.arange(5))[0].tolist() == [False, False, True, False, True]
+
+
+def test_a_pool_embeds_what_is_not_remembered_and_remembers_it():
+    memory, fresh = PoolMemory(IDS, SIZE, 2), Fresh()
+    pool = ProxyPool(lambda first, count: np.array([[0, 4], [1, 0]]), fresh, memory)
+    step(memory, [1, 3], 50.0)
+    embeddings, images = pool(0, 2)
+    assert fresh.asked == [[0, 4]]
+    np.testing.assert_array_equal(embeddings, [[[0, 1], [4, 1]], [[50, 50], [0, 1]]])
+    assert images.tolist() == [[0, 4], [1, 0]]
+    step(memory, [2], 0.0)
+    step(memory, [0], 60.0)
+    embeddings, _ = pool(0, 2)
+    assert fresh.asked == [[0, 4]], "two steps later all are young enough"
+    np.testing.assert_array_equal(embeddings, [[[60, 60], [4, 1]], [[50, 50], [60, 60]]])
+    step(memory, [2], 0.0)
+    pool(0, 2)
+    assert fresh.asked == [[0, 4], [1, 4]]
+    pool.embed_images(np.array([0, 1]))
+    assert fresh.asked[-1] == [0, 1], "asked for as they are now, they are embedded"
+
+
+def test_training_fills_the_memory_with_what_its_steps_embed():
+    run = tiny.trainer(memory_steps=3, steps_per_epoch=6, chunk_size=3)
+    run.fit(1)
+    memory = run.state["projections"].memory
+    assert int(memory.steps) == 6
+    last: dict[int, int] = {}
+    for number, (_, labels) in enumerate(tiny.batches_with_ids(0).take(6), 1):
+        last.update((119 - int(image), number) for image in labels[:, 1])
+    # Embeddings of the first pool were kept before the first step.
+    assert {image: int(memory.written[image]) for image in last} == last
+    assert run.trace_count == 1
+
+
+def test_without_steps_in_between_the_pool_is_that_of_fresh_embeddings():
+    """Where everything is too old, a memory changes nothing."""
+    remembering, plain = tiny.trainer(memory_steps=1), tiny.trainer()
+    for run in (remembering, plain):
+        run._controllers.begin()
+    for with_memory, without in zip(tiny.values(remembering), tiny.values(plain)):
+        np.testing.assert_array_equal(with_memory, without)
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="max_age is 0"):
+        PoolMemory(IDS, SIZE, 0)
+    with pytest.raises(ValueError, match="distinct"):
+        PoolMemory(np.array([1, 1]), SIZE, 1)
