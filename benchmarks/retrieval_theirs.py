@@ -1,4 +1,4 @@
-"""What benchmarks.retrieval measures in PyTorch; apart from TensorFlow, which shares no process with FAISS."""
+"""What benchmarks.retrieval measures in PyTorch; apart, as FAISS does not share a process with TensorFlow."""
 
 from __future__ import annotations
 
