@@ -41,19 +41,20 @@ def main() -> None:
     options = parse_options()
     if not options.report:
         points = list(measure_all(options))
-        RESULTS.write_text(json.dumps({"machine": measuring.machine(), "points": points}, indent=1) + "\n")
+        found = {"machine": measuring.machine(), "points": points}
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         print(f"{sum(point['processor'] for point in points):.0f} s of the processor")
     growth_report.write(json.loads(RESULTS.read_text(encoding="utf-8")), DOCS)
 
 
 def measure_all(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    from benchmarks.growth_parts import PARTS
+    from benchmarks.growth_parts import PARTS, USUAL
 
     for name in options.parts or PARTS:
         part = PARTS[name]
         for axis, values in part.axes.items():
             for value in values:
-                sizes = replace(part.sizes, **{axis: value})
+                sizes = replace(USUAL, **{axis: value})
                 found = in_a_process(name, sizes)
                 milliseconds, megabytes = 1e3 * found["seconds"], found["megabytes"]
                 print(

@@ -33,7 +33,7 @@ class Sizes:
     M: int = 4_096
 
 
-_USUAL = Sizes()
+USUAL = Sizes()
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,15 @@ class Part:
     Attributes:
         title: what it is.
         make: prepares a call at given sizes.
-        axes: by the size that grows, its values; the others stay.
-        sizes: those that stay.
+        axes: by the size that grows, its values; the others stay as `USUAL`.
     """
 
     title: str
     make: Callable[[Sizes], Call]
     axes: Mapping[str, tuple[int, ...]]
-    sizes: Sizes = _USUAL
 
     def smallest(self) -> Sizes:
-        return replace(self.sizes, **{axis: values[0] for axis, values in self.axes.items()})
+        return replace(USUAL, **{axis: values[0] for axis, values in self.axes.items()})
 
 
 def _normal(*shape: int) -> np.ndarray:
@@ -142,7 +140,7 @@ PARTS = {
     ),
     "pool": Part("Drawing a pool of 2K", pool, {"C": _CLASSES, "K": (1, 2, 4, 8)}),
     "sampler": Part("Making the sampler", sampler, {"N": _IMAGES}),
-    "batches": Part(f"{BATCHES} batches", batches, {"N": _IMAGES, "B": (32, 64, 128, 256)}, Sizes(N=100_000)),
+    "batches": Part(f"{BATCHES} batches", batches, {"N": _IMAGES, "B": (32, 64, 128, 256)}),
     "proxy_loss": Part(
         "Loss with proxies (ccp/contrastive)",
         proxy_loss,

@@ -23,7 +23,7 @@ _AXES = {
     "B": "batch B",
     "M": "memory rows M",
 }
-_MEASURES = {"seconds": "processor seconds", "megabytes": "MB added"}
+_MEASURES = {"seconds": "processor time", "megabytes": "memory added"}
 # What a whole process gains or loses by chance; no slope is fitted to less.
 _LEAST = {"seconds": 0.0, "megabytes": 5.0}
 _FITTED = 3
@@ -119,6 +119,11 @@ def _curves(points: list[Found], axis: str) -> dict[str, list[Found]]:
     return curves
 
 
+def _usual(points: list[Found]) -> dict[str, int]:
+    """Sizes while they do not grow."""
+    return {axis: next(point["sizes"][axis] for point in points if point["axis"] != axis) for axis in _AXES}
+
+
 def exponent(sizes: list[float], values: list[float], least: float = 0.0) -> float | None:
     """Slope of a line through the last points in the log-log plot; None if too few are above `least`."""
     above = [(size, value) for size, value in zip(sizes, values) if value > least][-_FITTED:]
@@ -129,6 +134,9 @@ def exponent(sizes: list[float], values: list[float], least: float = 0.0) -> flo
 
 
 def _exponents(points: list[Found]) -> Iterator[str]:
+    usual = ", ".join(f"{name} = {size:,}" for name, size in _usual(points).items())
+    yield f"Sizes that do not grow are {usual}; a pool draws 2K."
+    yield ""
     yield "| part | grows | from | to | time at the largest | exponent | memory at the largest | exponent |"
     yield "|---|---|---|---|---|---|---|---|"
     for title in dict.fromkeys(point["title"] for point in points):
@@ -146,15 +154,15 @@ def _exponents(points: list[Found]) -> Iterator[str]:
 
 
 def _extrapolation(points: list[Found]) -> Iterator[str]:
-    sizes = points[0]["sizes"]
+    sizes = _usual(points)
     images, classes = LARGE["N"], LARGE["C"]
     row = 4 * sizes["D"]
     yield (
         f"**Extrapolated, not measured**: {images:,} images of {classes:,} classes, D = {sizes['D']}, "
-        f"K = {sizes['K']}, B = {sizes['B']}. Time and added memory are those of the largest measured point times the "
-        "growth of N or C to the power that the algorithm has; times are of one core of this machine. The memory "
-        f"of embeddings and proxies is computed, and so is that of retrieval, {GALLERY_COPIES} copies of them; "
-        "blocks add a constant."
+        f"K = {sizes['K']}, B = {sizes['B']}. Time (of one core) and added memory are those of "
+        "the largest measured point times the growth of N or C to the power that the algorithm has. The "
+        "memory of embeddings and proxies is computed, as is that of retrieval: "
+        f"{GALLERY_COPIES} times the embeddings, and blocks of constant size."
     )
     yield ""
     yield "| | time | memory | what must be split, and what does it |"
@@ -229,14 +237,27 @@ def _draw(points: list[Found], path: Path) -> None:
                 sizes = [point["sizes"][axis] for point in curve]
                 # What cannot be told from nothing is left out of a logarithmic plot.
                 values = [
-                    point[measure] if point[measure] >= 0.1 * _LEAST[measure] else np.nan for point in curve
+                    point[measure] if point[measure] >= 0.2 * _LEAST[measure] else np.nan for point in curve
                 ]
                 plane.loglog(sizes, values, **style[title], linewidth=1.8, markersize=6)
             plane.grid(alpha=0.3)
             plane.tick_params(labelsize=10)
-    for plane, label in zip(grid[-1], _AXES.values()):
+    for plane, (axis, label) in zip(grid[-1], _AXES.items()):
         plane.set_xlabel(label, fontsize=12)
+        plane.set_xticks(_ticks(axis, points), minor=False)
+        plane.xaxis.set_major_formatter(lambda size, _: f"{size:,.0f}")
+        plane.minorticks_off()
+    grid[0, 0].yaxis.set_major_formatter(lambda seconds, _: duration(seconds))
+    grid[1, 0].yaxis.set_major_formatter(lambda megabytes, _: room(megabytes))
     handles = [pyplot.Line2D([], [], **style[title], label=title) for title in titles]
     figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=11, frameon=False)
     figure.savefig(path, dpi=95)
     pyplot.close(figure)
+
+
+def _ticks(axis: str, points: list[Found]) -> list[int]:
+    """The sizes that were measured, or powers of ten if they are far apart."""
+    sizes = sorted({point["sizes"][axis] for point in points if point["axis"] == axis})
+    if sizes[-1] < 100 * sizes[0]:
+        return sizes[::2] if len(sizes) > 4 else sizes
+    return [10**power for power in range(1, 9) if sizes[0] <= 10**power <= sizes[-1]]
