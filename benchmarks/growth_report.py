@@ -53,7 +53,7 @@ class Need:
 
 LARGE = {"N": 100_000_000, "C": 10_000_000}
 QUERIES = 10_000
-# The search holds the gallery as rows and as columns.
+# The search holds the gallery twice, once with its squared norms.
 GALLERY_COPIES = 2
 NEEDS = (
     Need(

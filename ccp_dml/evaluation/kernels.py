@@ -1,7 +1,7 @@
 """Tensor code of the search: one block of queries against one tile of the gallery.
 
 Each function is traced once for all shapes, so that many sets and block sizes cost no retracing.
-A tile is [D + 1, gallery]: columns g, then -|g|^2.
+A tile is [gallery, D + 1]: rows g, then -|g|^2.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _INTEGER = tf.TensorSpec([], tf.int32)
 def score(queries: tf.Tensor, tile: tf.Tensor) -> tf.Tensor:
     """2 q.g - |g|^2 of all pairs [b, gallery]: the larger, the nearer."""
     ones = tf.ones_like(queries[:, :1])
-    return tf.matmul(tf.concat([2.0 * queries, ones], axis=1), tile)
+    return tf.matmul(tf.concat([2.0 * queries, ones], axis=1), tile, transpose_b=True)
 
 
 @tf.function(input_signature=[_MATRIX, _INTEGER, _INTEGER], autograph=False)
@@ -107,7 +107,7 @@ def count_nearer(
 ) -> tf.Tensor:
     """Rows of a tile, int32 [b], that rank before (threshold, position) and are not ignored."""
     scores = score(queries, tile)
-    width = tf.shape(tile)[1]
+    width = tf.shape(tile)[0]
     earlier = first + tf.range(width) < position[:, tf.newaxis]
     threshold = threshold[:, tf.newaxis]
     nearer = (scores > threshold) | ((scores == threshold) & earlier)

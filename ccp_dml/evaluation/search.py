@@ -175,19 +175,19 @@ def nearest_member_ranks(
 
 
 def _tiles(gallery: Floats, size: int) -> list[tuple[np.int32, tf.Tensor]]:
-    """Cuts the gallery into (first row, columns [D + 1, size]).
+    """Cuts the gallery into (first row, tile [size, D + 1]).
 
-    The last row of the columns is -|g|^2, so that the product with [2 q, 1] is the whole score.
+    The last column is -|g|^2, so that the product with [2 q, 1] is the whole score.
     """
     dimension = gallery.shape[1]
     tiles = []
     for first in range(0, len(gallery), size):
         rows = gallery[first : first + size]
-        columns = np.zeros((dimension + 1, size), np.float32)
-        columns[:dimension, : len(rows)] = rows.T
-        columns[dimension, : len(rows)] = -np.einsum("nd,nd->n", rows, rows)
-        columns[dimension, len(rows) :] = kernels.PADDING_SCORE
-        tiles.append((np.int32(first), tf.constant(columns)))
+        tile = np.zeros((size, dimension + 1), np.float32)
+        tile[: len(rows), :dimension] = rows
+        tile[: len(rows), dimension] = -np.einsum("nd,nd->n", rows, rows)
+        tile[len(rows) :, dimension] = kernels.PADDING_SCORE
+        tiles.append((np.int32(first), tf.constant(tile)))
     return tiles
 
 
