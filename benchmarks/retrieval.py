@@ -4,8 +4,7 @@
     make bench BENCHMARKS=retrieval                    # installs what it needs; all cases
 
 Rows: the bare float32 product of the same blocks; `evaluate_retrieval` (P@1, P@R, MAP@R and R@k for k up to
-8, then up to 1000, then as the first with memory in huge pages); a stand-in for the original's evaluation
-(blocks of 128 queries, top-k over whole rows, the query dropped as the first of its ranking);
+8, then up to 1000); a stand-in for the original's evaluation (blocks of 128 queries, top-k over whole rows, the query dropped as the first of its ranking);
 pytorch-metric-learning's AccuracyCalculator with FAISS. The data are random unit vectors that lie nearer to
 their class than to others.
 

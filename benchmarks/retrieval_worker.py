@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib
 import multiprocessing
-import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -18,21 +16,13 @@ from benchmarks import measuring, retrieval_cases
 _WARM_UP = retrieval_cases.Case("", 1_500, dimension=16)
 
 
-@dataclass(frozen=True)
-class Row:
-    """A way of evaluating: a function of a problem, and the environment that its process starts with."""
-
-    function: str
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-
+# A way of evaluating, as a function of a problem.
 ROWS = {
-    "product": Row("benchmarks.retrieval_rows:product"),
-    "ours": Row("benchmarks.retrieval_rows:ours"),
-    "ours, R@1000": Row("benchmarks.retrieval_rows:ours_far"),
-    "ours, huge pages": Row("benchmarks.retrieval_rows:ours", {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}),
-    "original": Row("benchmarks.retrieval_rows:original"),
-    "PML + FAISS": Row("benchmarks.retrieval_theirs:with_faiss"),
+    "product": "benchmarks.retrieval_rows:product",
+    "ours": "benchmarks.retrieval_rows:ours",
+    "ours, R@1000": "benchmarks.retrieval_rows:ours_far",
+    "original": "benchmarks.retrieval_rows:original",
+    "PML + FAISS": "benchmarks.retrieval_theirs:with_faiss",
 }
 
 
@@ -45,12 +35,11 @@ class Worker:
         seconds: (elapsed, processor) of each call.
     """
 
-    def __init__(self, row: Row, case: retrieval_cases.Case, folder: Path) -> None:
+    def __init__(self, row: str, case: retrieval_cases.Case, folder: Path) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(other, row, case, folder), daemon=True)
-        with _environment(row.environment):
-            self._process.start()
+        self._process.start()
         other.close()
         self.values: dict[str, float] = {}
         self.megabytes = 0.0
@@ -86,19 +75,8 @@ def worker(*args: Any) -> Iterator[Worker]:
         made.close()
 
 
-@contextmanager
-def _environment(added: Mapping[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def _serve(connection: Connection, row: Row, case: retrieval_cases.Case, folder: Path) -> None:
-    module, _, name = row.function.partition(":")
+def _serve(connection: Connection, row: str, case: retrieval_cases.Case, folder: Path) -> None:
+    module, _, name = row.partition(":")
     function = getattr(importlib.import_module(module), name)
     # Code is loaded, functions are traced and pools of threads start at the first call of all.
     function(retrieval_cases.as_problem(_WARM_UP, *retrieval_cases.make(_WARM_UP)))
