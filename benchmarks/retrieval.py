@@ -1,12 +1,13 @@
 """Time and memory of the retrieval evaluation beside the product it cannot avoid and other ways to do it.
 
-    python -m benchmarks.retrieval --cases 20k         # the quick one
-    make bench BENCHMARKS=retrieval                    # installs what it needs; all cases
+    make bench BENCHMARKS=retrieval                         # installs what it needs; 20,000 images: 2 minutes
+    make bench BENCHMARKS=retrieval ARGS="--cases all"      # all sizes: about 20 minutes on 2 cores
+    python -m benchmarks.retrieval --cases sop --rows product ours      # some rows; writes nothing
 
 Rows: the bare float32 product of the same blocks; `evaluate_retrieval` (P@1, P@R, MAP@R and R@k for k up to
-8, then up to 1000); a stand-in for the original's evaluation (blocks of 128 queries, top-k over whole rows, the query dropped as the first of its ranking);
-pytorch-metric-learning's AccuracyCalculator with FAISS. The data are random unit vectors that lie nearer to
-their class than to others.
+8, then up to 1000); a stand-in for the original's evaluation (blocks of 128 queries, top-k over whole rows,
+the query dropped as the first of its ranking); pytorch-metric-learning's AccuracyCalculator with FAISS. The
+data are random unit vectors that lie nearer to their class than to others.
 
 Each row of a case has a process of its own. They take turns; medians over the turns are reported with the
 smallest and the largest, ratios are medians of the ratios within a turn, of elapsed time and of processor
@@ -17,7 +18,6 @@ neighbours are so close that float32 rounding swaps them; the difference is repo
 
 Results go to benchmarks/retrieval.json, case by case, and the table in docs/performance.md is made from them.
 A run continues where an earlier one on the same machine stopped: when `--minutes` are over, or by Ctrl-C.
-On 2 cores all cases take about 20 minutes.
 """
 
 from __future__ import annotations
@@ -122,13 +122,16 @@ def parse_options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="NAME", help=", ".join(CASES))
+    names = [*CASES, "all"]
+    add("--cases", nargs="+", choices=names, default=["20k"], metavar="NAME", help=", ".join(names))
     add("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="NAME", help=", ".join(ROWS))
     add("--repeats", type=int, default=5, help="measurements of each row (5)")
     add("--seconds_per_row", type=float, default=40.0, help="then two measurements are enough (40)")
     add("--minutes", type=float, default=60.0, help="start no case after so long (60)")
     add("--again", action="store_true", help="measure anew what was measured before")
     options = parser.parse_args()
+    if "all" in options.cases:
+        options.cases = list(CASES)
     # Only whole results are kept.
     options.keep_files = set(options.rows) != set(ROWS)
     options.again |= options.keep_files
