@@ -162,7 +162,7 @@ def _extrapolation(points: list[Found]) -> Iterator[str]:
         f"K = {sizes['K']}, B = {sizes['B']}. Time (of one core) and added memory are those of "
         "the largest measured point times the growth of N or C to the power that the algorithm has. The "
         "memory of embeddings and proxies is computed, as is that of retrieval: "
-        f"{GALLERY_COPIES} times the embeddings, and blocks of constant size."
+        f"at least {GALLERY_COPIES} times the embeddings, and blocks of constant size."
     )
     yield ""
     yield "| | time | memory | what must be split, and what does it |"

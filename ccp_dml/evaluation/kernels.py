@@ -21,6 +21,15 @@ _INDEX_VECTOR = tf.TensorSpec([None], tf.int32)
 _INTEGER = tf.TensorSpec([], tf.int32)
 
 
+@tf.function(input_signature=[_MATRIX, _INTEGER], autograph=False)
+def as_tile(rows: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Rows of the gallery as a tile, padded to `size`: the product with [2 q, 1] is the whole score."""
+    squares = tf.reduce_sum(tf.square(rows), axis=1, keepdims=True)
+    padding = [[0, size - tf.shape(rows)[0]], [0, 0]]
+    scores_at_zero = tf.pad(-squares, padding, constant_values=PADDING_SCORE)
+    return tf.concat([tf.pad(rows, padding), scores_at_zero], axis=1)
+
+
 @tf.function(input_signature=[_MATRIX, _MATRIX], autograph=False)
 def score(queries: tf.Tensor, tile: tf.Tensor) -> tf.Tensor:
     """2 q.g - |g|^2 of all pairs [b, gallery]: the larger, the nearer."""
