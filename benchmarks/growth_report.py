@@ -89,8 +89,8 @@ NEEDS = (
         1,
         1,
         "a step of the loss with proxies, its gradients included",
-        "proxies, by class, with the optimizer's slots: every device compares the batch with its own "
-        "(`tf.distribute` and an all-reduce of the terms, or `ShardedVariable` of `ParameterServerStrategy`)",
+        "proxies, by class, with the optimizer's slots: every replica of a `tf.distribute` strategy compares "
+        "the batch with its own, as under *Many classes*",
     ),
     Need("memory_loss", "M", 0, 0, "a step with the memory (its rows need not grow)", "nothing"),
 )
