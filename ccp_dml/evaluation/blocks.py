@@ -55,7 +55,7 @@ def plan_search(
         dimension: embedding size.
         depth: neighbours wanted per query, the query's own copy not counted.
         memory_bytes: bound on the sum of all intermediate tensors of a block. The embeddings themselves (the
-            gallery twice, as rows and as columns) and the results come on top.
+            gallery twice, once with its squared norms) and the results come on top.
 
     Returns:
         The plan.

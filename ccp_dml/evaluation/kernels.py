@@ -1,7 +1,7 @@
 """Tensor code of the search: one block of queries against one tile of the gallery.
 
 Each function is traced once for all shapes, so that many sets and block sizes cost no retracing.
-A tile is [D + 1, gallery]: columns g, then -|g|^2.
+A tile is [gallery, D + 1]: rows g, then -|g|^2.
 """
 
 from __future__ import annotations
@@ -21,11 +21,20 @@ _INDEX_VECTOR = tf.TensorSpec([None], tf.int32)
 _INTEGER = tf.TensorSpec([], tf.int32)
 
 
+@tf.function(input_signature=[_MATRIX, _INTEGER], autograph=False)
+def as_tile(rows: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Rows of the gallery as a tile, padded to `size`: the product with [2 q, 1] is the whole score."""
+    squares = tf.reduce_sum(tf.square(rows), axis=1, keepdims=True)
+    padding = [[0, size - tf.shape(rows)[0]], [0, 0]]
+    scores_at_zero = tf.pad(-squares, padding, constant_values=PADDING_SCORE)
+    return tf.concat([tf.pad(rows, padding), scores_at_zero], axis=1)
+
+
 @tf.function(input_signature=[_MATRIX, _MATRIX], autograph=False)
 def score(queries: tf.Tensor, tile: tf.Tensor) -> tf.Tensor:
     """2 q.g - |g|^2 of all pairs [b, gallery]: the larger, the nearer."""
     ones = tf.ones_like(queries[:, :1])
-    return tf.matmul(tf.concat([2.0 * queries, ones], axis=1), tile)
+    return tf.matmul(tf.concat([2.0 * queries, ones], axis=1), tile, transpose_b=True)
 
 
 @tf.function(input_signature=[_MATRIX, _INTEGER, _INTEGER], autograph=False)
@@ -107,7 +116,7 @@ def count_nearer(
 ) -> tf.Tensor:
     """Rows of a tile, int32 [b], that rank before (threshold, position) and are not ignored."""
     scores = score(queries, tile)
-    width = tf.shape(tile)[1]
+    width = tf.shape(tile)[0]
     earlier = first + tf.range(width) < position[:, tf.newaxis]
     threshold = threshold[:, tf.newaxis]
     nearer = (scores > threshold) | ((scores == threshold) & earlier)

@@ -99,7 +99,7 @@ def iterate_neighbors(
     depth = min(depth, len(gallery))
     plan = plan_search(len(queries), len(gallery), gallery.shape[1], depth, memory_bytes)
     rows = tf.constant(gallery)
-    tiles = _tiles(gallery, plan.gallery)
+    tiles = _tiles(rows, plan.gallery)
     for part in _parts(len(queries), plan.queries):
         block = tf.constant(queries[part])
         with _full_float32():
@@ -159,7 +159,7 @@ def nearest_member_ranks(
     """
     plan = plan_count(len(queries), len(gallery), gallery.shape[1], members.shape[1] + 1, memory_bytes)
     rows = tf.constant(gallery)
-    tiles = _tiles(gallery, plan.gallery)
+    tiles = _tiles(rows, plan.gallery)
     ranks = np.empty(len(queries), np.int64)
     for part in _parts(len(queries), plan.queries):
         block, listed = tf.constant(queries[part]), tf.constant(members[part])
@@ -174,21 +174,11 @@ def nearest_member_ranks(
     return ranks
 
 
-def _tiles(gallery: Floats, size: int) -> list[tuple[np.int32, tf.Tensor]]:
-    """Cuts the gallery into (first row, columns [D + 1, size]).
-
-    The last row of the columns is -|g|^2, so that the product with [2 q, 1] is the whole score.
-    """
-    dimension = gallery.shape[1]
-    tiles = []
-    for first in range(0, len(gallery), size):
-        rows = gallery[first : first + size]
-        columns = np.zeros((dimension + 1, size), np.float32)
-        columns[:dimension, : len(rows)] = rows.T
-        columns[dimension, : len(rows)] = -np.einsum("nd,nd->n", rows, rows)
-        columns[dimension, len(rows) :] = kernels.PADDING_SCORE
-        tiles.append((np.int32(first), tf.constant(columns)))
-    return tiles
+def _tiles(rows: tf.Tensor, size: int) -> list[tuple[np.int32, tf.Tensor]]:
+    """Cuts the gallery float32 [G, D] into (first row, tile [size, D + 1])."""
+    # Made by TensorFlow: of an array given to it, a second copy lives until the next operation.
+    starts = range(0, len(rows), size)
+    return [(np.int32(first), kernels.as_tile(rows[first : first + size], size)) for first in starts]
 
 
 def _parts(total: int, size: int) -> Iterator[slice]:

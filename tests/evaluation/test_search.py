@@ -162,7 +162,7 @@ def intermediate_bytes(function, *arguments) -> list[int]:
 def test_all_intermediates_of_a_block_together_fit_the_bound(queries, gallery, dimension, depth, memory):
     plan = plan_search(queries, gallery, dimension, depth, memory)
     block = tf.TensorSpec([plan.queries, dimension])
-    tile, first = tf.TensorSpec([dimension + 1, plan.gallery]), tf.TensorSpec([], tf.int32)
+    tile, first = tf.TensorSpec([plan.gallery, dimension + 1]), tf.TensorSpec([], tf.int32)
     scores = tf.TensorSpec([plan.queries, plan.gallery])
     found = tf.TensorSpec([plan.queries, plan.candidates])
     found_indices = tf.TensorSpec([plan.queries, plan.candidates], tf.int32)
@@ -185,7 +185,7 @@ def test_all_intermediates_of_a_counting_block_together_fit_the_bound(gallery, m
     listed = tf.TensorSpec([plan.queries, members], tf.int32)
     ignored = tf.TensorSpec([plan.queries, members + 1], tf.int32)
     threshold, position = tf.TensorSpec([plan.queries]), tf.TensorSpec([plan.queries], tf.int32)
-    tile, first = tf.TensorSpec([129, plan.gallery]), tf.TensorSpec([], tf.int32)
+    tile, first = tf.TensorSpec([plan.gallery, 129]), tf.TensorSpec([], tf.int32)
     sizes = intermediate_bytes(kernels.nearest_member, block, rows, listed)
     sizes += intermediate_bytes(kernels.count_nearer, block, tile, first, threshold, position, ignored)
     assert max(sizes) <= sum(sizes) <= memory
