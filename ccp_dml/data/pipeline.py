@@ -21,6 +21,7 @@ from ccp_dml.data.permutations import random_keys
 from ccp_dml.data.preprocessing import Augmentation, TestPreprocessing, test_image, train_image
 from ccp_dml.data.random_streams import AUGMENTATION
 from ccp_dml.data.sampling import Sampler
+from ccp_dml.data.shard import WHOLE, Shard
 from ccp_dml.errors import UserError
 
 
@@ -32,6 +33,7 @@ def training_batches(
     seed: int,
     first_step: int = 0,
     unaugmented: tuple[int, TestPreprocessing] | None = None,
+    shard: Shard = WHOLE,
 ) -> tf.data.Dataset:
     """Endless training batches, beginning with that of `first_step`.
 
@@ -43,17 +45,23 @@ def training_batches(
         first_step: the step of the first element, at least 0.
         unaugmented: (n, preprocessing): the first n images of every batch, such as the representatives of
             their classes, are prepared so; None: all images are prepared alike.
+        shard: which rows of every batch; only these are read.
 
     Returns:
-        Dataset of (float32 RGB [B, S, S, 3] in 0..255, int32 [B, 2] = class and image id).
+        Dataset of (float32 RGB [B, S, S, 3] in 0..255, int32 [B, 2] = class and image id), in which each
+        batch is divided as `shard` says.
+
+    Raises:
+        ValueError: if batches cannot be divided so.
     """
-    batch_size = sampler.batch_size
+    rows = shard.rows(sampler.batch_size)
+    batch_size = len(rows)
     num_plain, plain = unaugmented or (0, None)
 
     def read(step: np.int64) -> tuple[Any, Any, Any, Any]:
-        indices = sampler.batch(int(step))
+        indices = sampler.batch(int(step))[rows]
         labels = np.stack([images.labels[indices], images.image_ids[indices]], 1).astype(np.int32)
-        keys = random_keys(seed, AUGMENTATION, int(step), np.arange(batch_size))
+        keys = random_keys(seed, AUGMENTATION, int(step), rows)
         seeds = keys.view(np.int32).reshape(-1, 2)
         return np.array(images.encoded(indices), object), _boxes(images, indices), labels, seeds
 
@@ -67,7 +75,7 @@ def training_batches(
             tf.ensure_shape(boxes, [batch_size, 4]),
             tf.ensure_shape(labels, [batch_size, 2]),
             tf.ensure_shape(seeds, [batch_size, 2]),
-            tf.range(batch_size) < num_plain,
+            tf.constant(rows < num_plain),
         )
 
     def prepare(
@@ -84,7 +92,8 @@ def training_batches(
         return image, labels
 
     steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
-    return _per_image(steps.map(read_batch), prepare, batch_size, drop_remainder=True)
+    piece = batch_size // shard.pieces
+    return _per_image(steps.map(read_batch), prepare, piece, drop_remainder=True)
 
 
 def inference_batches(
