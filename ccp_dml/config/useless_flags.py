@@ -36,6 +36,8 @@ _ONLY_WITH: dict[str, tuple[str, tuple[Any, ...]]] = {
     "min_learning_rate": ("learning_rate_schedule", ("plateau",)),
     "ccp_patience": ("ccp_reset_rule", ("patience",)),
     "ccp_staleness_threshold": ("ccp_reset_rule", ("staleness",)),
+    "cluster": ("strategy", ("multi_worker",)),
+    "logical_cpus": ("strategy", ("mirrored",)),
     "tensorboard_panels": ("tensorboard", (True,)),
     "tensorboard_histograms": ("tensorboard", (True,)),
     "tensorboard_projector": ("tensorboard", (True,)),
