@@ -6,6 +6,8 @@ import functools
 
 import tensorflow as tf
 
+from ccp_dml.experiment.strategy import _strategy
+
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
 )
@@ -17,5 +19,8 @@ def strategy(replicas: int) -> tf.distribute.Strategy:
     if replicas == 1:
         return tf.distribute.get_strategy()
     # Collective operations would not let groups of different sizes be in one process.
-    operations = tf.distribute.ReductionToOneDevice() if replicas == 2 else None
-    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)], operations)
+    if replicas == 4:
+        return _strategy("mirrored", "tf_config", 4)
+    return tf.distribute.MirroredStrategy(
+        [f"CPU:{i}" for i in range(replicas)], tf.distribute.ReductionToOneDevice()
+    )
