@@ -94,12 +94,13 @@ class ExperimentConfig:
         return protocols.members(self)
 
     def validate(self) -> None:
-        """Checks every value, then how they go together, then that the data and the backbone are there.
+        """Checks every value, then how they go together, then that cluster, data and backbone are there.
 
         Raises:
             ConfigError: names the flag or flags, what was found and what is expected.
         """
         self.check_flags()
+        validation.check_cluster(self)
         num_classes = validation.check_data(self)
         validation.check_backbone(self)
         validation.check_classes(self, num_classes)

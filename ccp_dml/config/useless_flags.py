@@ -37,6 +37,8 @@ _ONLY_WITH: dict[str, tuple[str, tuple[Any, ...]]] = {
     "pool_memory_steps": ("ccp_use_representative_proxy", (True,)),
     "ccp_patience": ("ccp_reset_rule", ("patience",)),
     "ccp_staleness_threshold": ("ccp_reset_rule", ("staleness",)),
+    "cluster": ("strategy", ("multi_worker",)),
+    "logical_cpus": ("strategy", ("mirrored",)),
     "tensorboard_panels": ("tensorboard", (True,)),
     "tensorboard_histograms": ("tensorboard", (True,)),
     "tensorboard_projector": ("tensorboard", (True,)),

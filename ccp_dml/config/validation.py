@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ccp_dml.config import protocols, useless_flags
 from ccp_dml.config.class_split import split_classes
+from ccp_dml.config.cluster import check_tf_config
 from ccp_dml.config.data_source import data_source
 from ccp_dml.config.fields import Flag, flags_of
 from ccp_dml.config.sections import DataConfig, TrainingConfig
@@ -41,6 +43,12 @@ def check_combinations(config: ExperimentConfig) -> None:
     if config.projection.ccp_monitor not in (None, "loss"):
         _check_metric("ccp_monitor", config.projection.ccp_monitor, config)
     useless_flags.check(config)
+
+
+def check_cluster(config: ExperimentConfig) -> None:
+    """The environment says which worker this is, if there are several."""
+    if config.run.strategy == "multi_worker" and config.run.cluster == "tf_config":
+        check_tf_config(os.environ)
 
 
 def check_pca(config: ExperimentConfig) -> None:

@@ -25,6 +25,7 @@ from ccp_dml.data.permutations import random_keys
 from ccp_dml.data.preprocessing import Augmentation, TestPreprocessing, test_image
 from ccp_dml.data.random_streams import AUGMENTATION
 from ccp_dml.data.sampling import Sampler
+from ccp_dml.data.shard import WHOLE, Shard
 from ccp_dml.data.uniform_draws import uniform_draws
 from ccp_dml.errors import UserError
 
@@ -37,6 +38,7 @@ def training_batches(
     seed: int,
     first_step: int = 0,
     unaugmented: tuple[int, TestPreprocessing] | None = None,
+    shard: Shard = WHOLE,
 ) -> tf.data.Dataset:
     """Endless training batches, beginning with that of `first_step`.
 
@@ -48,21 +50,27 @@ def training_batches(
         first_step: the step of the first element, at least 0.
         unaugmented: (n, preprocessing): the first n images of every batch, such as the representatives of
             their classes, are prepared so; None: all images are prepared alike.
+        shard: which rows of every batch; only these are read.
 
     Returns:
-        Dataset of (float32 RGB [B, S, S, 3] in 0..255, int32 [B, 2] = class and image id).
+        Dataset of (float32 RGB [B, S, S, 3] in 0..255, int32 [B, 2] = class and image id), in which each
+        batch is divided as `shard` says.
+
+    Raises:
+        ValueError: if batches cannot be divided so.
     """
-    batch_size = sampler.batch_size
+    rows = shard.rows(sampler.batch_size)
+    batch_size = len(rows)
     num_plain, plain = unaugmented or (0, None)
     augmentation = None if isinstance(preprocessing, TestPreprocessing) else preprocessing
 
     def read(step: np.int64) -> tuple[Any, ...]:
-        indices = sampler.batch(int(step))
+        indices = sampler.batch(int(step))[rows]
         labels = np.stack([images.labels[indices], images.image_ids[indices]], 1).astype(np.int32)
         encoded = images.encoded(indices)
         boxes, draws = _boxes(images, indices), np.zeros((batch_size, 0), np.float32)
         if augmentation is not None:
-            keys = random_keys(seed, AUGMENTATION, int(step), np.arange(batch_size))
+            keys = random_keys(seed, AUGMENTATION, int(step), rows)
             draws = uniform_draws(keys.view(np.int32).reshape(-1, 2), num_draws(augmentation))
             if images.boxes is None:
                 boxes[:, 2:] = [image_size(image) for image in encoded]
@@ -84,7 +92,7 @@ def training_batches(
             windows,
             mirrored,
             tf.ensure_shape(labels, [batch_size, 2]),
-            tf.range(batch_size) < num_plain,
+            tf.constant(rows < num_plain),
         )
 
     def prepare(
@@ -107,7 +115,8 @@ def training_batches(
         return either(is_plain, lambda image: test_image(image, plain, part), augmented, encoded), labels
 
     steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
-    return _per_image(steps.map(read_batch), prepare, batch_size, drop_remainder=True)
+    piece = batch_size // shard.pieces
+    return _per_image(steps.map(read_batch), prepare, piece, drop_remainder=True)
 
 
 def inference_batches(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -13,22 +14,41 @@ from ccp_dml.data.pipeline import training_batches
 from ccp_dml.data.preprocessing import Augmentation, PadAndCrop, TestPreprocessing, TrainPreprocessing
 from ccp_dml.data.representative_sampling import RepresentativeSampler
 from ccp_dml.data.sampling import MPerClassSampler, Sampler
+from ccp_dml.data.shard import WHOLE, Shard
 from ccp_dml.data.uniform_sampling import ClassUniformSampler, RandomSampler
 from ccp_dml.experiment.parts import MID_GRAY, test_preprocessing
+from ccp_dml.training.distributed_batches import distributed_batches
 
 # CIFAR images of 32 pixels are shifted by up to 4 in each direction: cut out of 40.
 _PADDED_SIZE_RATIO = 40 / 32
 
 
-def make_batches(config: ExperimentConfig, images: ImageCollection) -> Callable[[int], tf.data.Dataset]:
-    """The stream of training batches from a step on."""
+def make_batches(
+    config: ExperimentConfig, images: ImageCollection, strategy: tf.distribute.Strategy | None = None
+) -> Callable[[int], Any]:
+    """The stream of training batches from a step on, divided among the replicas of a strategy."""
     data, seed = config.data, config.run.seed
     sampler, preprocessing = make_sampler(data, images, seed), train_preprocessing(data)
     unaugmented = None
     if data.representative_lifetime and not data.augment_representatives:
         unaugmented = (data.classes_per_batch, test_preprocessing(data))
-    return lambda first_step: training_batches(
-        images, sampler, preprocessing, seed=seed, first_step=first_step, unaugmented=unaugmented
+
+    def batches(first_step: int, shard: Shard = WHOLE) -> tf.data.Dataset:
+        return training_batches(
+            images,
+            sampler,
+            preprocessing,
+            seed=seed,
+            first_step=first_step,
+            unaugmented=unaugmented,
+            shard=shard,
+        )
+
+    if strategy is None:
+        return batches
+    return distributed_batches(
+        strategy,
+        lambda first_step, worker, workers, replicas: batches(first_step, Shard(worker, workers, replicas)),
     )
 
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from ccp_dml.commands import warn
 from ccp_dml.config import ExperimentConfig
 from ccp_dml.data.image_collection import ImageCollection
+from ccp_dml.errors import UserError
 from ccp_dml.evaluation.embedding import Embedder, Evaluation
 from ccp_dml.experiment import parts
 from ccp_dml.experiment.batches import make_batches
@@ -17,10 +18,11 @@ from ccp_dml.experiment.native_output import use_up_xla_notice
 from ccp_dml.experiment.repetition import make_saver
 from ccp_dml.experiment.scoring import Scorer
 from ccp_dml.experiment.smaller_blocks import SmallerBlocks
+from ccp_dml.experiment.strategy import make_strategy, scope_of
 from ccp_dml.experiment.task import Task, load_task
 from ccp_dml.experiment.weights import load_initial_weights
 from ccp_dml.geometry.spread import mean_cosine
-from ccp_dml.models.embedding_model import feature_model
+from ccp_dml.models.embedding_model import feature_model, synchronize_batch_norm
 from ccp_dml.run_directory import RunDirectory
 from ccp_dml.training.finite import FiniteGuard
 from ccp_dml.training.stopping import EarlyStopping
@@ -34,6 +36,7 @@ class Experiment:
 
     Attributes:
         config: the complete configuration.
+        strategy: the devices that train together; None for one.
         task: the image collections.
         model: the embedding model.
         loss: the loss.
@@ -52,14 +55,18 @@ class Experiment:
         Raises:
             UserError: if the data is missing, unusable, or too small for the flags.
         """
+        self.strategy = make_strategy(config)
         parts.prepare_tensorflow(config)
         self.config = config
         # Before the data, so that a wrong layer or file is found without waiting for that.
-        self.model = parts.make_model(config)
+        with scope_of(self.strategy):
+            self.model = parts.make_model(config)
+        self._synchronize_batch_norm()
         if config.model.initial_weights is not None:
             load_initial_weights(config.model.initial_weights, self.model)
         self.task: Task = load_task(config.data)
-        self.loss = parts.make_loss(config, self.task.train.num_classes)
+        with scope_of(self.strategy):
+            self.loss = parts.make_loss(config, self.task.train.num_classes)
         self.monitored_embeddings = np.zeros((0, config.model.embedding_size), np.float32)
         self.inference = parts.make_inference(config, self.model)
         evaluated = parts.evaluated_model(config, self.model)
@@ -122,13 +129,16 @@ class Experiment:
             config, self.model, self.inference, self.loss, self.task.train, self.blocks
         )
         restored = [*self.model.variables, *self.loss.variables] if training.restore_best else []
+        with scope_of(self.strategy):
+            optimizer = parts.make_optimizer_groups(training, self.model, self.loss)
+            transforms = parts.make_transforms(training, self.model, projections)
         return Trainer(
             self.model,
             self.loss,
-            parts.make_optimizer_groups(training, self.model, self.loss),
-            make_batches(config, self.task.train),
+            optimizer,
+            make_batches(config, self.task.train, self.strategy),
             steps_per_epoch=training.steps_per_epoch,
-            transforms=parts.make_transforms(training, self.model, projections),
+            transforms=transforms,
             validate=self.validation_scores if has_scores else None,
             schedule=parts.make_schedule(training),
             stopping=EarlyStopping(restored, patience=training.patience or None, monitor=training.monitor)
@@ -140,8 +150,19 @@ class Experiment:
             guard=FiniteGuard(training.nan_policy),
             callbacks=callbacks,
             jit_compile=training.jit_compile,
+            strategy=self.strategy,
             **({} if training.chunk_size is None else {"chunk_size": training.chunk_size}),
         )
+
+    def _synchronize_batch_norm(self) -> None:
+        if self.strategy is None or self.strategy.num_replicas_in_sync == 1:
+            return
+        if synchronize_batch_norm(self.model) and self.config.training.jit_compile:
+            raise UserError(
+                f"--jit_compile contradicts --strategy={self.config.run.strategy}, as --backbone="
+                f"{self.config.model.backbone} trains its batch normalisation: what replicas exchange inside "
+                "the model cannot be compiled; expected --freeze_batch_norm or --nojit_compile"
+            )
 
     def validation_scores(self) -> dict[str, float]:
         """Scores the model on the `monitored` images, whose embeddings are kept."""

@@ -11,6 +11,7 @@ from ccp_dml.losses.base import MetricLoss, class_labels, image_ids, in_float32
 from ccp_dml.losses.blocks import loss_over_blocks
 from ccp_dml.losses.pairs import Pairs
 from ccp_dml.losses.wrapper import ExtendingLoss
+from ccp_dml.replicas import own_state, write_rows
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
@@ -93,11 +94,11 @@ class CrossBatchMemory(ExtendingLoss):
         self.start_step = start_step
         self.exclude_own_copy = exclude_own_copy
         self.anchors_per_block = anchors_per_block
-        self.memory = tf.Variable(tf.zeros([memory_size, embedding_size]), trainable=False, name="memory")
-        self.memory_labels = tf.Variable(tf.fill([memory_size], -1), trainable=False, name="memory_labels")
-        self.memory_ids = tf.Variable(tf.zeros([memory_size], tf.int64), trainable=False, name="memory_ids")
-        self.rows_written = tf.Variable(0, trainable=False, dtype=tf.int64, name="rows_written")
-        self.steps = tf.Variable(0, trainable=False, dtype=tf.int64, name="steps")
+        self.memory = own_state(tf.zeros([memory_size, embedding_size]), name="memory")
+        self.memory_labels = own_state(tf.fill([memory_size], -1), name="memory_labels")
+        self.memory_ids = own_state(tf.zeros([memory_size], tf.int64), name="memory_ids")
+        self.rows_written = own_state(0, tf.int64, "rows_written")
+        self.steps = own_state(0, tf.int64, "steps")
 
     @property
     def memory_in_use(self) -> tf.Tensor:
@@ -129,9 +130,12 @@ class CrossBatchMemory(ExtendingLoss):
         # Of a batch that exceeds the memory, the rows that would not be overwritten at once.
         last = slice(-self.memory_size, None)
         places = (serial[last] % self.memory_size)[:, tf.newaxis]
-        self.memory.scatter_nd_update(places, tf.stop_gradient(embeddings)[last])
-        self.memory_labels.scatter_nd_update(places, classes[last])
-        self.memory_ids.scatter_nd_update(places, ids[last])
+        for variable, rows in (
+            (self.memory, tf.stop_gradient(embeddings)),
+            (self.memory_labels, classes),
+            (self.memory_ids, ids),
+        ):
+            write_rows(variable, places, rows[last])
         self.rows_written.assign_add(count)
         self.steps.assign_add(1)
         return ids

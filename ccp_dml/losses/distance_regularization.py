@@ -8,6 +8,7 @@ import tensorflow as tf
 from ccp_dml.geometry.distances import pairwise_distances
 from ccp_dml.losses.base import MetricLoss
 from ccp_dml.losses.wrapper import WrappingLoss
+from ccp_dml.replicas import own_state
 
 _OUTERMOST_LEVEL = 3.0
 # Below this, a mean or a deviation of distances says nothing about their scale.
@@ -75,9 +76,9 @@ class DistanceRegularization(WrappingLoss):
         outermost = _OUTERMOST_LEVEL if num_levels > 1 else 0.0
         levels = np.linspace(-outermost, outermost, num_levels, dtype=np.float32)
         self.levels = tf.Variable(levels, name="levels")
-        self.running_mean = tf.Variable(0.0, trainable=False, name="running_mean")
-        self.running_deviation = tf.Variable(0.0, trainable=False, name="running_deviation")
-        self.batches = tf.Variable(0, trainable=False, dtype=tf.int64, name="batches")
+        self.running_mean = own_state(0.0, name="running_mean")
+        self.running_deviation = own_state(0.0, name="running_deviation")
+        self.batches = own_state(0, tf.int64, "batches")
 
     def parts(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """The parts of the base loss and `mdr_loss`; see the base class. Updates the running statistics."""

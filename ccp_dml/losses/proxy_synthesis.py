@@ -13,6 +13,7 @@ from ccp_dml.losses.proxy_anchor import ProxyAnchor
 from ccp_dml.losses.proxy_nca import ProxyNCA
 from ccp_dml.losses.virtual_softmax import VirtualSoftmax
 from ccp_dml.losses.wrapper import WrappingLoss
+from ccp_dml.replicas import own_state
 
 
 class Synthesis(NamedTuple):
@@ -89,7 +90,7 @@ class ProxySynthesis(WrappingLoss):
         self.synthetic_share = synthetic_share
         self.mixing_rate = mixing_rate
         self.seed = seed
-        self.steps = tf.Variable(0, trainable=False, dtype=tf.int64, name="steps")
+        self.steps = own_state(0, tf.int64, "steps")
 
     def parts(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """`proxy_loss`; see the base class. Moves on to the next rate."""

@@ -97,3 +97,24 @@ def batch_norm_variables(model: tf.keras.Model) -> list[tf.Variable]:
         elif isinstance(layer, FrozenNormConvolution):
             variables += layer.batch_norm_weights
     return variables
+
+
+def synchronize_batch_norm(model: tf.keras.Model) -> int:
+    """Lets batch normalisation that is trained use the statistics of the global batch.
+
+    To be called under a distribution strategy, on whose replicas each layer exchanges sums of its inputs and
+    of their squares. The variance is their difference, E[x²] - E[x]², and so loses digits where a mean is
+    large beside its deviation; and the moving variance is that of the n values of the batch, where the fused
+    kernels of one device multiply it by n / (n - 1).
+
+    Returns:
+        The number of such layers.
+    """
+    layers = [
+        layer
+        for layer in model.submodules
+        if isinstance(layer, tf.keras.layers.BatchNormalization) and layer.trainable
+    ]
+    for layer in layers:
+        layer.synchronized, layer.fused = True, False
+    return len(layers)

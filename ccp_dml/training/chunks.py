@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from ccp_dml import faults
 
-Batch = tuple[tf.Tensor, tf.Tensor]
-StepFunction = Callable[[tf.Tensor, tf.Tensor], tuple[dict[str, tf.Tensor], tf.Tensor]]
+# Images and labels of each replica -> scalars, labels and embeddings of the global batch.
+StepFunction = Callable[[Any, Any], tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Chunk:
     Attributes:
         sums: of every scalar, over the steps in which all were finite.
         finite_steps: how many these are.
-        labels: those of the last step.
-        embeddings: those of the last step, float32 [B, D].
+        labels: those of the last step, of all replicas.
+        embeddings: those of the last step, of all replicas, float32 [B, D].
         bad_step: the first step whose scalars were not all finite, counted from 1 over the run; 0 if none.
         bad: the scalars of that step; empty if there is none.
         data_wait: seconds in which the steps waited for their batches.
@@ -46,6 +46,8 @@ class Chunk:
 class ChunkRunner:
     """Runs a number of steps per call, without coming back to Python between them.
 
+    They run under the distribution strategy that was in scope when the runner was made.
+
     Attributes:
         scalars: names of the scalars that a step returns.
         trace_count: how often the chunk was traced: once, however many steps are asked for.
@@ -54,7 +56,7 @@ class ChunkRunner:
     def __init__(
         self,
         step_function: StepFunction,
-        element_spec: tuple[tf.TensorSpec, tf.TensorSpec],
+        element_spec: tuple[tf.TypeSpec, tf.TypeSpec],
         step: tf.Variable,
         before_step: Callable[[tf.Tensor], None],
         after_step: Callable[[tf.Tensor, tf.Tensor], None] | None = None,
@@ -62,8 +64,8 @@ class ChunkRunner:
         """Traces the step.
 
         Args:
-            step_function: (images, labels) -> (scalars, embeddings).
-            element_spec: specification of a batch.
+            step_function: (images, labels) -> (scalars, labels, embeddings), called outside of the replicas.
+            element_spec: specification of a batch; with several replicas, of the rows of each.
             step: int64 variable, counts the steps.
             before_step: called with the number of each step before it, in tensor code.
             after_step: called with the labels and embeddings of each step after it, in tensor code.
@@ -73,10 +75,9 @@ class ChunkRunner:
         self._counter, self._before_step, self._now = step, before_step, _clock()
         self._after_step = after_step
         faults.passage("tracing")
-        scalars, self._embeddings_spec = self._function.get_concrete_function(
+        scalars, self._labels_spec, self._embeddings_spec = self._function.get_concrete_function(
             *element_spec
         ).structured_outputs
-        self._labels_spec = element_spec[1]
         self.scalars = tuple(sorted(scalars))
         self.trace_count = 0
         self._run = tf.function(self._steps)
@@ -88,7 +89,9 @@ class ChunkRunner:
             iterator: over batches.
             steps: how many, at least 1.
         """
-        sums, finite, bad_step, bad, labels, embeddings, wait = self._run(iterator, tf.constant(steps))
+        with self._strategy.scope():
+            results = self._run(iterator, tf.constant(steps))
+        sums, finite, bad_step, bad, labels, embeddings, wait = results
         return Chunk(
             dict(zip(self.scalars, sums.numpy().tolist())),
             int(finite),
@@ -115,12 +118,13 @@ class ChunkRunner:
             asked = self._now()
             # Nothing but these dependencies would order the clock and the iterator.
             with tf.control_dependencies([asked]):
-                images, labels = next(iterator)
-            with tf.control_dependencies([images]):
+                batch = next(iterator)
+            with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
                 wait += self._now() - asked
             self._before_step(self._counter.read_value())
-            scalars, embeddings = self._strategy.run(self._function, args=(images, labels))
-            number = self._counter.assign_add(1, read_value=True)
+            scalars, labels, embeddings = self._function(*batch)
+            self._counter.assign_add(1)
+            number = self._counter.read_value()
             if self._after_step is not None:
                 self._after_step(labels, embeddings)
             values = tf.stack([scalars[name] for name in self.scalars])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
@@ -97,11 +97,12 @@ def untrained_variables(*parts: object) -> list[tf.Variable]:
 
 
 def read(variables: Sequence[tf.Variable]) -> list[tf.Tensor]:
-    """The values of variables as they are now; tensor code."""
+    """The values of variables as they are now, of each replica's copy on it; tensor code."""
     return [variable.read_value() for variable in variables]
 
 
-def put_back(variables: Sequence[tf.Variable], values: Sequence[tf.Tensor]) -> None:
-    """Gives variables the values that `read` has found; tensor code."""
+def put_back(variables: Sequence[tf.Variable], values: Sequence[Any]) -> None:
+    """Gives variables the values that `read` has found; tensor code, outside of the replicas."""
+    strategy = tf.distribute.get_strategy()
     for variable, value in zip(variables, values):
-        variable.assign(value)
+        strategy.extended.update(variable, lambda copy, own: copy.assign(own), args=(value,))

@@ -89,32 +89,43 @@ class OptimizerGroups(tf.Module):
     @property
     def iterations(self) -> tf.Variable:
         """Number of updates of the group that had most: scalar int64."""
-        return max((optimizer.iterations for optimizer in self.optimizers), key=lambda count: int(count))
+        counts = [optimizer.iterations for optimizer in self.optimizers]
+        return max(counts, key=lambda count: int(count.numpy()))
 
     def apply(self, gradients: Gradients, variables: Sequence[tf.Variable], scale: float = 1.0) -> None:
-        """Updates the variables; tensor code that may be traced.
+        """Updates the variables; tensor code that may be traced, outside of the replicas.
 
         Args:
-            gradients: a gradient or None for each variable.
+            gradients: a gradient or None for each variable; with several replicas, that of the global batch,
+                which each of them has.
             variables: variables of the groups, in any order, not necessarily all.
             scale: a further factor on the learning rate.
 
         Raises:
             ValueError: if a variable with a gradient is in no group, or all gradients are None.
         """
-        pairs: list[list[tuple[tf.Tensor, tf.Variable]]] = [[] for _ in self.optimizers]
+        of_group: list[list[tf.Tensor]] = [[] for _ in self.optimizers]
+        members: list[list[tf.Variable]] = [[] for _ in self.optimizers]
         for gradient, variable in zip(gradients, variables):
             if gradient is None:
                 continue
             if variable.ref() not in self._group_of:
                 raise ValueError(f"The variable {variable.name} is in no group of the optimizer.")
-            pairs[self._group_of[variable.ref()]].append((gradient, variable))
-        if not any(pairs):
+            of_group[self._group_of[variable.ref()]].append(gradient)
+            members[self._group_of[variable.ref()]].append(variable)
+        if not any(members):
             raise ValueError("No variable has a gradient: the loss does not depend on any of them.")
-        for optimizer, multiplier, members in zip(self.optimizers, self._multipliers, pairs):
-            if members:
+        for optimizer, multiplier, own in zip(self.optimizers, self._multipliers, members):
+            if own:
                 optimizer.learning_rate.assign(self.learning_rate * (multiplier * scale))
-                optimizer.apply_gradients(members)
+
+        def update(of_group: list[list[tf.Tensor]]) -> None:
+            for optimizer, own_gradients, own in zip(self.optimizers, of_group, members):
+                if own:
+                    pairs = list(zip(own_gradients, own))
+                    optimizer.apply_gradients(pairs, experimental_aggregate_gradients=False)
+
+        tf.distribute.get_strategy().run(update, args=(of_group,))
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -25,7 +26,7 @@ class WeightSnapshot(tf.Module):
         """
         super().__init__(name=name)
         self._variables = list(variables)
-        with tf.device("CPU:0" if on_host else None):
+        with tf.device("CPU:0") if on_host else _beside(self._variables):
             self.values = [
                 tf.Variable(tf.zeros(variable.shape, variable.dtype), trainable=False, name=f"{name}_{i}")
                 for i, variable in enumerate(self._variables)
@@ -44,3 +45,10 @@ class WeightSnapshot(tf.Module):
         """Gives the variables the stored values."""
         for variable, copy in zip(self._variables, self.values):
             variable.assign(copy)
+
+
+def _beside(variables: Sequence[tf.Variable]) -> contextlib.AbstractContextManager[object]:
+    """Where copies of variables come to be on all replicas that have these."""
+    strategies = (getattr(variable, "distribute_strategy", None) for variable in variables)
+    strategy = next((found for found in strategies if found is not None), None)
+    return contextlib.nullcontext() if strategy is None else strategy.scope()

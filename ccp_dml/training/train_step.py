@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
+from ccp_dml import replicas
 from ccp_dml.training.finite import FiniteGuard, all_finite, put_back, read
 from ccp_dml.training.gradient_transforms import Gradients, GradientTransform
 from ccp_dml.training.loss_scaling import DynamicLossScale
@@ -27,10 +28,35 @@ class TrainedLoss(Protocol):
         """What is worth a look once in an epoch."""
 
 
+class StepResult(NamedTuple):
+    """What a replica has computed for a step; only `before` and `gradients` are used on every replica.
+
+    Attributes:
+        before: values that state variables had.
+        scalars: float32 scalars by name.
+        labels: of the global batch.
+        embeddings: of the global batch, raw, float32 [B, D].
+        gradients: one or None for each trained variable, equal on every replica.
+    """
+
+    before: list[tf.Tensor]
+    scalars: dict[str, tf.Tensor]
+    labels: tf.Tensor
+    embeddings: tf.Tensor
+    gradients: Gradients
+
+
 class TrainStep:
     """Trains a fixed list of variables on one batch per call.
 
-    Loss, gradients and transforms are one function that XLA may compile; the optimizer's update follows it.
+    The batch is that of all replicas together. Each of them embeds its rows, and compares the embeddings of
+    all as one device would: so every pair counts once, and what the loss computes of the whole batch, and
+    remembers of it, is the same everywhere. The gradient of the loss for the embeddings then goes back
+    through the model, each replica taking its rows, and what the replicas find for the weights is summed.
+
+    On one replica loss, gradients and transforms are one function that XLA may compile; on several, the
+    model and the loss are one each, as what replicas exchange cannot be inside of it. The optimizer's update
+    follows.
     """
 
     def __init__(
@@ -47,7 +73,7 @@ class TrainStep:
         learning_rate_scale: float = 1.0,
         jit_compile: bool = False,
     ) -> None:
-        """Creates the step.
+        """Creates the step, for the distribution strategy that is in scope.
 
         Args:
             model: float32 images [B, H, W, 3] -> embeddings [B, D].
@@ -61,27 +87,34 @@ class TrainStep:
             learning_rate_scale: factor on the optimizer's rate.
             jit_compile: compile with XLA; batches must have a static shape.
         """
+        self._strategy = tf.distribute.get_strategy()
+        self._replicas = replicas.count()
         self._model, self._loss, self._optimizer = model, loss, optimizer
         self._variables = list(variables)
         self._transforms, self._loss_scale = list(transforms), loss_scale
         self._guard = guard if guard is not None and guard.skips else None
         self._state = list(state) if self._guard is not None else []
         self._learning_rate_scale = learning_rate_scale
-        self._compute = tf.function(self._gradients, jit_compile=jit_compile or None)
+        self._compute, self._embed, self._compare = self._gradients, self._embedded, self._compared
+        if self._replicas == 1:
+            self._compute = tf.function(self._gradients, jit_compile=jit_compile or None)
+        elif jit_compile:
+            self._embed = tf.function(self._embedded, jit_compile=True)
+            self._compare = tf.function(self._compared, jit_compile=True)
 
-    def __call__(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """Makes a step; to be traced.
+    def __call__(self, images: Any, labels: Any) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+        """Makes a step; to be traced, outside of the replicas.
 
         Args:
-            images: a batch, as the model takes it.
-            labels: int [B] or [B, 2] = (class, image id).
+            images: a batch, as the model takes it; of several replicas, the rows of each.
+            labels: int [B] or [B, 2] = (class, image id), likewise.
 
         Returns:
             float32 scalars `loss`, its parts, `gradient_norm` (before the transforms) and `embedding_norm`
-            (mean over the batch), and the raw embeddings [B, D] in float32.
+            (mean over the batch); the labels of the whole batch; and its raw embeddings [B, D] in float32.
         """
-        before = read(self._state)
-        scalars, embeddings, gradients = self._compute(images, labels)
+        found = self._strategy.run(self._on_replica, args=(images, labels))
+        scalars = dict(replicas.first_local(found.scalars))
         conditions = []
         if self._loss_scale is not None:
             representable = tf.math.is_finite(scalars["gradient_norm"])
@@ -92,15 +125,19 @@ class TrainStep:
         if self._guard is not None:
             finite = all_finite(scalars)
             self._guard.note(finite)
-            tf.cond(finite, lambda: True, lambda: self._put_back(before))
+            tf.cond(finite, lambda: True, lambda: self._put_back(found.before))
             conditions.append(finite)
         if conditions:
-            tf.cond(tf.reduce_all(conditions), lambda: self._apply(gradients), lambda: True)
+            tf.cond(tf.reduce_all(conditions), lambda: self._apply(found.gradients), lambda: True)
         else:
-            self._apply(gradients)
-        return scalars, embeddings
+            self._apply(found.gradients)
+        return scalars, replicas.first_local(found.labels), replicas.first_local(found.embeddings)
 
-    def _put_back(self, values: Sequence[tf.Tensor]) -> bool:
+    def _on_replica(self, images: tf.Tensor, labels: tf.Tensor) -> StepResult:
+        before = read(self._state)
+        return StepResult(before, *self._compute(images, labels))
+
+    def _put_back(self, values: Sequence[Any]) -> bool:
         put_back(self._state, values)
         return True
 
@@ -110,27 +147,71 @@ class TrainStep:
 
     def _gradients(
         self, images: tf.Tensor, labels: tf.Tensor
-    ) -> tuple[dict[str, tf.Tensor], tf.Tensor, Gradients]:
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor, Gradients]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self._variables)
-            embeddings = tf.cast(self._model(images, training=True), tf.float32)
-            parts = dict(self._loss.parts(labels, embeddings))
-            if self._model.losses:
-                parts["regularization_loss"] = tf.add_n(self._model.losses)
-            total = tf.add_n(list(parts.values()))
-            target = total if self._loss_scale is None else self._loss_scale.scaled(total)
-        gradients: Gradients = [
-            None if gradient is None else tf.convert_to_tensor(gradient)
-            for gradient in tape.gradient(target, self._variables)
-        ]
+            own_embeddings, regularization = self._embed(images)
+        labels, embeddings = replicas.gather_rows(labels), replicas.gather_rows(own_embeddings)
+        parts, slopes, of_loss = self._compare(labels, embeddings)
+        targets = [] if slopes is None else [(own_embeddings, replicas.own_rows(slopes))]
+        if regularization is not None:
+            parts = {**parts, "regularization_loss": regularization}
+            targets.append((regularization, self._share(self._scaled(tf.ones([])))))
+        gradients = self._summed(self._through_model(tape, targets), of_loss)
         if self._loss_scale is not None:
             gradients = self._loss_scale.unscaled(gradients)
         scalars = {
-            "loss": total,
+            "loss": tf.add_n(list(parts.values())),
             **parts,
             "gradient_norm": tf.linalg.global_norm([g for g in gradients if g is not None]),
             "embedding_norm": tf.reduce_mean(tf.norm(embeddings, axis=-1)),
         }
         for transform in self._transforms:
             gradients = transform(gradients, self._variables)
-        return scalars, embeddings, gradients
+        return scalars, labels, embeddings, gradients
+
+    def _embedded(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Raw embeddings in float32, and the sum of the model's own losses, if it has any."""
+        embeddings = tf.cast(self._model(images, training=True), tf.float32)
+        return embeddings, tf.add_n(self._model.losses) if self._model.losses else None
+
+    def _compared(
+        self, labels: tf.Tensor, embeddings: tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor | None, Gradients]:
+        """Parts of the loss of the global batch; the gradients for its embeddings and for the variables."""
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([embeddings, *self._variables])
+            parts = dict(self._loss.parts(labels, embeddings))
+            target = self._scaled(tf.add_n(list(parts.values())))
+        slopes, *gradients = tape.gradient(target, [embeddings, *self._variables])
+        return parts, slopes, gradients
+
+    def _through_model(
+        self, tape: tf.GradientTape, targets: Sequence[tuple[tf.Tensor, tf.Tensor]]
+    ) -> Gradients:
+        """Gradients for the variables, of outputs of the model and the gradients for these."""
+        if not targets:
+            return [None] * len(self._variables)
+        outputs, slopes = zip(*targets)
+        return tape.gradient(list(outputs), self._variables, output_gradients=list(slopes))
+
+    def _summed(self, of_model: Gradients, of_loss: Gradients) -> Gradients:
+        """The gradients of the whole batch.
+
+        Those that go through the model are of the replica's rows; those of the loss's own variables are the
+        same everywhere: their mean lets no rounding make the copies of a variable drift apart.
+        """
+        own: Gradients = []
+        for through_model, direct in zip(of_model, of_loss):
+            terms = [] if through_model is None else [tf.convert_to_tensor(through_model)]
+            terms += [] if direct is None else [self._share(tf.convert_to_tensor(direct))]
+            own.append(sum(terms[1:], terms[0]) if terms else None)
+        sums = iter(replicas.sum_over_replicas([gradient for gradient in own if gradient is not None]))
+        return [None if gradient is None else next(sums) for gradient in own]
+
+    def _share(self, value: tf.Tensor) -> tf.Tensor:
+        """What a replica contributes to a sum of something that all of them have."""
+        return value if self._replicas == 1 else value / self._replicas
+
+    def _scaled(self, loss: tf.Tensor) -> tf.Tensor:
+        return loss if self._loss_scale is None else self._loss_scale.scaled(loss)

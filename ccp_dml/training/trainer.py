@@ -27,7 +27,7 @@ from ccp_dml.training.train_step import TrainedLoss, TrainStep
 from ccp_dml.training.wall_time import RESETS, TRAINING, VALIDATION, EpochSpeed, WallTime
 from ccp_dml.training.warm_up import WarmUp
 
-Batches = Callable[[int], tf.data.Dataset]
+Batches = Callable[[int], Any]
 Validate = Callable[[], dict[str, float]]
 
 
@@ -73,14 +73,19 @@ class Trainer:
         callbacks: Sequence[tf.keras.callbacks.Callback] = (),
         chunk_size: int = 10,
         jit_compile: bool = False,
+        strategy: tf.distribute.Strategy | None = None,
     ) -> None:
         """Puts the parts together; `restore` and `fit` come next.
+
+        With a distribution strategy, model, loss, optimizer and transforms are made in its scope; the trainer
+        and all else, whose state is of the process and not of its replicas, outside.
 
         Args:
             model: images -> raw embeddings [B, D].
             loss: what is minimised, with the trainable variables of the model and its own.
             optimizer: groups that contain all of these variables.
-            batches: `batches(first_step)` gives the endless stream of (images, labels) from that step on.
+            batches: `batches(first_step)` gives the endless stream of (images, labels) from that step on, a
+                dataset; with several replicas a distributed one, see `distributed_batches`.
             steps_per_epoch: at least 1.
             transforms: applied to the gradients in this order; those that are modules are checkpointed.
             validate: scores the model after every epoch.
@@ -94,19 +99,18 @@ class Trainer:
             chunk_size: steps per call into TensorFlow, at least 1. An interruption waits for the end of a
                 chunk.
             jit_compile: compile loss and gradients with XLA.
+            strategy: whose replicas share the batches; None: there is one.
 
         Raises:
-            ValueError: if a number is below 1 or the distribution strategy has several replicas.
+            ValueError: if a number is below 1, or the trainer is made in the scope of a strategy.
         """
+        if tf.distribute.has_strategy():
+            raise ValueError("The trainer is made in the scope of a strategy; expected it outside.")
         for name, number in {"steps_per_epoch": steps_per_epoch, "chunk_size": chunk_size}.items():
             if number < 1:
                 raise ValueError(f"{name} is {number}; at least 1 is expected.")
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        if replicas > 1:
-            raise ValueError(
-                f"The distribution strategy has {replicas} replicas; only one can be used so far."
-            )
         self.model, self.loss = model, loss
+        self._strategy = strategy or tf.distribute.get_strategy()
         self._optimizer, self._batches, self._validate = optimizer, batches, validate
         self._transforms, self._jit_compile = list(transforms), jit_compile
         self._controllers = Controllers(stopping=stopping, schedule=schedule, projections=projections)
@@ -276,7 +280,7 @@ class Trainer:
         return {**logs, **self._present_state(multiplier)}
 
     def _present_state(self, multiplier: float) -> dict[str, Any]:
-        rate = float(self._optimizer.learning_rate) * multiplier
+        rate = float(self._optimizer.learning_rate.numpy()) * multiplier
         state = {"step": int(self.step), "learning_rate": rate}
         if "active_pairs" in self.diagnostics:
             state["active_pairs"] = float(self.diagnostics["active_pairs"])
@@ -295,18 +299,19 @@ class Trainer:
         return distinct_variables([*self.model.trainable_variables, *self.loss.trainable_variables])
 
     def _make_runner(self, variables: Sequence[tf.Variable], learning_rate_scale: float) -> ChunkRunner:
-        step = TrainStep(
-            self.model,
-            self.loss,
-            self._optimizer,
-            variables,
-            transforms=self._transforms,
-            loss_scale=self._loss_scale,
-            guard=self._guard,
-            state=untrained_variables(self.model, self.loss, *self._transforms),
-            learning_rate_scale=learning_rate_scale,
-            jit_compile=self._jit_compile,
-        )
         memory = self._controllers.memory
         after_step = None if memory is None else memory.note
-        return ChunkRunner(step, self._element_spec, self.step, self._set_learning_rate, after_step)
+        with self._strategy.scope():
+            step = TrainStep(
+                self.model,
+                self.loss,
+                self._optimizer,
+                variables,
+                transforms=self._transforms,
+                loss_scale=self._loss_scale,
+                guard=self._guard,
+                state=untrained_variables(self.model, self.loss, *self._transforms),
+                learning_rate_scale=learning_rate_scale,
+                jit_compile=self._jit_compile,
+            )
+            return ChunkRunner(step, self._element_spec, self.step, self._set_learning_rate, after_step)

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 import tensorflow as tf
 
+from ccp_dml.replicas import own_state
 from ccp_dml.training.gradient_transforms import Gradients
 
 STARTS = ("weights", "zeros")
@@ -64,9 +65,7 @@ class AverageRegularization(tf.Module):
         self._attraction, self._decay = attraction, decay
         self._repulsion = repulsion * sum(weight.shape.num_elements() for weight in weights)
         first = [tf.zeros_like(weight) if start == "zeros" else weight.read_value() for weight in weights]
-        self.averages = [
-            tf.Variable(tf.cast(value, tf.float32), trainable=False, name="average") for value in first
-        ]
+        self.averages = [own_state(tf.cast(value, tf.float32), name="average") for value in first]
         # A proxy, because a module would try to checkpoint a plain dictionary; of positions, because it would
         # list variables in the order of the keys, which changes from process to process.
         self._position_of = MappingProxyType({weight.ref(): i for i, weight in enumerate(weights)})

@@ -88,8 +88,8 @@ def test_a_chunk_knows_how_long_its_steps_waited_for_batches(timestamp, monkeypa
         found = tf.numpy_function(late, [tf.cast(number, tf.float32)], tf.float32)
         return tf.ensure_shape(found, []) * tf.ones([2, 3]), tf.zeros([2], tf.int32)
 
-    def step(images: tf.Tensor, labels: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        return {"loss": tf.reduce_sum(images)}, images
+    def step(images: tf.Tensor, labels: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+        return {"loss": tf.reduce_sum(images)}, labels, images
 
     batches = tf.data.Dataset.counter().map(batch)
     counter = tf.Variable(0, dtype=tf.int64)

@@ -6,7 +6,7 @@ import dataclasses
 
 from ccp_dml.config.fields import Change, flag
 from ccp_dml.config.protocols import LARGEST_SEED
-from ccp_dml.config.values import Integer, Number, Steps, Switch, Text
+from ccp_dml.config.values import Choice, Integer, Number, Steps, Switch, Text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,6 +17,24 @@ class RunConfig:
         None, Text("a folder"), "Folder of the run (default: runs/<config>-<UTC time>).", Change.FREE
     )
     overwrite: bool = flag(False, Switch(), "Replace the run that --run_dir holds.", Change.FREE)
+    strategy: str = flag(
+        "one",
+        Choice(("one", "mirrored", "multi_worker", "tpu")),
+        "What trains: one device, all GPUs of this machine, those of several machines, or a TPU.",
+        Change.FREE,
+    )
+    cluster: str = flag(
+        "tf_config",
+        Choice(("tf_config", "kubernetes", "slurm")),
+        "Where multi_worker learns of the workers: the variable TF_CONFIG, Kubernetes or Slurm.",
+        Change.FREE,
+    )
+    logical_cpus: int = flag(
+        0,
+        Integer(0),
+        "Try mirrored without GPUs: divide the CPU into so many devices; 0: do not.",
+        Change.FREE,
+    )
     seed: int = flag(0, Integer(0, LARGEST_SEED), "Seed of everything random.")
     repeat: int = flag(1, Integer(1), "Runs of each fold, with the seeds seed, seed + 1, ….")
     checkpoint_keep: int = flag(

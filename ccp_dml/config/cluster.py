@@ -1,0 +1,69 @@
+"""The environment variable TF_CONFIG, which tells a worker of several which one it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ccp_dml.errors import ConfigError
+
+VARIABLE = "TF_CONFIG"
+_EXAMPLE = (
+    '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 0}}'
+)
+_TRAINING = ("chief", "worker")
+
+
+def check_tf_config(environment: Mapping[str, str]) -> None:
+    """Checks that the variable names workers and which of them this one is.
+
+    Raises:
+        ConfigError: it is missing, or says something else.
+    """
+    text = environment.get(VARIABLE, "")
+    problem = _problem(text)
+    if problem is not None:
+        raise ConfigError(
+            f"--strategy=multi_worker: the environment variable {VARIABLE} {problem}; expected, for the "
+            f"first of two workers, {VARIABLE}='{_EXAMPLE}'"
+        )
+
+
+def _problem(text: str) -> str | None:
+    if not text.strip():
+        return "is not set"
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        return f"is no JSON ({error})"
+    cluster, task = (value.get(key) for key in ("cluster", "task")) if isinstance(value, dict) else (0, 0)
+    if not isinstance(cluster, dict) or not isinstance(task, dict):
+        return "has no object 'cluster' or no object 'task'"
+    return _problem_of_cluster(cluster) or _problem_of_task(cluster, task)
+
+
+def _problem_of_cluster(cluster: dict[str, Any]) -> str | None:
+    unknown = sorted(set(cluster) - set(_TRAINING))
+    if unknown:
+        return f"has tasks of the kind {unknown[0]!r} in its cluster, where all are chief or worker"
+    for kind, addresses in cluster.items():
+        if not isinstance(addresses, list) or not addresses or not all(map(_is_address, addresses)):
+            return f"has for {kind!r} no list of addresses like 'host:port'"
+    if len(cluster.get("chief", ["one"])) != 1:
+        return "has several chiefs"
+    addresses = [address for of_kind in cluster.values() for address in of_kind]
+    return "has the same address twice" if len(set(addresses)) < len(addresses) else None
+
+
+def _is_address(value: object) -> bool:
+    return isinstance(value, str) and value.rpartition(":")[0] != "" and value.rpartition(":")[2].isdigit()
+
+
+def _problem_of_task(cluster: dict[str, Any], task: dict[str, Any]) -> str | None:
+    kind, index = task.get("type"), task.get("index")
+    if kind not in cluster:
+        return f"has the task type {kind!r}, which is not in its cluster"
+    if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(cluster[kind]):
+        return f"has the task index {index!r}, where 0..{len(cluster[kind]) - 1} are in its cluster"
+    return None

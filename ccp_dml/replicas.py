@@ -1,0 +1,112 @@
+"""What the replicas of a `tf.distribute` strategy exchange, and what each of them keeps for itself.
+
+A global batch is cut by position: of B rows, replica r of R holds the rows r * B / R … (r + 1) * B / R - 1.
+Without a strategy there is one replica, and every function here returns what it is given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+
+def count() -> int:
+    """R, the number of replicas of the strategy in scope."""
+    return int(tf.distribute.get_strategy().num_replicas_in_sync)
+
+
+def gather_rows(rows: tf.Tensor) -> tf.Tensor:
+    """The rows of all replicas, in their order; to be called in replica context.
+
+    Each replica puts its rows into their places among zeros, and these are summed: as fast as a gathering
+    up to a factor of two, exact, and in the order of the replicas whatever that of the devices is.
+
+    Args:
+        rows: [B / R, ...], of a dtype that can be added; of the same shape on every replica.
+
+    Returns:
+        [B, ...], equal on every replica. No gradient goes through it.
+    """
+    replicas = count()
+    if replicas == 1:
+        return rows
+    rows = tf.stop_gradient(rows)
+    own = tf.equal(tf.range(replicas), _replica())
+    own = tf.reshape(own, [replicas] + [1] * rows.shape.rank)
+    placed = tf.where(own, rows[tf.newaxis], tf.zeros([], rows.dtype))
+    gathered = sum_over_replicas([tf.reshape(placed, tf.concat([[-1], tf.shape(rows)[1:]], 0))])[0]
+    size = None if rows.shape[0] is None else replicas * rows.shape[0]
+    return tf.ensure_shape(gathered, [size, *rows.shape[1:]])
+
+
+def own_rows(rows: tf.Tensor) -> tf.Tensor:
+    """The part of [B, ...] that belongs to the replica, [B / R, ...]; to be called in replica context."""
+    replicas = count()
+    if replicas == 1:
+        return rows
+    return tf.gather(tf.reshape(rows, tf.concat([[replicas, -1], tf.shape(rows)[1:]], 0)), _replica())
+
+
+def sum_over_replicas(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """The sums of tensors over the replicas, equal on each; to be called in replica context."""
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1 or not tensors:
+        return list(tensors)
+    return list(context.all_reduce(tf.distribute.ReduceOp.SUM, list(tensors)))
+
+
+def first_local(value: Any) -> Any:
+    """The value of the first replica of this process, of what `Strategy.run` returned."""
+    strategy = tf.distribute.get_strategy()
+    return tf.nest.map_structure(lambda part: strategy.experimental_local_results(part)[0], value)
+
+
+@contextlib.contextmanager
+def scope(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """The scope of a strategy, in which the statistics of batch normalisation are `own_state`, too.
+
+    Keras would take their mean over the replicas wherever they are read, an exchange between all workers,
+    though every replica has the same ones.
+    """
+
+    def create(next_creator: Callable[..., tf.Variable], **arguments: Any) -> tf.Variable:
+        if arguments.get("synchronization") == tf.VariableSynchronization.ON_READ:
+            arguments["aggregation"] = tf.VariableAggregation.ONLY_FIRST_REPLICA
+        return next_creator(**arguments)
+
+    with strategy.scope(), tf.variable_creator_scope(create):
+        yield
+
+
+def own_state(value: Any, dtype: tf.DType | None = None, name: str | None = None) -> tf.Variable:
+    """A variable, not trained, of which each replica has and changes a copy of its own.
+
+    The copies stay equal if every replica computes the same from the global batch. A checkpoint holds that of
+    the first replica and gives it to all.
+
+    Args:
+        value: initial value.
+        dtype: of the variable; None for that of the value.
+        name: of the variable.
+    """
+    return tf.Variable(
+        value,
+        trainable=False,
+        dtype=dtype,
+        name=name,
+        synchronization=tf.VariableSynchronization.ON_READ,
+        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+    )
+
+
+def write_rows(variable: tf.Variable, places: tf.Tensor, rows: tf.Tensor) -> None:
+    """Writes rows of `own_state`: [n, ...] to `places`, int64 [n, 1], all different."""
+    # The method of the variable is not there for one that has a copy on each of several replicas.
+    tf.raw_ops.ResourceScatterNdUpdate(ref=variable.handle, indices=places, updates=rows)
+
+
+def _replica() -> Any:
+    return tf.distribute.get_replica_context().replica_id_in_sync_group

@@ -1,0 +1,189 @@
+"""Several replicas do what one device does; run by `test_on_replicas.py` in a process of its own."""
+
+from __future__ import annotations
+
+import csv
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ccp_dml.config import ExperimentConfig, command_line
+from ccp_dml.errors import UserError
+from ccp_dml.experiment import train
+from ccp_dml.experiment.experiment import Experiment
+from ccp_dml.run_directory import RunDirectory
+from ccp_dml.training.checkpoints import Checkpoints
+from ccp_dml.training.finite import FiniteGuard
+from ccp_dml.training.saving import Saver
+from tests.distributed import devices
+from tests.distributed.runs import (
+    BATCH,
+    Run,
+    assert_same_gradients,
+    assert_same_values,
+    images_and_labels,
+    network,
+    run,
+)
+from tests.image_folder import SMALL_RUN, write_classes
+from tests.losses.cases import BASIC, WRAPPED, LossCase
+
+MEMORY = LossCase("xbm/contrastive", {"memory_size": 20, "start_step": 2})
+PAIRS = LossCase("contrastive", {"negative_margin": 1.1})
+REPRESENTATIVES = [
+    PAIRS,
+    LossCase("multi_similarity", {"miner": "hard_negatives"}),
+    MEMORY,
+    LossCase("ccp/contrastive", {"proxies_per_class": 2}),
+    LossCase("mdr/contrastive", {"normalization": "none", "level_weight": 0.1}),
+]
+
+
+@functools.cache
+def alone(name: str, steps: int) -> Run:
+    """A run of one device, made once."""
+    [case] = [case for case in (*REPRESENTATIVES, *BASIC, *WRAPPED) if case.id == name][:1]
+    return run(devices.strategy(1), case, steps)
+
+
+def check(case: LossCase, replicas: int, steps: int) -> None:
+    found, expected = run(devices.strategy(replicas), case, steps), alone(case.id, steps)
+    assert_same_gradients(found, expected)
+    assert_same_values(found, expected)
+
+
+@pytest.mark.parametrize("case", REPRESENTATIVES, ids=lambda case: case.id)
+def test_gradients_and_weights_of_20_steps(case: LossCase) -> None:
+    check(case, 2, 20)
+
+
+def test_gradients_and_weights_of_20_steps_on_4_replicas() -> None:
+    check(MEMORY, 4, 20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("replicas", [2, 4])
+@pytest.mark.parametrize("case", [*BASIC, *WRAPPED], ids=lambda case: case.id)
+def test_every_loss(case: LossCase, replicas: int) -> None:
+    check(case, replicas, 4)
+
+
+def test_gradients_are_not_the_mean_of_those_of_the_shards() -> None:
+    """The first batch has no positive pair in its first half."""
+    model, loss, (values, labels) = network(), PAIRS.build(), images_and_labels(0)
+
+    def gradient(rows: slice) -> np.ndarray:
+        with tf.GradientTape() as tape:
+            value = loss(labels[rows], model(values[rows]))
+        return tape.gradient(value, model.trainable_variables)[0].numpy()
+
+    whole = gradient(slice(BATCH))
+    of_shards = (gradient(slice(BATCH // 2)) + gradient(slice(BATCH // 2, BATCH))) / 2
+    found = run(devices.strategy(2), PAIRS, 1).gradients[0][0]
+    np.testing.assert_allclose(found, whole, atol=1e-5 * np.linalg.norm(whole))
+    assert np.linalg.norm(of_shards - whole) > 0.1 * np.linalg.norm(whole)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model": functools.partial(network, batch_norm=True)},
+        {"model": functools.partial(network, regularized=True), "optimizer": "adam", "chunk_size": 4},
+        pytest.param({"optimizer": "adamw"}, marks=pytest.mark.slow),
+        pytest.param({"optimizer": "lamb"}, marks=pytest.mark.slow),
+        pytest.param({"jit_compile": True}, marks=pytest.mark.slow),
+    ],
+    ids=["batch_norm", "regularization", "adamw", "lamb", "jit_compile"],
+)
+def test_other_parts_of_a_step(options: dict) -> None:
+    found, expected = (run(devices.strategy(replicas), MEMORY, 4, **options) for replicas in (2, 1))
+    assert_same_gradients(found, expected)
+    assert_same_values(found, expected)
+
+
+def test_a_step_that_is_not_finite_is_left_out_everywhere() -> None:
+    options = {"model": functools.partial(network, batch_norm=True), "bad_step": 1}
+    found, expected = (
+        run(devices.strategy(replicas), MEMORY, 4, guard=FiniteGuard("skip"), **options)
+        for replicas in (2, 1)
+    )
+    assert_same_values(found, expected)
+    assert found.trainer._guard.logs == {"skipped_steps": 1}
+    assert int(found.trainer.loss.steps.numpy()) == 3
+
+
+@pytest.mark.parametrize("first, second", [(2, 1), (1, 2)])
+def test_a_checkpoint_goes_on_with_other_replicas(first: int, second: int, tmp_path: Path) -> None:
+    def part(replicas: int, epochs: int, folder: Path) -> Run:
+        options = {"optimizer": "adam", "epochs": epochs, "saver": Saver(Checkpoints(folder))}
+        return run(devices.strategy(replicas), MEMORY, 3, **options)
+
+    part(first, 1, tmp_path / "moved")
+    moved = part(second, 2, tmp_path / "moved")
+    assert len(moved.gradients) == 3
+    assert_same_values(moved, part(1, 2, tmp_path / "whole"))
+
+
+def test_half_precision_scales_its_loss_once() -> None:
+    tf.keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        found, expected = (run(devices.strategy(replicas), PAIRS, 4) for replicas in (2, 1))
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    assert_same_gradients(found, expected, tolerance=1e-2)
+    assert_same_values(found, expected, tolerance=1e-3)
+
+
+def test_a_trainer_is_not_made_in_the_scope() -> None:
+    with devices.strategy(2).scope(), pytest.raises(ValueError, match="expected it outside"):
+        run(devices.strategy(1), PAIRS, 1)
+
+
+def configured(folder: Path, *flags: str) -> ExperimentConfig:
+    """A tiny run on four logical CPUs."""
+    if not (folder / "data").exists():
+        write_classes(folder / "data", 10)
+    return command_line.parse(
+        [
+            *SMALL_RUN,
+            f"--data_dir={folder / 'data'}",
+            f"--prepared_dir={folder / 'prepared'}",
+            f"--run_dir={folder / 'run'}",
+            "--validation_fraction=0.5",
+            "--classes_per_batch=2",
+            "--steps_per_epoch=2",
+            "--max_epochs=1",
+            "--strategy=mirrored",
+            "--logical_cpus=4",
+            *flags,
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--samples_per_class=3"], r"--samples_per_class=3: .* the 6 images of a batch among 4 replicas"),
+        (["--logical_cpus=3"], "--logical_cpus=3: TensorFlow has begun with 4"),
+        (["--jit_compile"], "--jit_compile contradicts --strategy=mirrored"),
+    ],
+)
+def test_flags_that_do_not_go_together(flags: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        Experiment(configured(tmp_path, *flags))
+
+
+@pytest.mark.slow
+def test_a_run_from_flags_to_results(tmp_path: Path) -> None:
+    losses = []
+    for flags in ([], ["--strategy=one", "--logical_cpus=0", f"--run_dir={tmp_path / 'alone'}"]):
+        config = configured(tmp_path, *flags)
+        train(config)
+        with RunDirectory.of(config).metrics.open(newline="") as file:
+            losses.append([float(row["loss"]) for row in csv.DictReader(file)])
+        assert RunDirectory.of(config).read_results()["steps"] == 2
+    # The variance of the batch normalisation is rounded differently.
+    np.testing.assert_allclose(*losses, rtol=1e-3)

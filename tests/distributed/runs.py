@@ -1,0 +1,164 @@
+"""Short runs of a small network on one or several replicas, whose gradients are written down."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ccp_dml import replicas
+from ccp_dml.models.embedding_model import synchronize_batch_norm
+from ccp_dml.training.distributed_batches import distributed_batches
+from ccp_dml.training.optimizer_groups import OptimizerGroups, VariableGroup
+from ccp_dml.training.optimizers import make_optimizer
+from ccp_dml.training.trainer import Trainer
+from tests.losses.cases import SIZE, LossCase
+
+INPUT, BATCH = 6, 8
+# The first half of a batch has no positive pair, nor does a quarter of it.
+UNBALANCED = (0, 1, 2, 3, 0, 0, 1, 1)
+
+
+def images_and_labels(step: int) -> tuple[np.ndarray, np.ndarray]:
+    """A batch of vectors [8, 6], and classes and image ids int32 [8, 2]."""
+    random = np.random.default_rng(step)
+    classes = np.array(UNBALANCED) if step % 2 == 0 else random.permutation(np.arange(BATCH) % 4)
+    values = random.normal(size=(BATCH, INPUT)) + 0.3 * classes[:, np.newaxis]
+    return values.astype(np.float32), np.stack([classes, 8 * step + np.arange(BATCH)], 1).astype(np.int32)
+
+
+def batches(strategy: tf.distribute.Strategy, count: int, bad_step: int | None = None) -> Any:
+    """The stream of `images_and_labels`, which repeats itself after `count` steps; one may have a NaN."""
+    made = [images_and_labels(step) for step in range(count)]
+    values, labels = np.stack([v for v, _ in made]), np.stack([n for _, n in made])
+
+    if bad_step is not None:
+        values[bad_step, 1] = np.nan
+
+    def own(first_step: int, worker: int, workers: int, local: int) -> tf.data.Dataset:
+        rows = BATCH // workers
+        mine = slice(worker * rows, (worker + 1) * rows)
+        dataset = tf.data.Dataset.from_tensor_slices((values[:, mine], labels[:, mine])).repeat()
+        return dataset.skip(first_step).unbatch().batch(rows // local, drop_remainder=True)
+
+    if strategy.num_replicas_in_sync == 1:
+        return lambda first_step: own(first_step, 0, 1, 1)
+    return distributed_batches(strategy, own)
+
+
+def network(batch_norm: bool = False, regularized: bool = False) -> tf.keras.Model:
+    """A network with the same weights at every call."""
+    initial = [tf.keras.initializers.GlorotNormal(seed=seed) for seed in (1, 2)]
+    regularizer = tf.keras.regularizers.L2(0.1) if regularized else None
+    first = tf.keras.layers.Dense(
+        5, "tanh", kernel_initializer=initial[0], kernel_regularizer=regularizer, input_shape=[INPUT]
+    )
+    norm = [tf.keras.layers.BatchNormalization()] if batch_norm else []
+    # Without a bias, whose gradient may be exactly 0 and then is all rounding.
+    last = tf.keras.layers.Dense(SIZE, use_bias=False, kernel_initializer=initial[1])
+    return tf.keras.Sequential([first, *norm, last])
+
+
+class Recorder(tf.Module):
+    """A transform that changes nothing and keeps a copy of the gradients on every replica."""
+
+    def __init__(self, variables: list[tf.Variable]) -> None:
+        super().__init__(name="recorder")
+        self.copies = [replicas.own_state(tf.zeros(variable.shape)) for variable in variables]
+
+    def __call__(self, gradients: list[Any], variables: list[tf.Variable]) -> list[Any]:
+        for copy, gradient in zip(self.copies, gradients):
+            copy.assign(tf.zeros_like(copy) if gradient is None else gradient)
+        return gradients
+
+
+@dataclass
+class Run:
+    """A run that was made.
+
+    Attributes:
+        trainer: what trained.
+        gradients: of every step, of every trained variable.
+    """
+
+    trainer: Trainer
+    gradients: list[list[np.ndarray]] = field(default_factory=list)
+
+    @property
+    def values(self) -> list[np.ndarray]:
+        """All that model and loss have learned or remember."""
+        parts = (self.trainer.model, self.trainer.loss)
+        return [variable.numpy() for part in parts for variable in part.variables]
+
+    def copies(self) -> list[list[np.ndarray]]:
+        """The copies of every variable on the replicas."""
+        parts = (self.trainer.model, self.trainer.loss)
+        return [
+            [copy.numpy() for copy in getattr(variable, "values", [variable])]
+            for part in parts
+            for variable in part.variables
+        ]
+
+
+def run(
+    strategy: tf.distribute.Strategy,
+    case: LossCase,
+    steps: int,
+    *,
+    optimizer: str = "sgd",
+    rate: float = 0.01,
+    model: Any = network,
+    epochs: int = 1,
+    bad_step: int | None = None,
+    **options: Any,
+) -> Run:
+    """Trains for epochs of some steps from fixed weights, or from the newest checkpoint."""
+    replicated = strategy.num_replicas_in_sync > 1
+    with strategy.scope() if replicated else contextlib.nullcontext():
+        embedding_model = model()
+        if replicated:
+            synchronize_batch_norm(embedding_model)
+        loss = case.build()
+        variables = [*embedding_model.trainable_variables, *loss.trainable_variables]
+        recorder = Recorder(variables)
+        make = functools.partial(make_optimizer, optimizer)
+        groups = OptimizerGroups(make, [VariableGroup(variables)], rate)
+    trainer = Trainer(
+        embedding_model,
+        loss,
+        groups,
+        batches(strategy, steps, bad_step),
+        steps_per_epoch=steps,
+        strategy=strategy,
+        **{"transforms": [recorder], "chunk_size": 1, **options},
+    )
+    result = Run(trainer)
+
+    def note(batch: int, logs: Any = None) -> None:
+        result.gradients.append([copy.numpy() for copy in recorder.copies])
+
+    trainer._callbacks.append(tf.keras.callbacks.LambdaCallback(on_train_batch_end=note))
+    trainer.restore()
+    trainer.fit(epochs)
+    return result
+
+
+def assert_same_gradients(found: Run, expected: Run, tolerance: float = 1e-5) -> None:
+    """Every gradient of every step differs by at most so much of its norm."""
+    assert len(found.gradients) == len(expected.gradients)
+    for step, (mine, other) in enumerate(zip(found.gradients, expected.gradients)):
+        for a, b in zip(mine, other):
+            assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b), f"step {step}: {a} and {b}"
+
+
+def assert_same_values(found: Run, expected: Run, tolerance: float = 1e-5) -> None:
+    """All that was learned is the same within rounding, and the same bits on every replica."""
+    for mine, other in zip(found.values, expected.values):
+        np.testing.assert_allclose(mine, other, rtol=tolerance, atol=tolerance)
+    for copies in found.copies():
+        for copy in copies[1:]:
+            np.testing.assert_array_equal(copy, copies[0])
