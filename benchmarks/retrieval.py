@@ -58,7 +58,12 @@ def main() -> None:
             results[name] = measure(CASES[name], options)
             results = {case: results[case] for case in CASES if case in results}
             if not options.keep_files:
-                measuring.write("retrieval", {"cases": results}, retrieval_report.table(results))
+                measuring.write(
+                    "retrieval",
+                    {"cases": results},
+                    retrieval_report.table(results),
+                    retrieval_report.headlines(results),
+                )
         print("\n".join(retrieval_report.lines(CASES[name], results[name])), flush=True)
 
 

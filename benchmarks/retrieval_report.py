@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from benchmarks.measuring import Headline
 from benchmarks.retrieval_cases import CASES, Case
 from benchmarks.retrieval_worker import ROWS
 
@@ -47,3 +48,17 @@ def _cell(name: str, rows: Mapping[str, Any]) -> str:
     floor = rows["ours"]["to_first_row"]
     elapsed, processor = (ratio[key] / floor[key] for key in ("elapsed", "processor"))
     return f"**{elapsed:.1f}×** ({processor:.1f}) {seconds}, {memory}"
+
+
+def headlines(results: Mapping[str, Any]) -> Iterator[Headline]:
+    """The aims for as many images as Stanford Online Products has."""
+    if "sop" not in results:
+        return
+    rows, title = results["sop"]["rows"], CASES["sop"].title
+    ours, recall = rows["ours"], rows["ours, R@1000"]
+    yield Headline(f"{title}, to the bare product", ours["to_first_row"]["elapsed"], "×", at_most=1.3)
+    yield Headline(f"{title}, R@1000 too", recall["to_first_row"]["elapsed"], "×", at_most=1.6)
+    yield Headline(f"{title}, memory above the embeddings", ours["megabytes"], " MB", at_most=1000.0)
+    for name, least in (("original", 3.0), ("PML + FAISS", 8.0)):
+        ratio = rows[name]["to_first_row"]["elapsed"] / ours["to_first_row"]["elapsed"]
+        yield Headline(f"{title}, speed to {name}", ratio, "×", at_least=least)
