@@ -1,7 +1,7 @@
 """Time of a training step in the loop against the bare forward and backward pass of the same batch.
 
-    python -m benchmarks.step                                      # ten minutes of the processor
-    python -m benchmarks.step --sections emoji --repeats 3 --no-write
+    python -m benchmarks.step                         # about ten minutes; goes on where it was stopped
+    python -m benchmarks.step --sections emoji --again
 
 The floor is a `tf.function` of the model in training mode, the base loss and the gradients of all weights;
 the row below it adds Adam's update of the weights. The loop is `Trainer.fit` for one epoch of a few steps,
@@ -18,8 +18,9 @@ loop is traced once, which is asserted.
 from __future__ import annotations
 
 import argparse
+import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.measuring import Headline, Seconds, in_turns, ratio, times, write
+from benchmarks.measuring import FOLDER, Headline, Seconds, in_turns, machine, ratio, times, write
 from ccp_dml.config import ExperimentConfig, command_line
 from ccp_dml.experiment import parts
 from ccp_dml.experiment.native_output import use_up_xla_notice
@@ -66,12 +67,21 @@ def main() -> None:
     options = parse_options()
     tf.get_logger().setLevel("ERROR")
     use_up_xla_notice()
-    found = []
+    found = measured_before()
     for name in options.sections:
-        found.append(measure(SECTIONS[name], options))
-        print_section(found[-1])
-    if options.write:
-        write("step", {"sections": found}, table(found), headlines(found))
+        if name not in found or options.again:
+            found[name] = measure(SECTIONS[name], options)
+            found = {section: found[section] for section in SECTIONS if section in found}
+            write("step", {"sections": found}, table(found.values()), headlines(found.values()))
+        print_section(found[name])
+
+
+def measured_before() -> dict[str, Any]:
+    """Sections that were measured on this machine with this TensorFlow."""
+    file, here = FOLDER / "step.json", machine()
+    results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"machine": {}}
+    same = all(results["machine"].get(key) == here[key] for key in ("processor", "cores", "tensorflow"))
+    return dict(results["sections"]) if same else {}
 
 
 def parse_options() -> argparse.Namespace:
@@ -82,7 +92,7 @@ def parse_options() -> argparse.Namespace:
     add("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), help=", ".join(SECTIONS))
     add("--batch_classes", type=int, default=8, help="classes in a batch, of four images each (8)")
     add("--repeats", type=int, default=7, help="measurements of each row (7)")
-    add("--write", action=argparse.BooleanOptionalAction, default=True, help="write step.json and the docs")
+    add("--again", action="store_true", help="measure anew what was measured before")
     return parser.parse_args()
 
 
@@ -209,7 +219,7 @@ def print_section(found: dict[str, Any]) -> None:
         )
 
 
-def table(sections: list[dict[str, Any]]) -> Iterator[str]:
+def table(sections: Iterable[dict[str, Any]]) -> Iterator[str]:
     for found in sections:
         yield f"{found['title']}:"
         yield ""
@@ -223,7 +233,7 @@ def table(sections: list[dict[str, Any]]) -> Iterator[str]:
         yield ""
 
 
-def headlines(sections: list[dict[str, Any]]) -> Iterator[Headline]:
+def headlines(sections: Iterable[dict[str, Any]]) -> Iterator[Headline]:
     for found in sections:
         for row in found["rows"]:
             if row["name"] in AIMS:
