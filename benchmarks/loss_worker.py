@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from typing import Any
 
 import numpy as np
 
-from benchmarks import loss_cases
+from benchmarks import loss_cases, measuring
+from benchmarks.processes import Process
 
 LIBRARIES = ("ours", "theirs")
 _PRELOADED = ["tensorflow", "torch", "pytorch_metric_learning.losses", "ccp_dml.losses.registry", __name__]
@@ -21,7 +17,7 @@ _PRELOADED = ["tensorflow", "torch", "pytorch_metric_learning.losses", "ccp_dml.
 _PAUSE = 0.01
 
 
-class Worker:
+class Worker(Process):
     """One loss of one library in its own process.
 
     Attributes:
@@ -35,39 +31,14 @@ class Worker:
         context = multiprocessing.get_context("forkserver")
         # Forked from a process that has imported everything and used nothing.
         context.set_forkserver_preload(_PRELOADED)
-        self._connection, other = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(other, library, name, batch_size, dimension, threads), daemon=True
-        )
-        self._process.start()
-        other.close()
-        self.value, self.gradient, self.mebibytes, self.calls = self._receive()
+        super().__init__(context, _serve, library, name, batch_size, dimension, threads)
+        self.value, self.gradient, self.mebibytes, self.calls = self.first
 
     def measure(self) -> tuple[float, float]:
         """(Elapsed, processor) seconds of a call."""
         time.sleep(_PAUSE)
-        self._connection.send(True)
-        return self._receive()
-
-    def close(self) -> None:
-        self._connection.close()
-        self._process.join()
-
-    def _receive(self) -> Any:
-        try:
-            return self._connection.recv()
-        except EOFError:
-            self._process.join()
-            raise RuntimeError(f"the process ended with exit code {self._process.exitcode}") from None
-
-
-@contextmanager
-def worker(*args: Any) -> Iterator[Worker]:
-    made = Worker(*args)
-    try:
-        yield made
-    finally:
-        made.close()
+        seconds: tuple[float, float] = self.ask()
+        return seconds
 
 
 def _serve(
@@ -79,10 +50,11 @@ def _serve(
     # Code is loaded, and pools of threads start, at the first call of all.
     make(case, loss_cases.make_problem(case, 2 * case.per_class, dimension))()
     step = make(case, loss_cases.make_problem(case, batch_size, dimension))
-    before = _resident_bytes()
+    measuring.forget_peak()
+    before = measuring.megabytes("VmRSS")
     # The first call: a framework may keep what it has allocated for the next one.
     value, gradients = step()
-    mebibytes = (_peak_bytes() - before) / 2**20
+    mebibytes = (measuring.megabytes("VmHWM") - before) * 1e6 / 2**20
     gradient = np.array(gradients[0])
     del gradients
     calls = int(np.clip(0.05 / _time(step, 3)[1], 1, 100))
@@ -112,18 +84,3 @@ def _limit_threads(library: str, threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
-
-
-def _resident_bytes() -> int:
-    """What is resident once freed memory is given back; from here on the peak is counted anew (Linux)."""
-    ctypes.CDLL(None).malloc_trim(0)
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def _peak_bytes() -> int:
-    with open("/proc/self/status") as file:
-        (line,) = (line for line in file if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 2**10

@@ -36,7 +36,7 @@ import numpy as np
 
 from benchmarks import losses_report
 from benchmarks.loss_cases import CASES, bytes_of_theirs
-from benchmarks.loss_worker import LIBRARIES, Worker, worker
+from benchmarks.loss_worker import LIBRARIES, Worker
 
 RESULTS = Path(__file__).with_name("losses.json")
 DOCS = Path(__file__).parents[1] / "docs" / "performance.md"
@@ -73,12 +73,12 @@ def measure(name: str, batch_size: int, dimension: int, options: argparse.Namesp
     arguments = (name, batch_size, dimension, options.threads)
     needed = bytes_of_theirs(case, batch_size) / 2**30
     if not case.theirs or needed > options.memory_budget:
-        with worker("ours", *arguments) as alone:
+        with Worker("ours", *arguments) as alone:
             row = {"ours": summary(alone, time_in_turns([alone], options)[0])}
         if case.theirs:
             row["skipped"] = f"needs about {needed:.0f} GiB"
         return row
-    with worker("ours", *arguments) as ours, worker("theirs", *arguments) as theirs:
+    with Worker("ours", *arguments) as ours, Worker("theirs", *arguments) as theirs:
         differences = compare(name, ours, theirs)
         both = [ours, theirs]
         rows = map(summary, both, time_in_turns(both, options))

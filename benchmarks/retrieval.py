@@ -37,7 +37,7 @@ import numpy as np
 
 from benchmarks import measuring, retrieval_cases, retrieval_report
 from benchmarks.retrieval_cases import CASES, Case
-from benchmarks.retrieval_worker import ROWS, Worker, worker
+from benchmarks.retrieval_worker import ROWS, Worker
 
 COMPARED = ("P@1", "P@R", "MAP@R")
 # Of one metric, in queries: as many may change wholly.
@@ -84,7 +84,7 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for name, array in zip(("embeddings", "labels"), retrieval_cases.make(case)):
             np.save(folder / f"{name}.npy", array)
-        workers = {name: stack.enter_context(worker(ROWS[name], case, folder)) for name in names}
+        workers = {name: stack.enter_context(Worker(ROWS[name], case, folder)) for name in names}
         take_turns(list(workers.values()), options)
     return {
         "difference": compare(case, workers),

@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from benchmarks import measuring, retrieval_cases
+from benchmarks.processes import Process
 
 _WARM_UP = retrieval_cases.Case("", 1_500, dimension=16)
 
@@ -26,7 +25,7 @@ ROWS = {
 }
 
 
-class Worker:
+class Worker(Process):
     """One way of evaluating one problem, in its own process.
 
     Attributes:
@@ -36,43 +35,17 @@ class Worker:
     """
 
     def __init__(self, row: str, case: retrieval_cases.Case, folder: Path) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other, row, case, folder), daemon=True)
-        self._process.start()
-        other.close()
+        super().__init__(multiprocessing.get_context("spawn"), _serve, row, case, folder)
         self.values: dict[str, float] = {}
         self.megabytes = 0.0
         self.seconds: list[tuple[float, float]] = []
-        self._receive()
 
     def measure(self) -> None:
         """Makes one call."""
-        self._connection.send(True)
-        values, megabytes, seconds = self._receive()
+        values, megabytes, seconds = self.ask()
         if not self.seconds:
             self.values, self.megabytes = values, megabytes
         self.seconds.append(seconds)
-
-    def close(self) -> None:
-        self._connection.close()
-        self._process.join()
-
-    def _receive(self) -> Any:
-        try:
-            return self._connection.recv()
-        except EOFError:
-            self._process.join()
-            raise RuntimeError(f"the process ended with exit code {self._process.exitcode}") from None
-
-
-@contextmanager
-def worker(*args: Any) -> Iterator[Worker]:
-    made = Worker(*args)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def _serve(connection: Connection, row: str, case: retrieval_cases.Case, folder: Path) -> None:

@@ -5,13 +5,11 @@ python -m benchmarks.scaling_worker '{"loss": "proxy_nca", "kind": "sharded", "r
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -67,7 +65,8 @@ def main(asked: dict[str, Any]) -> dict[str, float]:
     if not loss.proxies.shards.alone:
         loss.proxies.shards = counting
     step = _step(strategy, loss, *_batch(asked))
-    _forget_peak()
+    # To make proxies takes more memory than they do.
+    measuring.forget_peak()
     value = float(step())
     seconds = [_time(step) for _ in range(asked["repeats"])]
     elapsed, processor = ([1e3 * second for second in column] for column in zip(*seconds))
@@ -104,12 +103,6 @@ def _step(strategy: tf.distribute.Strategy, loss: Any, labels: tf.Tensor, embedd
 
     run = tf.function(lambda: strategy.run(on_replica))
     return lambda: strategy.experimental_local_results(run())[0].numpy()
-
-
-def _forget_peak() -> None:
-    """Gives freed memory back and counts the peak anew (Linux): to make proxies takes more than they do."""
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def _time(step: Any) -> tuple[float, float]:
