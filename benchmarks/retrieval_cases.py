@@ -81,4 +81,6 @@ def as_problem(case: Case, embeddings: np.ndarray, labels: np.ndarray) -> Proble
 
 def read(case: Case, folder: Path) -> Problem:
     """The problem that `make` made, from the folder in which its arrays are kept."""
-    return as_problem(case, np.load(folder / "embeddings.npy"), np.load(folder / "labels.npy"))
+    return as_problem(
+        case, *(np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("embeddings", "labels"))
+    )
