@@ -79,5 +79,5 @@ class ProxyPool:
 
     def _embedded(self, images: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         if not len(images):
-            return np.zeros((0, 0), np.float32)
+            return np.zeros((0, 1), np.float32)
         return np.asarray(self._embed_images(images), np.float32)
