@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 
@@ -26,11 +27,11 @@ def main(arguments: Sequence[str]) -> None:
         return
     config = command_line.parse(arguments)
     directory = RunDirectory.of(config)
-    directory.check(config)
+    directory.check(config, writes=config.writes)
     for warning in config.warnings():
         commands.warn(warning)
 
-    with run_lock(directory.path):
+    with run_lock(directory.path) if config.writes else contextlib.nullcontext():
         from ccp_dml import experiment  # TensorFlow, which a mistake above must not wait for
 
         experiment.train(config)

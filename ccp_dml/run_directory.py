@@ -75,12 +75,17 @@ class RunDirectory:
             return State.FOREIGN
         return State.FINISHED if self.results.exists() else State.UNFINISHED
 
-    def check(self, config: ExperimentConfig) -> None:
-        """Raises `ConfigError` if a run with this configuration may not use the folder; changes nothing."""
+    def check(self, config: ExperimentConfig, *, writes: bool = True) -> None:
+        """Raises `ConfigError` if a run with this configuration may not use the folder; changes nothing.
+
+        Args:
+            config: the run's.
+            writes: whether this process is going to write there.
+        """
         existing = next(
             path for path in (self.path.absolute(), *self.path.absolute().parents) if path.exists()
         )
-        if not existing.is_dir() or not os.access(existing, os.W_OK):
+        if not existing.is_dir() or (writes and not os.access(existing, os.W_OK)):
             raise ConfigError(
                 f"--run_dir={self.path}: expected a folder; {existing} is none that can be written to"
             )

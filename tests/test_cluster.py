@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ccp_dml.config import ExperimentConfig
-from ccp_dml.config.cluster import check_tf_config
+from ccp_dml.config.cluster import check_tf_config, writes
 from ccp_dml.errors import ConfigError
 
 _WORKERS = {"worker": ["one:1", "two:2"]}
@@ -61,3 +61,21 @@ def test_only_what_is_asked_for_is_checked(monkeypatch: pytest.MonkeyPatch) -> N
 def test_flags_of_other_strategies_do_nothing(flag: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="it does nothing with --strategy=one"):
         ExperimentConfig.from_dict(flag).check_flags()
+
+
+@pytest.mark.parametrize(
+    "strategy, cluster, environment, expected",
+    [
+        ("one", "tf_config", {}, True),
+        ("mirrored", "tf_config", {"TF_CONFIG": text(index=1)}, True),
+        ("multi_worker", "tf_config", {"TF_CONFIG": text(index=0)}, True),
+        ("multi_worker", "tf_config", {"TF_CONFIG": text(index=1)}, False),
+        ("multi_worker", "tf_config", {"TF_CONFIG": text({"chief": ["c:1"], **_WORKERS}, "chief")}, True),
+        ("multi_worker", "tf_config", {"TF_CONFIG": text({"chief": ["c:1"], **_WORKERS})}, False),
+        ("multi_worker", "slurm", {"SLURM_PROCID": "0"}, True),
+        ("multi_worker", "slurm", {"SLURM_PROCID": "3"}, False),
+        ("multi_worker", "kubernetes", {}, True),
+    ],
+)
+def test_one_worker_writes(strategy: str, cluster: str, environment: dict[str, str], expected: bool) -> None:
+    assert writes(strategy, cluster, environment) is expected

@@ -30,6 +30,22 @@ def check_tf_config(environment: Mapping[str, str]) -> None:
         )
 
 
+def writes(strategy: str, cluster: str, environment: Mapping[str, str]) -> bool:
+    """Whether this process is the one of a valid cluster that writes, its chief; True for a single process.
+
+    Kubernetes tells a process nothing about itself; there every one is taken for the chief.
+    """
+    if strategy != "multi_worker":
+        return True
+    if cluster == "slurm":
+        return environment.get("SLURM_PROCID", "0") == "0"
+    if cluster != "tf_config":
+        return True
+    value = json.loads(environment[VARIABLE])
+    task = value["task"]
+    return task["index"] == 0 and (task["type"] == "chief" or "chief" not in value["cluster"])
+
+
 def _problem(text: str) -> str | None:
     if not text.strip():
         return "is not set"

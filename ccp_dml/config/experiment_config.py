@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ccp_dml.config import protocols, validation
+from ccp_dml.config import cluster, protocols, validation
 from ccp_dml.config.fields import Flag, flags_of
 from ccp_dml.config.sections import (
     DataConfig,
@@ -92,6 +92,11 @@ class ExperimentConfig:
     def members(self) -> tuple[protocols.Member, ...]:
         """The runs that this complete configuration stands for; see `protocols.members`."""
         return protocols.members(self)
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes the run directory: of several workers, the chief alone."""
+        return cluster.writes(self.run.strategy, self.run.cluster, os.environ)
 
     def validate(self) -> None:
         """Checks every value, then how they go together, then that cluster, data and backbone are there.

@@ -15,6 +15,7 @@ import tensorflow as tf
 from ccp_dml.evaluation.inputs import Floats, Ints
 from ccp_dml.evaluation.metrics import RetrievalResult, evaluate_retrieval
 from ccp_dml.geometry.normalization import check_normalization, normalize
+from ccp_dml.workers import ALONE, Workers
 
 
 class Embedder:
@@ -26,15 +27,22 @@ class Embedder:
     Args:
         model: called as `model(images, training=False)`; returns raw embeddings [B, D].
         normalization: the run's: 'lipschitz', 'unit', 'l1' or 'none'.
+        workers: whose model it is; the replicas of this process divide each batch.
 
     Raises:
         ValueError: if the normalisation is unknown.
     """
 
-    def __init__(self, model: Callable[..., tf.Tensor], normalization: str = "lipschitz"):
+    def __init__(
+        self,
+        model: Callable[..., tf.Tensor],
+        normalization: str = "lipschitz",
+        workers: Workers = ALONE,
+    ):
         check_normalization(normalization)
         self._model = model
         self._normalization = normalization
+        self._workers = workers
         self._compiled: Callable[[tf.Tensor], tf.Tensor] | None = None
 
     def __call__(self, batches: Iterable[Any]) -> Floats:
@@ -63,9 +71,12 @@ class Embedder:
     def _compile(self, images: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
         signature = tf.TensorSpec([None, *images.shape[1:]], images.dtype)
 
+        def embed_rows(images: tf.Tensor) -> tf.Tensor:
+            return normalize(self._model(images, training=False), self._normalization)
+
         @tf.function(input_signature=[signature])
         def embed_batch(batch: tf.Tensor) -> tf.Tensor:
-            return normalize(self._model(batch, training=False), self._normalization)
+            return self._workers.on_replicas(embed_rows, batch)
 
         return embed_batch
 

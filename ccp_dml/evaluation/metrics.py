@@ -6,7 +6,7 @@ Formulas, sources and what like-named quantities mean elsewhere are in `docs/met
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -91,6 +91,25 @@ class RetrievalResult:
                 flat[name] = value
         return flat
 
+    def columns(self) -> Floats:
+        """All values, float64 [Q, m]; `with_columns` gives those of other queries a meaning."""
+        return np.stack([self.num_positives.astype(np.float64), *self._values()], axis=1)
+
+    def with_columns(self, columns: Floats) -> RetrievalResult:
+        """The result of other queries, by the same metrics, whose `columns` these are."""
+        values = iter(columns[:, 1:].T)
+        named = {name: next(values) for name in _PLAIN}
+        by_k: dict[str, Any] = {name: {k: next(values) for k in getattr(self, name)} for name in _BY_K}
+        return replace(self, num_positives=columns[:, 0].astype(np.int64), **named, **by_k)
+
+    def _values(self) -> list[Floats]:
+        plain = [getattr(self, name) for name in _PLAIN]
+        return plain + [values for name in _BY_K for values in getattr(self, name).values()]
+
+
+_PLAIN = ("precision_at_1", "r_precision", "map_at_r", "recall_at_r")
+_BY_K = ("recall_at_k", "precision_at_k", "map_at_k")
+
 
 def evaluate_retrieval(
     queries: Floats,
@@ -104,6 +123,7 @@ def evaluate_retrieval(
     precision_at: Iterable[int] = (),
     map_at: Iterable[int] = (),
     memory_bytes: int = DEFAULT_MEMORY_BYTES,
+    part: slice | None = None,
 ) -> RetrievalResult:
     """Ranks the gallery for every query by Euclidean distance and measures the rankings.
 
@@ -122,9 +142,10 @@ def evaluate_retrieval(
         precision_at: the k of P@k.
         map_at: the k of MAP@k.
         memory_bytes: bound on the working memory of the search.
+        part: only these queries are searched for, of which there may be none; None: all.
 
     Returns:
-        The metrics of every query.
+        The metrics of every query, of those in `part`.
 
     Raises:
         ValueError: on ill-shaped input or a k below 1.
@@ -136,24 +157,30 @@ def evaluate_retrieval(
         as_cutoffs(precision_at, "precision_at"),
         as_cutoffs(map_at, "map_at"),
     )
-    return _measure(problem, cutoffs, memory_bytes)
+    return _measure(problem, cutoffs, memory_bytes, slice(0, len(problem.queries)) if part is None else part)
 
 
-def _measure(problem: RetrievalProblem, cutoffs: _Cutoffs, memory_bytes: int) -> RetrievalResult:
+def _measure(
+    problem: RetrievalProblem, cutoffs: _Cutoffs, memory_bytes: int, chosen: slice
+) -> RetrievalResult:
     """Searches block by block; what lies deeper than was searched is looked for by rank."""
-    queries, rows, own = problem.queries, problem.rows, problem.own
     members = ClassMembers(problem.labels)
-    num_positives = problem.count_positives(members)
+    # Of all queries, so that it does not depend on the part whether there is something to measure.
+    num_positives = problem.count_positives(members)[chosen]
+    queries, rows, own = problem.queries[chosen], problem.rows, problem.own[chosen]
+    query_labels = problem.query_labels[chosen]
+    if not len(queries):
+        return _Columns(0, cutoffs).result(num_positives)
     depth = max(int(num_positives.max()), *cutoffs.precision, *cutoffs.map, 1)
     is_deeper = max(cutoffs.recall, default=0) > depth
     columns = _Columns(len(queries), cutoffs)
 
     def positives(of: Ints) -> Ints:
-        return members.lists(problem.query_labels[of], own[of])
+        return members.lists(query_labels[of], own[of])
 
     for found in iterate_neighbors(queries, rows, own, depth, memory_bytes):
         part = found.part
-        is_same = problem.labels[found.indices] == problem.query_labels[part, np.newaxis]
+        is_same = problem.labels[found.indices] == query_labels[part, np.newaxis]
         columns.write(part, is_same & (found.indices >= 0), num_positives[part])
         beyond = columns.beyond(part, num_positives)
         if beyond.size and is_deeper and found.scores is not None:

@@ -12,18 +12,26 @@ import tensorflow as tf
 from ccp_dml.errors import Interrupted, UserError
 from ccp_dml.run_directory import RunDirectory
 from ccp_dml.training import interruption
+from ccp_dml.workers import ALONE, Workers
 
 # Python and TensorFlow each have types of their own for these; the words are the same.
 _FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+# Whatever the reason, what was under way between the workers ends with this.
+_LOST = "Collective ops is aborted by"
 
 
 @contextlib.contextmanager
-def resumable(directory: RunDirectory) -> Iterator[None]:
+def resumable(directory: RunDirectory, workers: Workers = ALONE) -> Iterator[None]:
     """Says after an interruption, a full disk or the loss of the run directory how the run goes on.
+
+    Args:
+        directory: of the run.
+        workers: who train it.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM came.
-        UserError: the disk is full, or the run directory is gone or can no longer be written to.
+        UserError: the disk is full, the run directory is gone or can no longer be written to, or another
+            worker has ended.
     """
     same_flags = f"the same flags with --run_dir={directory.path} go on from"
     try:
@@ -34,6 +42,12 @@ def resumable(directory: RunDirectory) -> Iterator[None]:
         signal = str(stop) or "Ctrl-C"
         raise Interrupted(f"stopped by {signal}; {same_flags} the last checkpoint, if any") from stop
     except (OSError, tf.errors.OpError) as error:
+        if workers.count > 1 and isinstance(error, tf.errors.OpError) and _LOST in error.message:
+            raise UserError(
+                "--strategy=multi_worker: another worker has ended or cannot be reached, so this one, worker "
+                f"{workers.index} of {workers.count}, stops; what the other said tells why; the same command "
+                "on all of them goes on from the last checkpoint, if any"
+            ) from error
         problem = _problem(directory, error)
         if problem is None:
             raise

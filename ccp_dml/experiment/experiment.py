@@ -18,7 +18,7 @@ from ccp_dml.experiment.native_output import use_up_xla_notice
 from ccp_dml.experiment.repetition import make_saver
 from ccp_dml.experiment.scoring import Scorer
 from ccp_dml.experiment.smaller_blocks import SmallerBlocks
-from ccp_dml.experiment.strategy import make_strategy, scope_of
+from ccp_dml.experiment.strategy import make_strategy, scope_of, workers_of
 from ccp_dml.experiment.task import Task, load_task
 from ccp_dml.experiment.weights import load_initial_weights
 from ccp_dml.geometry.spread import mean_cosine
@@ -37,6 +37,7 @@ class Experiment:
     Attributes:
         config: the complete configuration.
         strategy: the devices that train together; None for one.
+        workers: the processes that train together.
         task: the image collections.
         model: the embedding model.
         loss: the loss.
@@ -56,6 +57,7 @@ class Experiment:
             UserError: if the data is missing, unusable, or too small for the flags.
         """
         self.strategy = make_strategy(config)
+        self.workers = workers_of(config, self.strategy)
         parts.prepare_tensorflow(config)
         self.config = config
         # Before the data, so that a wrong layer or file is found without waiting for that.
@@ -71,7 +73,7 @@ class Experiment:
         self.inference = parts.make_inference(config, self.model)
         evaluated = parts.evaluated_model(config, self.model)
         embed = self.inference if evaluated is self.model else parts.make_inference(config, evaluated)
-        self.embedder = Embedder(embed, parts.normalization(config))
+        self.embedder = Embedder(embed, parts.normalization(config), self.workers)
         self.blocks = SmallerBlocks(config.evaluation.evaluation_batch_size)
         self._validation = self._validation_scorer()
 
@@ -100,19 +102,19 @@ class Experiment:
     def evaluate_frozen_features(self) -> Evaluation:
         """Scores the pooled features of the backbone as it is now, at unit length, on the test classes."""
         features = parts.evaluated_model(self.config, feature_model(self.model))
-        return self.evaluate_test(Embedder(features, _BASELINE_NORMALIZATION))
+        return self.evaluate_test(Embedder(features, _BASELINE_NORMALIZATION, self.workers))
 
     def _validation_scorer(self) -> Scorer | None:
         """Scores the same images every epoch, so it may keep them."""
         images, megabytes = self.task.validation, self.config.evaluation.validation_cache_mb
         if images is None:
             return None
-        return Scorer(self.config, images, blocks=self.blocks, kept_megabytes=megabytes)
+        return Scorer(self.config, images, blocks=self.blocks, kept_megabytes=megabytes, workers=self.workers)
 
     def _evaluate(
         self, embedder: Embedder, queries: ImageCollection, gallery: ImageCollection | None = None
     ) -> Evaluation:
-        scorer = Scorer(self.config, queries, gallery, blocks=self.blocks)
+        scorer = Scorer(self.config, queries, gallery, blocks=self.blocks, workers=self.workers)
         return scorer.score(scorer.embed(embedder))
 
     def make_trainer(
@@ -126,7 +128,7 @@ class Experiment:
             use_up_xla_notice()
         has_scores = self.monitored is not None
         projections = parts.make_projections(
-            config, self.model, self.inference, self.loss, self.task.train, self.blocks
+            config, self.model, self.inference, self.loss, self.task.train, self.blocks, self.workers
         )
         restored = [*self.model.variables, *self.loss.variables] if training.restore_best else []
         with scope_of(self.strategy):
@@ -146,11 +148,12 @@ class Experiment:
             else None,
             projections=projections,
             warm_up=parts.make_warm_up(training, self.model),
-            saver=make_saver(config, directory),
+            saver=make_saver(config, directory, self.workers),
             guard=FiniteGuard(training.nan_policy),
             callbacks=callbacks,
             jit_compile=training.jit_compile,
             strategy=self.strategy,
+            workers=self.workers,
             **({} if training.chunk_size is None else {"chunk_size": training.chunk_size}),
         )
 

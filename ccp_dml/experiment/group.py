@@ -22,8 +22,10 @@ from ccp_dml.experiment.endings import resumable
 from ccp_dml.experiment.finished import FinishedRun, forget_models, scorer_of
 from ccp_dml.experiment.published import published
 from ccp_dml.experiment.scoring import Scorer, read_embeddings
+from ccp_dml.experiment.strategy import make_strategy, workers_of
 from ccp_dml.experiment.task import load_task
 from ccp_dml.run_directory import RunDirectory
+from ccp_dml.workers import Workers
 
 # How the embeddings of the folds are normalised before they are put side by side.
 _CONCATENATED = {"concatenated": "none", "concatenated_unit": "unit"}
@@ -36,7 +38,7 @@ def train(config: ExperimentConfig) -> dict[str, Any]:
         config: valid and complete, of a group.
 
     Returns:
-        The content of the group's `results.json`.
+        The content of the group's `results.json`; empty on a worker that is not the chief.
 
     Raises:
         UserError: if data or a run directory cannot be used, or a loss diverges.
@@ -44,16 +46,21 @@ def train(config: ExperimentConfig) -> dict[str, Any]:
     """
     started = time.monotonic()
     directory = RunDirectory.of(config)
-    directory.check(config)
+    directory.check(config, writes=config.writes)
     members = config.members
+    workers = workers_of(config, make_strategy(config))
     # Unusable data is found before a folder is made or replaced.
     load_task(members[0].config.data)
-    continued = directory.begin(config)
+    with resumable(directory, workers):
+        continued = workers.from_chief(workers.is_chief and directory.begin(config))
     print(f"{directory.path}: {'continuing' if continued else 'new group'}; {len(members)} runs", flush=True)
-    with resumable(directory):
+    with resumable(directory, workers):
         for number, member in enumerate(members, start=1):
             print(f"\nrun {number} of {len(members)}: {member}", flush=True)
-            _train_member(member, directory)
+            _train_member(member, directory, workers)
+        if not workers.is_chief:
+            workers.from_chief(None)
+            return {}
         report = _report_on_finished(config)
     results = {
         **report.to_dict(),
@@ -66,6 +73,7 @@ def train(config: ExperimentConfig) -> dict[str, Any]:
     if config.run.tensorboard:
         _write_text(directory.tensorboard, table)
     directory.finish(results, report.csv())
+    workers.from_chief(None)
     print(f"\n{table}\nresults: {directory.results}\ntable: {directory.table}", flush=True)
     return results
 
@@ -92,9 +100,9 @@ def evaluate(config: ExperimentConfig, evaluated: ExperimentConfig) -> GroupRepo
     )
 
 
-def _train_member(member: Member, group: RunDirectory) -> None:
+def _train_member(member: Member, group: RunDirectory, workers: Workers) -> None:
     directory = RunDirectory.of(member.config)
-    if directory.holds_finished(member.config):
+    if workers.from_chief(workers.is_chief and directory.holds_finished(member.config)):
         print(f"{directory.path}: finished before", flush=True)
         return
     forget_models()

@@ -58,8 +58,14 @@ class TestTracker(tf.keras.callbacks.Callback):
             logs.update({f"test_{name}": value for name, value in scores.items()})
 
 
+def test_tracking(experiment: Experiment) -> list[tf.keras.callbacks.Callback]:
+    """The callbacks that all workers need, as they take part in the scoring."""
+    every = experiment.config.evaluation.track_test
+    return [TestTracker(experiment, every)] if every else []
+
+
 class Monitors:
-    """The callbacks of a run, and what is written once it is over.
+    """The callbacks of a run, and what is written once it is over; of several workers, on the chief.
 
     Attributes:
         callbacks: in the order in which they have to be called.
@@ -71,9 +77,7 @@ class Monitors:
         self._trainer: Trainer | None = None
         self._events = EventLog(str(directory.tensorboard), self._step)
         config = experiment.config
-        self.callbacks: list[tf.keras.callbacks.Callback] = []
-        if config.evaluation.track_test:
-            self.callbacks.append(TestTracker(experiment, config.evaluation.track_test))
+        self.callbacks = test_tracking(experiment)
         if config.run.tensorboard:
             self.callbacks += self._tensorboard_callbacks()
         self.callbacks.append(HealthCheck(warn))

@@ -41,6 +41,7 @@ from ccp_dml.training.reset_rules import make_reset_rule
 from ccp_dml.training.schedules import ExponentialDecay, ReduceOnPlateau, Schedule
 from ccp_dml.training.warm_up import WarmUp
 from ccp_dml.training.weight_averages import AverageRegularization
+from ccp_dml.workers import ALONE, Workers
 
 Inference = Callable[..., tf.Tensor]
 
@@ -176,6 +177,7 @@ def make_projections(
     loss: MetricLoss,
     images: ImageCollection,
     blocks: SmallerBlocks,
+    workers: Workers = ALONE,
 ) -> AlternatingProjections | None:
     """The problem instances of CCP; None for other losses. `blocks`: how many images are embedded at once."""
     if not config.uses_projections:
@@ -207,7 +209,8 @@ def make_projections(
     memory = None
     if flags.pool_memory_steps and flags.ccp_use_representative_proxy:
         memory = PoolMemory(images.image_ids, config.model.embedding_size, flags.pool_memory_steps)
-    pool = ProxyPool(sampler.draws, image_embedder(config, inference, images, blocks), memory)
+    embed = image_embedder(config, inference, images, blocks, workers=workers)
+    pool = ProxyPool(sampler.draws, embed, memory, workers)
     return AlternatingProjections(
         model.trainable_variables,
         loss.proxies,
@@ -219,6 +222,7 @@ def make_projections(
         # It embeds images: too much for every step.
         track_staleness=not flags.ccp_step_at_batch,
         memory=memory,
+        workers=workers,
     )
 
 
@@ -239,9 +243,13 @@ def image_embedder(
     images: ImageCollection,
     blocks: SmallerBlocks,
     normalization: str = "none",
+    workers: Workers = ALONE,
 ) -> Callable[[IntArray], Floats]:
-    """Embeds images of a collection by index, with the weights that the model has when it is called."""
-    embedder, preprocessing = Embedder(inference, normalization), test_preprocessing(config.data)
+    """Embeds images of a collection by index, with the weights that the model has when it is called.
+
+    Each process embeds those that it is asked for; of `workers` the replicas of this one divide them.
+    """
+    embedder, preprocessing = Embedder(inference, normalization, workers), test_preprocessing(config.data)
     return lambda indices: blocks(
         lambda: embedder(inference_batches(images, preprocessing, blocks.batch_size, indices))
     )

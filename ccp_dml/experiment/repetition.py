@@ -9,6 +9,7 @@ from ccp_dml.config import ExperimentConfig
 from ccp_dml.run_directory import RunDirectory
 from ccp_dml.training.checkpoints import Checkpoints
 from ccp_dml.training.saving import Saver
+from ccp_dml.workers import ALONE, Workers
 
 
 def make_repeatable(config: ExperimentConfig) -> None:
@@ -22,11 +23,11 @@ def make_repeatable(config: ExperimentConfig) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-def make_saver(config: ExperimentConfig, directory: RunDirectory) -> Saver:
+def make_saver(config: ExperimentConfig, directory: RunDirectory, workers: Workers = ALONE) -> Saver:
     """Where and when a run is saved."""
     flags = config.run
     return Saver(
-        Checkpoints(directory.checkpoints, keep=flags.checkpoint_keep, warn=warn),
+        Checkpoints(directory.checkpoints, keep=flags.checkpoint_keep, warn=warn, workers=workers),
         every_steps=flags.checkpoint_steps,
         every_minutes=flags.checkpoint_minutes,
     )

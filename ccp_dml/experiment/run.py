@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from typing import Any
 
 from ccp_dml.config import ExperimentConfig
@@ -15,8 +18,18 @@ from ccp_dml.run_directory import RunDirectory
 
 def train(config: ExperimentConfig) -> dict[str, Any]:
     """Trains, or continues, a run or a group of runs; see `single.train` and `group.train`."""
-    with reading_errors():
+    with reading_errors(), _shown(config):
         return group.train(config) if config.is_group else single.train(config)
+
+
+@contextlib.contextmanager
+def _shown(config: ExperimentConfig) -> Iterator[None]:
+    """Only the chief of several workers prints its progress."""
+    if config.writes:
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
 
 
 def evaluate(run_dir: str, **changes: Any) -> dict[str, Any]:

@@ -21,9 +21,11 @@ from ccp_dml.experiment import parts
 from ccp_dml.experiment.smaller_blocks import SmallerBlocks
 from ccp_dml.experiment.task import Task, labeled_images
 from ccp_dml.run_directory import EMBEDDED_PARTS, RunDirectory
+from ccp_dml.workers import ALONE, Workers
 
 # Three channels in float32.
 _BYTES_OF_PIXEL = 12
+_NO_ROWS = np.zeros((0, 0), np.float32)
 
 
 class Scorer:
@@ -42,6 +44,7 @@ class Scorer:
         training: Sequence[ImageCollection] = (),
         blocks: SmallerBlocks | None = None,
         kept_megabytes: float = 0.0,
+        workers: Workers = ALONE,
     ) -> None:
         """Takes the images.
 
@@ -53,6 +56,7 @@ class Scorer:
             blocks: how much is in memory at once; None: as `--evaluation_batch_size` says.
             kept_megabytes: keep the prepared test images in memory if they do not take more, for a scorer
                 that is used again and again.
+            workers: who divide the images and the queries among them; all have to call the same functions.
         """
         self._blocks = blocks or SmallerBlocks(config.evaluation.evaluation_batch_size)
         self.queries, self.gallery = queries, gallery
@@ -60,15 +64,23 @@ class Scorer:
         self._training = training if config.evaluation.pca_dim is not None else ()
         side = config.data.image_size
         assert side is not None
-        number = len(queries) + (0 if gallery is None else len(gallery))
+        self._workers = workers
+        shares = [workers.share(len(images)) for images in (queries, gallery) if images is not None]
+        number = sum(share.stop - share.start for share in shares)
         self._keeps = number * side * side * _BYTES_OF_PIXEL <= kept_megabytes * 1e6
         self._kept: dict[str, KeptBatches] = {}
         self._kept_batch_size = 0
 
     @classmethod
-    def of_test(cls, config: ExperimentConfig, task: Task, blocks: SmallerBlocks | None = None) -> Scorer:
+    def of_test(
+        cls,
+        config: ExperimentConfig,
+        task: Task,
+        blocks: SmallerBlocks | None = None,
+        workers: Workers = ALONE,
+    ) -> Scorer:
         """On the test images; a PCA is fitted on all images of the training split, whatever the fold."""
-        return cls(config, task.test, task.gallery, task.training_split, blocks)
+        return cls(config, task.test, task.gallery, task.training_split, blocks, workers=workers)
 
     def embed(self, embedder: Embedder) -> Embedded:
         """Embeds the images."""
@@ -98,7 +110,8 @@ class Scorer:
         """
         searched = embedded if projection is None else embedded.projected(projection)
         try:
-            found = self._blocks(lambda: self._measure(searched))
+            own = self._blocks(lambda: self._measure(searched))
+            found = own.with_columns(self._workers.gather(own.columns())) if self._workers.count > 1 else own
             return Evaluation(found, searched.test, searched.gallery)
         except UnscorableError as error:
             raise UserError(f"--dataset={self._config.data.dataset} cannot be evaluated: {error}") from error
@@ -116,26 +129,31 @@ class Scorer:
             precision_at=flags.precision_at,
             map_at=flags.map_at,
             memory_bytes=DEFAULT_MEMORY_BYTES // self._blocks.divisor,
+            part=self._workers.share(len(embedded.test)),
         )
 
     def _embedded(self, embedder: Embedder, images: ImageCollection, part: str | None = None) -> Floats:
         """Embeds images; those of a `part`, "queries" or "gallery", may be kept."""
-        return self._blocks(lambda: embedder(self._batches(images, part)))
+        own = self._workers.share(len(images))
+        # Only what lies between two exchanges may be repeated in smaller blocks.
+        is_empty = own.start == own.stop
+        rows = _NO_ROWS if is_empty else self._blocks(lambda: embedder(self._batches(images, own, part)))
+        return self._workers.gather(rows)
 
-    def _batches(self, images: ImageCollection, part: str | None) -> Iterable[tf.Tensor]:
+    def _batches(self, images: ImageCollection, own: slice, part: str | None) -> Iterable[tf.Tensor]:
         batch_size = self._blocks.batch_size
         if part is None or not self._keeps:
-            return self._prepared(images, batch_size)
+            return self._prepared(images, own, batch_size)
         if batch_size != self._kept_batch_size:
             # Memory was short: the larger batches would stay beside the smaller ones.
             self._kept.clear()
             self._kept_batch_size = batch_size
         if part not in self._kept:
-            self._kept[part] = KeptBatches(self._prepared(images, batch_size))
+            self._kept[part] = KeptBatches(self._prepared(images, own, batch_size))
         return self._kept[part]
 
-    def _prepared(self, images: ImageCollection, batch_size: int) -> Iterable[tf.Tensor]:
-        return labeled_images(images, parts.test_preprocessing(self._config.data), batch_size).batches
+    def _prepared(self, images: ImageCollection, own: slice, batch_size: int) -> Iterable[tf.Tensor]:
+        return labeled_images(images, parts.test_preprocessing(self._config.data), batch_size, own).batches
 
     def _embedded_training(self, embedder: Embedder) -> Floats | None:
         """In the order of the image ids: the models of several folds divide the same images differently."""

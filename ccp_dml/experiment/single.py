@@ -13,7 +13,7 @@ from ccp_dml.evaluation.report import format_table, results_dict
 from ccp_dml.experiment.endings import resumable
 from ccp_dml.experiment.experiment import Experiment
 from ccp_dml.experiment.exporting import export_model
-from ccp_dml.experiment.monitors import Monitors
+from ccp_dml.experiment.monitors import Monitors, test_tracking
 from ccp_dml.experiment.scoring import Scorer, write_embeddings
 from ccp_dml.experiment.weights import save_weights
 from ccp_dml.run_directory import RunDirectory
@@ -38,12 +38,13 @@ def train(config: ExperimentConfig, group: RunDirectory | None = None) -> dict[s
     """
     started = time.monotonic()
     directory = RunDirectory.of(config)
-    directory.check(config)
+    directory.check(config, writes=config.writes)
     experiment = Experiment(config)
-    continued = directory.begin(config)
-    directory.note_data(fingerprint(experiment.task.collections))
+    workers = experiment.workers
+    with resumable(group or directory, workers):
+        continued = _begin(experiment, directory)
     print(f"{directory.path}: {'continuing' if continued else 'new run'}; {experiment.task}", flush=True)
-    with resumable(group or directory):
+    with resumable(group or directory, workers):
         return _train(experiment, directory, started, keep_embeddings=group is not None)
 
 
@@ -54,19 +55,23 @@ def _train(
     baseline = experiment.evaluate_frozen_features()
     print(format_table({"frozen features, test": baseline.result.means()}), flush=True)
 
-    monitors = Monitors(experiment, directory)
-    trainer = experiment.make_trainer(directory, monitors.callbacks)
-    monitors.attach(trainer)
+    workers = experiment.workers
+    monitors = Monitors(experiment, directory) if workers.is_chief else None
+    callbacks = test_tracking(experiment) if monitors is None else monitors.callbacks
+    trainer = experiment.make_trainer(directory, callbacks)
+    if monitors is not None:
+        monitors.attach(trainer)
     fit(trainer, config, directory)
     print(trainer.wall_time, flush=True)
-    save_weights(directory, experiment.model, experiment.loss)
+    save_weights(directory, experiment.model, experiment.loss, workers)
 
-    scorer = Scorer.of_test(config, experiment.task, experiment.blocks)
+    scorer = Scorer.of_test(config, experiment.task, experiment.blocks, workers)
     embedded = scorer.embed(experiment.embedder)
     projection = scorer.fit(embedded)
-    if keep_embeddings:
+    if keep_embeddings and workers.is_chief:
         write_embeddings(directory, embedded)
-    export_model(config, experiment.model, directory.saved_model, projection, overwrite=True)
+    if workers.is_chief:
+        export_model(config, experiment.model, directory.saved_model, projection, overwrite=True)
     test, validation = scorer.score(embedded, projection), experiment.evaluate_validation()
     results = results_dict(
         test.result.means(),
@@ -81,11 +86,29 @@ def _train(
         seconds=round(time.monotonic() - started, 1),
         time_shares={part: round(share, 4) for part, share in trainer.wall_time.shares().items()},
     )
-    monitors.finish(test)
-    directory.finish(results)
+    if monitors is not None:
+        monitors.finish(test)
+        directory.finish(results)
+    # A worker that has ended would look to the chief as if it had died.
+    workers.from_chief(None)
     print(format_table({"frozen features": results["frozen_features"], config.loss.loss: results["test"]}))
     print(f"results: {directory.results}\nSavedModel: {directory.saved_model}", flush=True)
     return results
+
+
+def _begin(experiment: Experiment, directory: RunDirectory) -> bool:
+    """Prepares the run directory, the chief does; returns whether an unfinished run is continued."""
+    config, workers = experiment.config, experiment.workers
+    data = fingerprint(experiment.task.collections)
+    if any(other != data for other in workers.from_all(data)):
+        raise UserError(
+            f"--dataset={config.data.dataset}: the workers have different data; expected the same on all"
+        )
+    if not workers.is_chief:
+        return workers.from_chief(False)
+    continued = directory.begin(config)
+    directory.note_data(data)
+    return workers.from_chief(continued)
 
 
 def fit(trainer: Trainer, config: ExperimentConfig, directory: RunDirectory) -> None:

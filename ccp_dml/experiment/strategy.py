@@ -12,6 +12,7 @@ from ccp_dml.commands import warn
 from ccp_dml.config import ExperimentConfig
 from ccp_dml.errors import UserError
 from ccp_dml.replicas import scope
+from ccp_dml.workers import Workers
 
 _RESOLVERS: dict[str, Callable[[], tf.distribute.cluster_resolver.ClusterResolver]] = {
     "tf_config": tf.distribute.cluster_resolver.TFConfigClusterResolver,
@@ -38,6 +39,17 @@ def make_strategy(config: ExperimentConfig) -> tf.distribute.Strategy | None:
 def scope_of(strategy: tf.distribute.Strategy | None) -> contextlib.AbstractContextManager[None]:
     """Where model, loss and optimizer are made."""
     return contextlib.nullcontext() if strategy is None else scope(strategy)
+
+
+def workers_of(config: ExperimentConfig, strategy: tf.distribute.Strategy | None) -> Workers:
+    """The processes among which the work of a strategy is divided."""
+    # A TPU embeds on one of its cores, as batches of any size are none that it takes.
+    return _workers(None if config.run.strategy == "tpu" else strategy)
+
+
+@functools.cache  # Each has functions of its own that are traced.
+def _workers(strategy: tf.distribute.Strategy | None) -> Workers:
+    return Workers(strategy)
 
 
 @functools.cache  # Two strategies of the same devices would use the same keys for their exchanges.

@@ -147,8 +147,12 @@ def _noisy(config: DataConfig, images: ImageCollection) -> ImageCollection:
 
 
 def labeled_images(
-    collection: ImageCollection, preprocessing: TestPreprocessing, batch_size: int
+    collection: ImageCollection,
+    preprocessing: TestPreprocessing,
+    batch_size: int,
+    part: slice | None = None,
 ) -> LabeledImages:
-    """A collection as evaluation takes it."""
-    batches = inference_batches(collection, preprocessing, batch_size)
-    return LabeledImages(batches, collection.labels, collection.image_ids)
+    """A collection, or a part of it, as evaluation takes it."""
+    chosen = np.arange(len(collection))[slice(None) if part is None else part]
+    batches = inference_batches(collection, preprocessing, batch_size, chosen)
+    return LabeledImages(batches, collection.labels[chosen], collection.image_ids[chosen])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import tensorflow as tf
@@ -12,17 +13,25 @@ from ccp_dml.errors import UserError
 from ccp_dml.losses.base import MetricLoss
 from ccp_dml.models.backbones.hdf5_file import check_hdf5
 from ccp_dml.run_directory import RunDirectory
+from ccp_dml.workers import ALONE, Workers
 
 _BEST = "best"
 _KERAS_FILES = (".h5", ".hdf5")
 _ERRORS = (tf.errors.OpError, AssertionError, ValueError, IndexError, RuntimeError, OSError, KeyError)
 
 
-def save_weights(directory: RunDirectory, model: tf.keras.Model, loss: MetricLoss) -> None:
-    """Writes the weights that are evaluated and exported."""
+def save_weights(
+    directory: RunDirectory, model: tf.keras.Model, loss: MetricLoss, workers: Workers = ALONE
+) -> None:
+    """Writes the weights that are evaluated and exported; all workers take part, the chief's are kept."""
+    checkpoint = tf.train.Checkpoint(model=model, loss=loss)
+    if not workers.is_chief:
+        with tempfile.TemporaryDirectory(prefix="ccp_dml-") as folder:
+            checkpoint.write(os.path.join(folder, _BEST))
+        return
     directory.checkpoints.mkdir(exist_ok=True)
     faults.passage("weights")
-    tf.train.Checkpoint(model=model, loss=loss).write(str(directory.checkpoints / _BEST))
+    checkpoint.write(str(directory.checkpoints / _BEST))
     durable.to_disk(directory.checkpoints)
 
 

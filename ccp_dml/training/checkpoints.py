@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from ccp_dml import durable, faults
+from ccp_dml.workers import ALONE, Workers
 
 _NAME = "state"
 _WRITING = ".writing"
@@ -39,6 +41,7 @@ class Checkpoints:
         *,
         keep: int = 2,
         warn: Callable[[str], None] | None = None,
+        workers: Workers = ALONE,
     ) -> None:
         """Says where checkpoints are; `track` comes next.
 
@@ -46,6 +49,8 @@ class Checkpoints:
             directory: folder; made, in a folder that exists, when the first checkpoint is saved.
             keep: how many of the last checkpoints to keep, at least 1.
             warn: told in one line when a damaged checkpoint is passed over.
+            workers: who save and restore together; the chief alone writes and removes in the folder, which
+                the others have to see if there is something to restore.
 
         Raises:
             ValueError: if `keep` is below 1.
@@ -53,7 +58,7 @@ class Checkpoints:
         if keep < 1:
             raise ValueError(f"The number of checkpoints to keep is {keep}; at least 1 is expected.")
         self._directory, self._keep = Path(directory), keep
-        self._warn = warn or (lambda message: None)
+        self._warn, self._workers = warn or (lambda message: None), workers
         self._checkpoint: tf.train.Checkpoint | None = None
 
     def track(self, **state: Any) -> None:
@@ -88,9 +93,14 @@ class Checkpoints:
             OSError: the folder cannot be written to.
         """
         assert self._checkpoint is not None, "track() has not been called"
+        is_new = self._workers.from_chief(step not in self.steps)
+        if not self._workers.is_chief:
+            if is_new:
+                self._take_part()
+            return self._path(step)
         self._directory.mkdir(exist_ok=True)
         self._remove_leftovers()
-        if step not in self.steps:
+        if is_new:
             self._write(step)
         for old in self.steps[: -self._keep]:
             if old != best_step:
@@ -105,24 +115,44 @@ class Checkpoints:
 
         Raises:
             CheckpointError: if none can be read or fits: a tracked value is missing, or a shape differs. None
-                is removed then.
+                is removed then. Or another worker cannot read what the chief can.
         """
         problems: list[str] = []
         damaged: list[int] = []
-        for step in reversed(self.steps):
-            try:
-                self.read(self._path(step))
-            except CheckpointError as error:
-                problems.append(str(error))
+        for step in self._workers.from_chief(self.steps[::-1]):
+            problem = self._problem_of(step)
+            if problem is not None:
+                problems.append(problem)
                 damaged.append(step)
                 continue
-            for other, problem in zip(damaged, problems):
-                self._warn(f"{problem}; going on from the one before, step {step}")
-                self._remove(other)
+            if self._workers.is_chief:
+                for other, problem in zip(damaged, problems):
+                    self._warn(f"{problem}; going on from the one before, step {step}")
+                    self._remove(other)
             return self._path(step)
         if problems:
             raise CheckpointError(problems[0])
         return None
+
+    def _problem_of(self, step: int) -> str | None:
+        """Reads a checkpoint on all workers; why the chief cannot, None if it can.
+
+        Raises:
+            CheckpointError: the chief can, and another worker cannot.
+        """
+        problem = None
+        try:
+            self.read(self._path(step))
+        except CheckpointError as error:
+            problem = str(error)
+        problems = self._workers.from_all(problem)
+        blind = [number for number, found in enumerate(problems) if found is not None]
+        if problems[0] is None and blind:
+            raise CheckpointError(
+                f"worker {blind[0]} cannot read the checkpoint {self._path(step)} of the chief, worker 0; "
+                "expected a folder that all workers see"
+            )
+        return problems[0]
 
     def read(self, path: str) -> None:
         """Reads one checkpoint into what is tracked.
@@ -150,6 +180,12 @@ class Checkpoints:
         durable.to_disk(temporary)
         faults.passage("checkpoint_rename")
         durable.rename(temporary, self._folder(step))
+
+    def _take_part(self) -> None:
+        """Writes what nobody reads: a value that is divided has to be put together by all workers."""
+        assert self._checkpoint is not None
+        with tempfile.TemporaryDirectory(prefix="ccp_dml-") as folder:
+            self._checkpoint.write(str(Path(folder) / _NAME))
 
     def _remove(self, step: int) -> None:
         """Renamed first, so that a kill leaves no half of it under its name."""

@@ -20,6 +20,7 @@ from ccp_dml.training.projection_options import ProjectionOptions
 from ccp_dml.training.reset_rules import InstanceView, PatienceRule, ResetRule
 from ccp_dml.training.snapshot import WeightSnapshot
 from ccp_dml.training.staleness import staleness
+from ccp_dml.workers import ALONE, Workers
 
 DrawPool = Callable[[int, int], tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]
 EmbedImages = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
@@ -62,6 +63,7 @@ class AlternatingProjections(tf.Module):
         normalization: str = "none",
         track_staleness: bool = False,
         memory: PoolMemory | None = None,
+        workers: Workers = ALONE,
     ) -> None:
         """Creates the state; nothing is drawn before `begin`.
 
@@ -78,6 +80,8 @@ class AlternatingProjections(tf.Module):
             track_staleness: measure staleness at every validation, whether or not the rule needs it; without
                 proxies there is none.
             memory: what `draw_pool` remembers of training steps; part of the state.
+            workers: who choose proxies together; with several, `draw_pool` gives the pool of this one's share
+                of the classes.
 
         Raises:
             ValueError: if proxies are to be chosen and `draw_pool` is missing.
@@ -91,7 +95,7 @@ class AlternatingProjections(tf.Module):
             raise ValueError("draw_pool is missing: proxies cannot be chosen without a pool of embeddings.")
         self._draw_pool, self._embed_images, self._normalization = draw_pool, embed_images, normalization
         self._track_staleness = track_staleness
-        self.memory = memory
+        self.memory, self._workers = memory, workers
         self.last_staleness: float | None = None
         self.proximal_coefficient = _state(0.0, tf.float32, "proximal_coefficient")
         self.instance = _state(0, tf.int64, "instance")
@@ -179,7 +183,7 @@ class AlternatingProjections(tf.Module):
         rows = np.unique(np.linspace(0, len(images) - 1, min(len(images), _MAX_MEASURED)).astype(np.int64))
         chosen = tf.gather(self._chosen.values[0], rows)
         present = tf.constant(self._embed_images(images[rows]))
-        self.last_staleness = staleness(chosen, present, self._normalization)
+        self.last_staleness = self._workers.from_chief(staleness(chosen, present, self._normalization))
         return self.last_staleness
 
     def _note(self, quantity: float) -> None:
@@ -235,10 +239,13 @@ class AlternatingProjections(tf.Module):
         faults.passage("reset")
         if self.options.pool_size > 1:
             covered = tf.reshape(covered, [per_class, self._proxies.num_classes, -1])
+            covered = covered[:, self._workers.share(self._proxies.num_classes)]
             picks, pool = greedy_k_center(
                 tf.constant(pool), covered, per_class, normalized=self.options.normalized_embeddings
             )
             images = np.take_along_axis(np.asarray(images), np.asarray(picks), axis=0)
+        images = self._workers.gather_columns(np.asarray(images))
+        pool = self._workers.gather_columns(np.asarray(pool))
         self._proxies.reset(tf.convert_to_tensor(pool))
         self.proxy_images.assign(images)
         self._chosen.take()

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccp_dml.training.pool_memory import PoolMemory
+from ccp_dml.workers import ALONE, Workers
 
 
 class ProxyPool:
@@ -23,6 +24,7 @@ class ProxyPool:
         draws: Callable[[int, int], npt.NDArray[np.int64]],
         embed_images: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]],
         memory: PoolMemory | None = None,
+        workers: Workers = ALONE,
     ) -> None:
         """Creates the pool.
 
@@ -32,8 +34,9 @@ class ProxyPool:
             embed_images: embeds images by index: int64 [n] -> float32 [n, D], in inference mode, test
                 preprocessing, not normalised.
             memory: of training embeddings; None: all are made anew.
+            workers: who divide the classes among them.
         """
-        self._draws, self._memory = draws, memory
+        self._draws, self._memory, self._workers = draws, memory, workers
         self._embed_images = embed_images
 
     def __call__(self, first_draw: int, count: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
@@ -44,9 +47,11 @@ class ProxyPool:
             count: number of draws, at least 1.
 
         Returns:
-            Embeddings float32 [count, C, D] and the image indices int64 [count, C].
+            Embeddings float32 [count, C, D] and the image indices int64 [count, C]; with several workers, of
+            the classes that are this one's share.
         """
         images = np.asarray(self._draws(first_draw, count), np.int64)
+        images = images[:, self._workers.share(images.shape[1])]
         # A class with fewer images than draws is drawn again and again.
         distinct, inverse = np.unique(images, return_inverse=True)
         embeddings = self._remembered_or_embedded(distinct)
@@ -54,16 +59,25 @@ class ProxyPool:
 
     def _remembered_or_embedded(self, images: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         if self._memory is None:
-            return np.asarray(self._embed_images(images), np.float32)
+            return self._embedded(images)
         known, remembered = self._memory.recall(images)
         embeddings = np.empty((len(images), remembered.shape[1]), np.float32)
         embeddings[known] = remembered
         if not known.all():
             embeddings[~known] = self._embed_images(images[~known])
-            self._memory.remember(images[~known], embeddings[~known])
+        # The memory is the same everywhere, whoever embedded an image.
+        new = self._workers.gather(images[~known])
+        if len(new):
+            self._memory.remember(new, self._workers.gather(embeddings[~known]))
         return embeddings
 
     def embed_images(self, images: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Embeds images by index: int64 [n] -> float32 [n, D], as now, whatever the memory has of them."""
         distinct, inverse = np.unique(images, return_inverse=True)
-        return np.asarray(self._embed_images(distinct), np.float32)[inverse.reshape(-1)]
+        own = distinct[self._workers.share(len(distinct))]
+        return self._workers.gather(self._embedded(own))[inverse.reshape(-1)]
+
+    def _embedded(self, images: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        if not len(images):
+            return np.zeros((0, 1), np.float32)
+        return np.asarray(self._embed_images(images), np.float32)

@@ -26,6 +26,7 @@ from ccp_dml.training.stopping import EarlyStopping
 from ccp_dml.training.train_step import TrainedLoss, TrainStep
 from ccp_dml.training.wall_time import RESETS, TRAINING, VALIDATION, EpochSpeed, WallTime
 from ccp_dml.training.warm_up import WarmUp
+from ccp_dml.workers import ALONE, Workers
 
 Batches = Callable[[int], Any]
 Validate = Callable[[], dict[str, float]]
@@ -74,6 +75,7 @@ class Trainer:
         chunk_size: int = 10,
         jit_compile: bool = False,
         strategy: tf.distribute.Strategy | None = None,
+        workers: Workers = ALONE,
     ) -> None:
         """Puts the parts together; `restore` and `fit` come next.
 
@@ -100,6 +102,8 @@ class Trainer:
                 chunk.
             jit_compile: compile loss and gradients with XLA.
             strategy: whose replicas share the batches; None: there is one.
+            workers: its processes, which decide together; `validate` and callbacks that need all of them have
+                to be the same everywhere.
 
         Raises:
             ValueError: if a number is below 1, or the trainer is made in the scope of a strategy.
@@ -110,7 +114,7 @@ class Trainer:
             if number < 1:
                 raise ValueError(f"{name} is {number}; at least 1 is expected.")
         self.model, self.loss = model, loss
-        self._strategy = strategy or tf.distribute.get_strategy()
+        self._strategy, self._workers = strategy or tf.distribute.get_strategy(), workers
         self._optimizer, self._batches, self._validate = optimizer, batches, validate
         self._transforms, self._jit_compile = list(transforms), jit_compile
         self._controllers = Controllers(stopping=stopping, schedule=schedule, projections=projections)
@@ -226,19 +230,26 @@ class Trainer:
             with self.wall_time.measured(VALIDATION):
                 scores = self._validate()
             logs.update({f"val_{name}": float(value) for name, value in scores.items()})
+        # Computed from the same numbers, but perhaps not by the same processor.
+        logs = self._workers.from_chief(logs)
         callbacks.on_test_end(logs)
         # The warm-up's last step may be the epoch's last; then its score is still one of the warm-up.
         if self._phases.over_warm_up:
             with self.wall_time.measured(RESETS):
                 self._controllers.after_validation(epoch, logs)
         callbacks.on_epoch_end(epoch, logs)
-        self._save(request)
+        self._save(self._agreed(request)[0])
 
-    def _save(self, request: StopRequest) -> None:
+    def _agreed(self, request: StopRequest) -> tuple[bool, bool]:
+        """Whether to stop, as a worker was asked to; whether the chief says that it is time to save."""
+        found = self._workers.from_all([request.requested, self._saver.due(int(self.step))])
+        return any(requested for requested, _ in found), found[0][1]
+
+    def _save(self, stop: bool) -> None:
         """Saves, and then stops if that was asked for."""
         best = None if self.best_epoch is None else (self.best_epoch + 1) * self._steps_per_epoch
         path = self._saver.save(int(self.step), best)
-        if request.requested:
+        if stop:
             raise Interrupted(int(self.step), path)
 
     def _begin_training(self) -> None:
@@ -272,10 +283,15 @@ class Trainer:
             callbacks.on_train_batch_end(done - 1, logs)
             if not warming_up and chunk.finite_steps:
                 with self.wall_time.measured(RESETS):
-                    self._controllers.after_steps(chunk.means)
+                    means = chunk.means
+                    if self._controllers.every_step:
+                        means = self._workers.from_chief(means)
+                    self._controllers.after_steps(means)
             # Not at the end of the epoch: what follows belongs to it, and is not in a checkpoint.
-            if done < self._steps_per_epoch and (request.requested or self._saver.due(int(self.step))):
-                self._save(request)
+            if done < self._steps_per_epoch:
+                stop, is_due = self._agreed(request)
+                if stop or is_due:
+                    self._save(stop)
         self._diagnose(chunk.labels, chunk.embeddings)
         return {**logs, **self._present_state(multiplier)}
 

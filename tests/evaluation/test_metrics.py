@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 from sklearn.neighbors import KNeighborsClassifier
 
+from ccp_dml.evaluation.inputs import UnscorableError
 from ccp_dml.evaluation.metrics import RetrievalResult, evaluate_retrieval
 from tests.evaluation import accuracy_calculator, oracle
 
@@ -80,6 +81,28 @@ def test_equals_brute_force_on_random_problems(group):
             )
         solved += 1
     assert solved >= 10
+
+
+@pytest.mark.parametrize("group", range(4))
+def test_parts_of_the_queries_have_the_metrics_that_they_have_among_all(group):
+    for seed in range(10 * group, 10 * group + 10):
+        problem = {**random_problem(seed), "recall_at": RECALL, "precision_at": PRECISION, "map_at": MAP}
+        try:
+            whole = evaluate_retrieval(**problem)
+        except UnscorableError:
+            continue
+        size = whole.num_queries
+        # The first part is empty.
+        parts = [
+            evaluate_retrieval(**problem, part=slice(*ends))
+            for ends in ((0, 0), (0, size // 3), (size // 3, size))
+        ]
+        joined = parts[1].with_columns(np.concatenate([part.columns() for part in parts]))
+        np.testing.assert_array_equal(joined.num_positives, whole.num_positives)
+        found, expected = columns(joined), columns(whole)
+        assert list(found) == list(expected)
+        for name, values in expected.items():
+            np.testing.assert_allclose(found[name], values, rtol=1e-12, err_msg=f"{seed}: {name}")
 
 
 @pytest.mark.parametrize("shape", [(700, 3), (900, 16)])

@@ -7,30 +7,12 @@ import pytest
 import tensorflow as tf
 
 from ccp_dml.config import ExperimentConfig
-from ccp_dml.data.image_collection import ImageCollection, InMemoryRecords
 from ccp_dml.evaluation.embedding import Embedder
 from ccp_dml.experiment import scoring
 from ccp_dml.experiment.smaller_blocks import SmallerBlocks
+from tests.counted_images import SIDE, collection
 
-SIDE = 8
 BYTES = 12 * SIDE * SIDE
-
-
-class CountedRecords(InMemoryRecords):
-    """Counts how often an image is read."""
-
-    read = 0
-
-    def encoded(self, rows):
-        self.read += len(rows)
-        return super().encoded(rows)
-
-
-def collection(number: int, seed: int) -> ImageCollection:
-    pixels = np.random.default_rng(seed).integers(0, 256, (number, SIDE, SIDE, 3), np.uint8)
-    images = [tf.io.encode_png(image).numpy() for image in pixels]
-    numbers = np.arange(number)
-    return ImageCollection(numbers % 2, ("a", "b"), numbers + 100 * seed, CountedRecords(images), numbers)
 
 
 @pytest.fixture
@@ -39,9 +21,9 @@ def pipelines(monkeypatch) -> list[int]:
     sizes: list[int] = []
     build = scoring.labeled_images
 
-    def counted(images, preprocessing, batch_size):
+    def counted(images, preprocessing, batch_size, part):
         sizes.append(batch_size)
-        return build(images, preprocessing, batch_size)
+        return build(images, preprocessing, batch_size, part)
 
     monkeypatch.setattr(scoring, "labeled_images", counted)
     return sizes

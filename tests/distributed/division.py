@@ -1,0 +1,127 @@
+"""Evaluation and choice of proxies, divided among the replicas and workers of a strategy."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from ccp_dml.config import ExperimentConfig
+from ccp_dml.data.sampling import OnePerClassSampler
+from ccp_dml.evaluation.embedding import Embedder
+from ccp_dml.experiment import parts
+from ccp_dml.experiment.scoring import Scorer
+from ccp_dml.experiment.smaller_blocks import SmallerBlocks
+from ccp_dml.models.proxies import Proxies
+from ccp_dml.training.pool_memory import PoolMemory
+from ccp_dml.training.projection_options import ProjectionOptions
+from ccp_dml.training.projections import AlternatingProjections
+from ccp_dml.training.proxy_pool import ProxyPool
+from ccp_dml.workers import Workers
+from tests.counted_images import SIDE, collection
+
+SIZE, CLASSES, PER_CLASS, DRAWS = 3, 5, 2, 4
+
+
+@dataclass
+class Work:
+    """What came of the work, equal on all workers, and which images this process has read for it.
+
+    Attributes:
+        embedded: embeddings of queries, gallery, and training images; principal components of the queries.
+        scores: metrics of every query.
+        proxies: after two choices, the second one with a memory that knows the first pool, [K, C, D] each.
+        chosen: images of the proxies.
+        copies: whether all replicas of this process have the same proxies.
+        memory: what is remembered.
+        staleness: of the last proxies.
+        read: rows of images that were read, by use.
+    """
+
+    embedded: list[np.ndarray]
+    scores: np.ndarray
+    proxies: list[np.ndarray]
+    chosen: list[np.ndarray]
+    copies: bool
+    memory: np.ndarray
+    staleness: float
+    read: dict[str, list[int]]
+
+    @property
+    def numbers(self) -> list[np.ndarray]:
+        """All but what was read."""
+        rest = [self.scores, self.memory, np.array(self.staleness)]
+        return [*self.embedded, *self.proxies, *self.chosen, *rest]
+
+
+def divided_work(strategy: tf.distribute.Strategy | None, queries: int = 7) -> Work:
+    """Does everything from the same start."""
+    workers = Workers(strategy)
+    config = ExperimentConfig.from_dict({"image_size": SIDE, "test_shorter_side": SIDE, "pca_dim": 2})
+    with contextlib.nullcontext() if strategy is None else strategy.scope():
+        initial = tf.keras.initializers.GlorotNormal(seed=1)
+        layers = [tf.keras.layers.Flatten(), tf.keras.layers.Dense(SIZE, kernel_initializer=initial)]
+        model = tf.keras.Sequential([tf.keras.Input([SIDE, SIDE, 3]), *layers])
+        proxies = Proxies(CLASSES, PER_CLASS, SIZE)
+    sets = {"queries": collection(queries, 0), "gallery": collection(5, 1), "training": collection(6, 2)}
+    scorer = Scorer(
+        config, sets["queries"], sets["gallery"], [sets["training"]], SmallerBlocks(2), workers=workers
+    )
+    embedded = scorer.embed(Embedder(model, "unit", workers))
+    evaluation = scorer.score(embedded, scorer.fit(embedded))
+
+    sets["pool"] = images = collection(CLASSES * DRAWS, 3, CLASSES)
+    embed = parts.image_embedder(config, parts.make_inference(config, model), images, SmallerBlocks(4))
+    memory = PoolMemory(images.image_ids, SIZE, 5)
+    sampler = OnePerClassSampler(images.labels, 0, window=DRAWS)
+    pool = ProxyPool(sampler.draws, embed, memory, workers)
+    options = ProjectionOptions(pool_size=DRAWS)
+    projections = AlternatingProjections(
+        model.trainable_variables,
+        proxies,
+        pool,
+        options,
+        embed_images=pool.embed_images,
+        memory=memory,
+        workers=workers,
+    )
+    tables, chosen = [], []
+    for choose in (projections.begin, projections._next_instance):
+        choose()
+        tables.append(proxies.by_class.numpy())
+        chosen.append(projections.proxy_images.numpy())
+    read = {name: list(images.source.rows) for name, images in sets.items()}
+    model.trainable_variables[0].assign(model.trainable_variables[0] * 1.5)
+    copies = [copy.numpy() for copy in getattr(proxies.embeddings, "values", [proxies.embeddings])]
+    return Work(
+        [embedded.test, embedded.gallery, embedded.training, evaluation.embeddings],
+        evaluation.result.columns(),
+        tables,
+        chosen,
+        all((copy == copies[0]).all() for copy in copies),
+        memory.embeddings.numpy(),
+        projections.measure_staleness(),
+        read,
+    )
+
+
+def assert_same_work(found: Work, expected: Work) -> None:
+    """The numbers of one device, within rounding; the same images."""
+    for name in ("embedded", "proxies"):
+        for mine, other in zip(getattr(found, name), getattr(expected, name)):
+            np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    np.testing.assert_array_equal(found.chosen, expected.chosen)
+    np.testing.assert_allclose(found.memory, expected.memory, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found.staleness, expected.staleness, rtol=1e-4)
+    assert found.copies
+    assert expected.staleness > 0.1
+
+
+def assert_read_once(read: dict[str, list[int]], queries: int = 7) -> None:
+    """Every image was read once, by whichever process."""
+    numbers = {"queries": queries, "gallery": 5, "training": 6, "pool": CLASSES * DRAWS}
+    for name, number in numbers.items():
+        assert sorted(read[name]) == list(range(number)), name
