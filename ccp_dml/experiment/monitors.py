@@ -131,7 +131,7 @@ class Monitors:
         return CoverageMonitor(
             self._events,
             sample=lambda: (embed(indices), images.labels[indices]),
-            proxies=lambda: normalize(proxies.by_class, kind),
+            proxies=lambda: normalize(proxies.whole(), kind),
         )
 
     def _panels(self, images: ImageCollection, count: int) -> panels.RetrievalPanels:
