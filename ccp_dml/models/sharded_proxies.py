@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from ccp_dml import replicas
@@ -129,19 +130,17 @@ class ShardedProxies(Proxies):
         """As in the base class, outside of replica context; every worker has to take part."""
         if self.shards.alone:
             return super().rows_of(variable, rows)
-        size = self.classes_per_shard
-        classes, numbers = (
-            tf.cast(part, tf.int32) for part in (rows % self.num_classes, rows // self.num_classes)
-        )
+        classes, numbers = (np.asarray(part) for part in (rows % self.num_classes, rows // self.num_classes))
 
-        def here() -> tf.Tensor:
-            places = classes - self._first_class()
-            own = (places >= 0) & (places < size)
-            found = tf.gather(variable, numbers * size + tf.where(own, places, 0))
-            return self.shards.sum(tf.where(own[:, tf.newaxis], found, 0.0))
+        def of_replica(replica: int, part: tf.Tensor) -> tf.Tensor:
+            places = classes - replica * self.classes_per_shard
+            own = (places >= 0) & (places < self.classes_per_shard)
+            found = tf.gather(part, numbers * self.classes_per_shard + np.where(own, places, 0))
+            return tf.where(own[:, np.newaxis], found, 0.0)
 
-        found = self._strategy.run(tf.function(here))
-        return self._strategy.experimental_local_results(found)[0]
+        parts = self._strategy.experimental_local_results(variable)
+        found = [of_replica(replica, part) for replica, part in zip(self._replicas_here(), parts)]
+        return self._strategy.reduce("SUM", self._distributed(found), axis=None)
 
     def reset_parts(self, parts: Sequence[tf.Tensor]) -> None:
         """As in the base class, outside of replica context."""
@@ -153,11 +152,7 @@ class ShardedProxies(Proxies):
         padded = [tf.pad(part, [[0, 0], [0, self.classes_per_shard - part.shape[1]]]) for part in parts]
         if len(padded) == self._strategy.num_replicas_in_sync:
             return tf.concat(padded, axis=1)[:, : self.num_classes]
-        of_replica = dict(zip(self._replicas_here(), padded))
-        here = self._strategy.experimental_distribute_values_from_function(
-            lambda context: of_replica[context.replica_id_in_sync_group]
-        )
-        return self._strategy.gather(here, axis=1)[:, : self.num_classes]
+        return self._strategy.gather(self._distributed(padded), axis=1)[:, : self.num_classes]
 
     def whole(self) -> tf.Tensor:
         """All proxies, outside of replica context: float32 [K, C, D]; every worker has to take part."""
@@ -211,7 +206,8 @@ class ShardedProxies(Proxies):
         return tf.cast(context.replica_id_in_sync_group, tf.int32) * self.classes_per_shard
 
     def _check_context(self) -> None:
-        if not self.shards.alone and tf.distribute.get_replica_context() is None:
+        on_replica = tf.distribute.get_replica_context() is not None
+        if not self.shards.alone and not (on_replica and tf.distribute.get_strategy() is self._strategy):
             raise RuntimeError("the proxies are sharded over replicas; each replica has classes of its own")
 
     def _whole_of(self, variable: tf.Variable) -> tf.Tensor:
@@ -246,6 +242,13 @@ class ShardedProxies(Proxies):
     def _classes_of(self, replica: int) -> range:
         first = min(replica * self.classes_per_shard, self.num_classes)
         return range(first, min(first + self.classes_per_shard, self.num_classes))
+
+    def _distributed(self, values: Sequence[tf.Tensor]) -> Any:
+        """Values of the replicas of this process, as functions of a strategy take them."""
+        of_replica = dict(zip(self._replicas_here(), values))
+        return self._strategy.experimental_distribute_values_from_function(
+            lambda context: of_replica[context.replica_id_in_sync_group]
+        )
 
     def _replicas_here(self) -> list[int]:
         """Numbers of the replicas of this process."""

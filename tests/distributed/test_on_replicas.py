@@ -1,4 +1,4 @@
-"""Runs `on_replicas.py` where TensorFlow can still be told of its devices."""
+"""Runs `on_replicas.py` and `sharded_training.py` where TensorFlow can still be told of its devices."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-_FILE = Path(__file__).with_name("on_replicas.py")
+_FOLDER = Path(__file__).parent
+_FILES = [str(_FOLDER / name) for name in ("on_replicas.py", "sharded_training.py")]
 
 
 @pytest.mark.parametrize("marked", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
 def test_replicas_do_what_one_device_does(marked: str) -> None:
-    command = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-q", "-m", marked, str(_FILE)]
+    command = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-q", "-m", marked, *_FILES]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
-        command, cwd=_FILE.parents[2], env=environment, capture_output=True, text=True, check=False
+        command, cwd=_FOLDER.parents[1], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
