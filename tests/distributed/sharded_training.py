@@ -61,8 +61,8 @@ class Run:
         if self.projections is not None:
             assert self.projections.best_proxies is not None
             found["images"] = self.projections.proxy_images.numpy()
-            best = self.proxies.parts_of(self.projections.best_proxies)
-            found["best proxies"] = np.concatenate(best, axis=1)
+            rows = tf.range(NUM_CLASSES * self.proxies.proxies_per_class, dtype=tf.int64)
+            found["best proxies"] = self.proxies.rows_of(self.projections.best_proxies, rows).numpy()
         return found
 
 
@@ -77,9 +77,10 @@ def run(
     epochs: int = 5,
     folder: Path | None = None,
     clip: float = 0.3,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> Run:
     """Trains from fixed weights, or goes on from the newest checkpoint; it restores the best epoch."""
-    strategy = devices.strategy(count)
+    strategy = strategy or devices.strategy(count)
     with replicas.scope(strategy) if count > 1 else contextlib.nullcontext():
         model = network()
         sizes = {"num_classes": NUM_CLASSES, "embedding_size": SIZE}
