@@ -110,7 +110,8 @@ class Monitors:
         callbacks: list[tf.keras.callbacks.Callback] = []
         if run.tensorboard_histograms:
             callbacks.append(DistanceMonitor(self._events, lambda: self._attached.diagnostics))
-        if experiment.loss.proxies is not None:
+        # Else all workers would have to take part.
+        if experiment.loss.proxies is not None and experiment.loss.proxies.all_here:
             callbacks.append(self._coverage_monitor())
         callbacks.append(ScalarLogger(self._events))
         if run.tensorboard_panels and experiment.monitored is not None:

@@ -104,6 +104,11 @@ class Proxies(tf.keras.layers.Layer):
         """The classes of each part of the table that this process holds; here there is one part."""
         return [range(self.num_classes)]
 
+    @property
+    def all_here(self) -> bool:
+        """Whether this process holds the whole table."""
+        return sum(map(len, self.classes_here)) == self.num_classes
+
     def parts_of(self, variable: tf.Variable) -> list[tf.Tensor]:
         """The parts that this process holds of the table, or of a copy: float32 [K, n, D] for n classes."""
         return [tf.reshape(variable, [self.proxies_per_class, -1, self.embedding_size])]
