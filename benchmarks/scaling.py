@@ -2,6 +2,7 @@
 
     python -m benchmarks.scaling sharded                 # C = 10 000 to 1 million; about 20 minutes
     python -m benchmarks.scaling sharded --quick         # C = 10 000; writes nothing
+    python -m benchmarks.scaling replicas                # training steps on 1, 2 and 4 replicas; minutes
     python -m benchmarks.scaling memory                  # the tables that follow from formulas; seconds
 
 `sharded` measures a call of a proxy loss, value and gradients for embeddings and proxies: whole, with all
@@ -12,6 +13,10 @@ in a process of its own. Time is elapsed (median, least, most) and of the proces
 machine disturbs less; memory is the largest that all replicas hold together during the calls, less what
 TensorFlow holds before the proxies are made (Linux). What a replica hands over to the others in a call is
 counted where it does so.
+
+`replicas` measures a training step, as `benchmarks.step` does: efficientnet_lite0 on a batch of images of
+64 px, ccp/contrastive, on one device and divided among replicas, with whole and with sharded proxies. What a
+replica hands over is the size of all tensors that it gives to an exchange in a step.
 
 Results go to benchmarks/scaling.json, row by row, and the tables in docs/scaling.md are made from them. A run
 continues where an earlier one on the same machine stopped: when `--minutes` are over, or by Ctrl-C.
@@ -28,7 +33,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import losses_report, measuring, scaling_memory, scaling_report
+from benchmarks import measuring, scaling_memory, scaling_report
 
 RESULTS = Path(__file__).with_name("scaling.json")
 DOCS = Path(__file__).parents[1] / "docs" / "scaling.md"
@@ -40,6 +45,8 @@ def main() -> None:
     options = parse_options()
     if options.part == "sharded":
         sharded(options)
+    if options.part == "replicas":
+        replicas(options)
     if not options.quick:
         scaling_report.write_part(DOCS, "memory", scaling_memory.table())
         scaling_report.write_part(DOCS, "traffic", scaling_memory.traffic())
@@ -51,7 +58,7 @@ def sharded(options: argparse.Namespace) -> None:
         f"{found['processor']}, {found['cores']} cores, {options.threads} threads per operation; TensorFlow "
         f"{found['tensorflow']}; B = {options.batch_size}, D = {options.dimension}, one proxy per class"
     )
-    results = {} if options.quick else losses_report.read(RESULTS, setting)
+    results = {} if options.quick else read("sharded", setting)
     print(f"{setting}\n\n{scaling_report.HEADER}")
     deadline = time.monotonic() + 60.0 * options.minutes
     for loss in options.losses:
@@ -64,10 +71,49 @@ def sharded(options: argparse.Namespace) -> None:
                     results[key] = measure(loss, classes, kind, replicas, options)
                     check(key, results[key], results[f"{loss}/{classes}/whole/1"])
                     if not options.quick:
-                        losses_report.write(RESULTS, setting, results)
+                        write("sharded", setting, results)
                         table = scaling_report.sharded_table(setting, results)
                         scaling_report.write_part(DOCS, "sharded", table)
                 print(scaling_report.line(key, results[key]), flush=True)
+
+
+def replicas(options: argparse.Namespace) -> None:
+    found = measuring.machine()
+    setting = (
+        f"{found['processor']}, {found['cores']} cores, load {found['load_average'][0]:g}, {options.threads} "
+        f"threads per operation; TensorFlow {found['tensorflow']}; B = {options.images}"
+    )
+    results: dict[str, Any] = {}
+    print(f"{setting}\n\n{scaling_report.HEADER}")
+    for count, is_sharded in [(1, False), *((n, s) for n in options.replicas for s in (False, True))]:
+        key = f"{'sharded' if is_sharded else 'whole'}/{count}"
+        asked = {
+            "replicas": count,
+            "sharded": is_sharded,
+            "batch_size": options.images,
+            "steps": options.steps,
+        }
+        asked |= {"threads": options.threads, "repeats": options.repeats}
+        results[key] = in_process("benchmarks.scaling_replicas", asked)
+        print(scaling_report.line(key, results[key]), flush=True)
+    if not options.quick:
+        write("replicas", setting, results)
+        table = scaling_report.replicas_table(setting, results)
+        scaling_report.write_part(DOCS, "replicas", table)
+
+
+def read(part: str, setting: str) -> scaling_report.Results:
+    """Results of a part on the same machine; none of others."""
+    found = json.loads(RESULTS.read_text(encoding="utf-8")).get(part, {})
+    return found["results"] if found.get("setting") == setting else {}
+
+
+def write(part: str, setting: str, results: scaling_report.Results) -> None:
+    """Replaces a part of the file of results."""
+    found = json.loads(RESULTS.read_text(encoding="utf-8"))
+    found |= {"machine": measuring.machine(), part: {"setting": setting, "results": results}}
+    found["headlines"] = [headline._asdict() for headline in scaling_report.headlines(found)]
+    RESULTS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def kinds(options: argparse.Namespace) -> list[tuple[str, int]]:
@@ -87,7 +133,12 @@ def measure(loss: str, classes: int, kind: str, replicas: int, options: argparse
         "threads": options.threads,
         "repeats": options.repeats,
     }
-    command = [sys.executable, "-m", "benchmarks.scaling_worker", json.dumps(asked)]
+    return in_process("benchmarks.scaling_worker", asked)
+
+
+def in_process(module: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """What a module prints that is run in a process of its own."""
+    command = [sys.executable, "-m", module, json.dumps(asked)]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     if process.returncode:
         raise SystemExit(f"{asked} failed:\n{process.stderr[-2000:]}")
@@ -104,12 +155,15 @@ def parse_options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add("part", nargs="?", choices=("sharded", "memory"), default="sharded", help="what to do (sharded)")
+    parts = ("sharded", "replicas", "memory")
+    add("part", nargs="?", choices=parts, default="sharded", help="what to do (sharded)")
     add("--losses", nargs="+", default=LOSSES, help=" ".join(LOSSES))
     add("--classes", nargs="+", type=int, help="10000 100000 1000000")
     add("--replicas", nargs="+", type=int, default=REPLICAS, help="besides one (2 4)")
     add("--whole", action="store_true", help="measure all classes on each of several replicas, too")
     add("--batch_size", type=int, default=64, help="B (64)")
+    add("--images", type=int, default=32, help="B of the training steps (32)")
+    add("--steps", type=int, default=5, help="training steps in a measurement (5)")
     add("--dimension", type=int, default=64, help="D (64)")
     add("--repeats", type=int, default=5, help="measurements of each row (5)")
     add("--threads", type=int, default=1, help="of each operation (1)")

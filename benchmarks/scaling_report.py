@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measuring import Headline
 from benchmarks.scaling_memory import size
 
 # By "loss/C/kind/R".
@@ -17,9 +18,8 @@ HEADER = f"{'loss / C / kind / R':36}{'ms (least..most)':>28}{'processor ms':>14
 def line(key: str, row: Mapping[str, Any]) -> str:
     spread = f"{row['milliseconds']:.3g} ({row['least']:.3g}..{row['most']:.3g})"
     handed_over = size(row["bytes_handed_over"])
-    return (
-        f"{key:36}{spread:>28}{row['processor_milliseconds']:14.3g}{row['megabytes']:8.0f}{handed_over:>14}"
-    )
+    memory = f"{row['megabytes']:.0f}" if "megabytes" in row else ""
+    return f"{key:36}{spread:>28}{row['processor_milliseconds']:14.3g}{memory:>8}{handed_over:>14}"
 
 
 def write_part(path: Path, name: str, lines: Iterable[str]) -> None:
@@ -28,6 +28,44 @@ def write_part(path: Path, name: str, lines: Iterable[str]) -> None:
     head, rest = path.read_text(encoding="utf-8").split(begin)
     _, tail = rest.split(end)
     path.write_text("\n".join([head + begin, "", *lines, "", end + tail]), encoding="utf-8")
+
+
+def headlines(found: Mapping[str, Any]) -> Iterator[Headline]:
+    """Of all parts that were measured."""
+    steps = found.get("replicas", {}).get("results", {})
+    alone = steps.get("whole/1")
+    for key in ("whole/2", "sharded/2"):
+        if alone and key in steps:
+            ratio = steps[key]["processor_milliseconds"] / alone["processor_milliseconds"]
+            what = f"a step on 2 replicas of one CPU, {key.split('/')[0]} proxies, to one device, processor"
+            yield Headline(what, ratio, "×")
+    rows = found.get("sharded", {}).get("results", {})
+    places = [_place(key) for key in rows]
+    for loss, classes, kind, count in places:
+        largest = max(other for name, other, _, _ in places if name == loss)
+        if (kind, classes, count) == ("sharded", largest, 2) and f"{loss}/{classes}/whole/1" in rows:
+            ratio = _ratio(rows[f"{loss}/{classes}/sharded/2"], rows[f"{loss}/{classes}/whole/1"])
+            yield Headline(
+                f"{loss} of {classes:,} sharded classes on 2 replicas, to one, processor", ratio, "×"
+            )
+
+
+def replicas_table(of: str, results: Results) -> Iterator[str]:
+    """The table of the training steps."""
+    yield f"{of}."
+    yield ""
+    yield "| replicas | proxies | ms per step | of the processor | images per second | handed over |"
+    yield "|---:|---|---:|---:|---:|---:|"
+    alone = results["whole/1"]
+    for key, row in sorted(results.items(), key=lambda item: item[0].split("/")[::-1]):
+        kind, count = key.split("/")
+        of_processor = f"{row['processor_milliseconds']:.3g} ({_ratio(row, alone):.2f}×)"
+        speed, handed_over = f"{row['images_per_second']:.3g}", size(row["bytes_handed_over"])
+        yield f"| {count} | {kind} | {row['milliseconds']:.3g} | {of_processor} | {speed} | {handed_over} |"
+
+
+def _ratio(row: Mapping[str, Any], alone: Mapping[str, Any]) -> float:
+    return row["processor_milliseconds"] / alone["processor_milliseconds"]
 
 
 def sharded_table(of: str, results: Results) -> Iterator[str]:
@@ -61,4 +99,4 @@ def _cell(row: Mapping[str, Any] | None, alone: Mapping[str, Any] | None) -> str
     text = f"{row['milliseconds']:.3g} ms, {row['processor_milliseconds']:.3g} ms, {row['megabytes']:.0f} MB"
     if alone is None or row is alone:
         return text
-    return f"**{row['processor_milliseconds'] / alone['processor_milliseconds']:.2g}×** {text}"
+    return f"**{_ratio(row, alone):.2g}×** {text}"

@@ -7,10 +7,22 @@ Without a strategy there is one replica, and every function here returns what it
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 import tensorflow as tf
+
+_TABLE = "_table_in_parts"
+
+
+class TableInParts(Protocol):
+    """What knows of variables that have a part on each replica how the parts make a whole."""
+
+    def checkpoint_whole(self, variables: Iterable[tf.Variable]) -> None:
+        """Lets checkpoints hold the whole of those variables that are in such parts, too."""
+
+    def like(self, name: str) -> tf.Variable:
+        """A variable of zeros in the same parts, not trained, of which checkpoints hold the whole."""
 
 
 def count() -> int:
@@ -106,6 +118,51 @@ def write_rows(variable: tf.Variable, places: tf.Tensor, rows: tf.Tensor) -> Non
     """Writes rows of `own_state`: [n, ...] to `places`, int64 [n, 1], all different."""
     # The method of the variable is not there for one that has a copy on each of several replicas.
     tf.raw_ops.ResourceScatterNdUpdate(ref=variable.handle, indices=places, updates=rows)
+
+
+def mark_parts(variable: tf.Variable, table: TableInParts) -> None:
+    """Says of a variable that what each replica has of it is another part, and no copy.
+
+    Nothing of such a variable may be divided among replicas or summed over them, but for its norm.
+    """
+    setattr(variable, _TABLE, table)
+
+
+def table_of(variable: Any) -> TableInParts | None:
+    """What knows the parts of a variable; None if all replicas have the same values."""
+    return getattr(variable, _TABLE, None)
+
+
+def assign(variable: tf.Variable, value: tf.Tensor | tf.Variable) -> None:
+    """Gives a variable a value, outside of the replicas.
+
+    If the variable is in parts, the value has to be a variable that is in the same ones.
+    """
+    if table_of(variable) is None:
+        variable.assign(value)
+        return
+    parts = variable.distribute_strategy.experimental_local_results
+    for mine, other in zip(parts(variable), parts(value)):
+        mine.assign(other)
+
+
+def global_norm(tensors: Sequence[tf.Tensor | None], variables: Sequence[tf.Variable]) -> tf.Tensor:
+    """The joint Euclidean norm of values that belong to variables, in replica context.
+
+    Those of variables in parts count on all replicas, the others, which are equal on each, once.
+
+    Args:
+        tensors: one or None for each variable.
+        variables: the variables.
+
+    Returns:
+        Float scalar, equal on every replica.
+    """
+    found = [(tensor, table_of(variable)) for tensor, variable in zip(tensors, variables)]
+    whole = [tensor for tensor, table in found if tensor is not None and table is None]
+    parts = [tensor for tensor, table in found if tensor is not None and table is not None]
+    squares = sum_over_replicas([tf.reduce_sum(tf.square(part)) for part in parts])
+    return tf.linalg.global_norm([*whole, *map(tf.sqrt, squares)])
 
 
 def _replica() -> Any:

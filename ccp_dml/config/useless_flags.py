@@ -39,6 +39,7 @@ _ONLY_WITH: dict[str, tuple[str, tuple[Any, ...]]] = {
     "ccp_staleness_threshold": ("ccp_reset_rule", ("staleness",)),
     "cluster": ("strategy", ("multi_worker",)),
     "logical_cpus": ("strategy", ("mirrored",)),
+    "shard_proxies": ("strategy", ("mirrored", "multi_worker")),
     "tensorboard_panels": ("tensorboard", (True,)),
     "tensorboard_histograms": ("tensorboard", (True,)),
     "tensorboard_projector": ("tensorboard", (True,)),

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ccp_dml.config import protocols, useless_flags
+from ccp_dml.config import protocols, sharding, useless_flags
 from ccp_dml.config.class_split import split_classes
 from ccp_dml.config.cluster import check_tf_config
 from ccp_dml.config.data_source import data_source
@@ -84,6 +84,8 @@ def check_loss(config: ExperimentConfig) -> None:
                 raise ConfigError(
                     f"{flag.written(value)}: expected it with ccp/... as --loss; found --loss={path}"
                 )
+    for problem in sharding.contradictions(config):
+        raise ConfigError(problem)
 
 
 def check_backbone_name(config: ExperimentConfig) -> None:

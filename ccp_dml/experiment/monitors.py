@@ -114,7 +114,8 @@ class Monitors:
         callbacks: list[tf.keras.callbacks.Callback] = []
         if run.tensorboard_histograms:
             callbacks.append(DistanceMonitor(self._events, lambda: self._attached.diagnostics))
-        if experiment.loss.proxies is not None:
+        # Else all workers would have to take part.
+        if experiment.loss.proxies is not None and experiment.loss.proxies.all_here:
             callbacks.append(self._coverage_monitor())
         callbacks.append(ScalarLogger(self._events))
         if run.tensorboard_panels and experiment.monitored is not None:
@@ -135,7 +136,7 @@ class Monitors:
         return CoverageMonitor(
             self._events,
             sample=lambda: (embed(indices), images.labels[indices]),
-            proxies=lambda: normalize(proxies.by_class, kind),
+            proxies=lambda: normalize(proxies.whole(), kind),
         )
 
     def _panels(self, images: ImageCollection, count: int) -> panels.RetrievalPanels:

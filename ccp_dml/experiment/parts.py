@@ -119,6 +119,7 @@ def make_loss(config: ExperimentConfig, num_classes: int) -> MetricLoss:
         num_classes=num_classes,
         embedding_size=config.model.embedding_size,
         seed=config.run.seed,
+        shard_proxies=config.run.shard_proxies,
         options={name: value for name, value in options.items() if value is not None},
     )
 

@@ -228,10 +228,7 @@ class PairLoss(MetricLoss):
         return self.describe(self.own_pairs(labels, embeddings), embeddings)
 
     def describe(self, pairs: Pairs, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
-        """`diagnostics` of given pairs. A pair is active if the loss has a gradient for its distance.
-
-        Of sharded proxies the distances are those to the classes of this shard.
-        """
+        """`diagnostics` of given pairs. A pair is active if the loss has a gradient for its distance."""
         with tf.GradientTape() as tape:
             tape.watch(pairs.distances)
             loss = self.formula(pairs)
@@ -241,8 +238,8 @@ class PairLoss(MetricLoss):
         totals = pairs.shards.sums([tf.reduce_sum(active), tf.reduce_sum(counted)])
         return {
             "active_pairs": tf.math.divide_no_nan(*totals),
-            "positive_distances": tf.boolean_mask(pairs.distances, pairs.positives),
-            "negative_distances": tf.boolean_mask(pairs.distances, pairs.negatives),
+            "positive_distances": pairs.shards.gather(tf.boolean_mask(pairs.distances, pairs.positives)),
+            "negative_distances": pairs.shards.gather(tf.boolean_mask(pairs.distances, pairs.negatives)),
             "embedding_norm": tf.reduce_mean(tf.norm(tf.cast(embeddings, tf.float32), axis=-1)),
         }
 

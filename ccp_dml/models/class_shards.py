@@ -35,6 +35,10 @@ class Shards:
         """The sum of the values of all shards, elementwise."""
         return values
 
+    def gather(self, values: tf.Tensor) -> tf.Tensor:
+        """The rows of all shards, which may have different numbers of them, without gradient."""
+        return values
+
     def enter(self, values: tf.Tensor) -> tf.Tensor:
         """The values, equal on all shards, for use in what differs: their gradient is that of all shards."""
         return values
@@ -89,6 +93,10 @@ class ReplicaShards(Shards):
     def sum(self, values: tf.Tensor) -> tf.Tensor:
         """As in the base class."""
         return _with_gradient(values, self._all_sum, _unchanged)
+
+    def gather(self, values: tf.Tensor) -> tf.Tensor:
+        """As in the base class."""
+        return self._all_gather(tf.stop_gradient(values))
 
     def enter(self, values: tf.Tensor) -> tf.Tensor:
         """As in the base class."""

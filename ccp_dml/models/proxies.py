@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -97,6 +98,33 @@ class Proxies(tf.keras.layers.Layer):
             ValueError: if the shape is not [K, C, D].
         """
         self._assign(tf.reshape(self._checked(embeddings), self.embeddings.shape))
+
+    @property
+    def classes_here(self) -> list[range]:
+        """The classes of each part of the table that this process holds; here there is one part."""
+        return [range(self.num_classes)]
+
+    @property
+    def all_here(self) -> bool:
+        """Whether this process holds the whole table."""
+        return sum(map(len, self.classes_here)) == self.num_classes
+
+    def parts_of(self, variable: tf.Variable) -> list[tf.Tensor]:
+        """The parts that this process holds of the table, or of a copy: float32 [K, n, D] for n classes."""
+        return [tf.reshape(variable, [self.proxies_per_class, -1, self.embedding_size])]
+
+    def rows_of(self, variable: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
+        """Rows int64 [n] of the whole table, or of a copy: float32 [n, D]."""
+        return tf.gather(variable, rows)
+
+    def reset_parts(self, parts: Sequence[tf.Tensor]) -> None:
+        """`reset`, each part by itself: float32 [K, n, D] for the n classes of each of `classes_here`."""
+        [embeddings] = parts
+        self.reset(embeddings)
+
+    def whole(self) -> tf.Tensor:
+        """All proxies, outside of replica context: float32 [K, C, D]."""
+        return self.by_class
 
     def _checked(self, embeddings: tf.Tensor) -> tf.Tensor:
         """New proxies as float32 [K, C, D]."""

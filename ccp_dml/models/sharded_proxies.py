@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from ccp_dml import replicas
 from ccp_dml.models.class_shards import ReplicaShards
 from ccp_dml.models.proxies import Proxies
 
@@ -66,13 +68,13 @@ class ShardedProxies(Proxies):
             ValueError: if a size is below 1 or the multiplier is negative.
         """
         self._strategy = tf.distribute.get_strategy()
-        replicas = self._strategy.num_replicas_in_sync
+        count = self._strategy.num_replicas_in_sync
         self.seed = seed
-        self.classes_per_shard = math.ceil(num_classes / replicas)
+        self.classes_per_shard = math.ceil(num_classes / count)
         super().__init__(
             num_classes, proxies_per_class, embedding_size, learning_rate_multiplier, "zeros", **kwargs
         )
-        if replicas > 1:
+        if count > 1:
             self.shards = ReplicaShards()
         self._fill(self.embeddings, self._first_values)
         self.checkpoint_whole([self.embeddings])
@@ -94,6 +96,12 @@ class ShardedProxies(Proxies):
         rows = tf.gather(self.by_class, tf.where(here, places, 0), axis=1)
         return self.shards.sum(tf.where(here[:, tf.newaxis], rows, 0.0))
 
+    @property
+    def by_class(self) -> tf.Tensor:
+        """The proxies of this replica as float32 [K, n, D], in replica context."""
+        self._check_context()
+        return super().by_class
+
     def reset(self, embeddings: tf.Tensor) -> None:
         """Replaces all proxies, outside of replica context; see the base class."""
         embeddings = self._checked(embeddings)
@@ -106,6 +114,38 @@ class ShardedProxies(Proxies):
             embeddings: float32 [K, n, D].
         """
         self.embeddings.assign(tf.reshape(embeddings, [-1, self.embedding_size]))
+
+    @property
+    def classes_here(self) -> list[range]:
+        """The classes of each replica of this process."""
+        return [self._classes_of(replica) for replica in self._replicas_here()]
+
+    def parts_of(self, variable: tf.Variable) -> list[tf.Tensor]:
+        """As in the base class, outside of replica context; without the rows of no class."""
+        shape = [self.proxies_per_class, -1, self.embedding_size]
+        parts = self._strategy.experimental_local_results(variable)
+        return [tf.reshape(part, shape)[:, : len(classes)] for part, classes in zip(parts, self.classes_here)]
+
+    def rows_of(self, variable: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
+        """As in the base class, outside of replica context; every worker has to take part."""
+        if self.shards.alone:
+            return super().rows_of(variable, rows)
+        classes, numbers = (np.asarray(part) for part in (rows % self.num_classes, rows // self.num_classes))
+
+        def of_replica(replica: int, part: tf.Tensor) -> tf.Tensor:
+            places = classes - replica * self.classes_per_shard
+            own = (places >= 0) & (places < self.classes_per_shard)
+            found = tf.gather(part, numbers * self.classes_per_shard + np.where(own, places, 0))
+            return tf.where(own[:, np.newaxis], found, 0.0)
+
+        parts = self._strategy.experimental_local_results(variable)
+        found = [of_replica(replica, part) for replica, part in zip(self._replicas_here(), parts)]
+        return self._strategy.reduce("SUM", self._distributed(found), axis=None)
+
+    def reset_parts(self, parts: Sequence[tf.Tensor]) -> None:
+        """As in the base class, outside of replica context."""
+        of_first = {classes.start: part for classes, part in zip(self.classes_here, parts)}
+        self._fill(self.embeddings, lambda first, last: of_first[first])
 
     def whole(self) -> tf.Tensor:
         """All proxies, outside of replica context: float32 [K, C, D]; every worker has to take part."""
@@ -128,6 +168,14 @@ class ShardedProxies(Proxies):
                 # Where TensorFlow looks first, before the way of the class.
                 variable._serialize_to_tensors = functools.partial(self._serialized, variable)
                 variable._restore_from_tensors = functools.partial(self._restore, variable)
+                replicas.mark_parts(variable, self)
+
+    def like(self, name: str) -> tf.Variable:
+        """A variable of zeros, not trained, of which each replica has a part as of `embeddings`."""
+        with self._strategy.scope():
+            variable = replicas.own_state(tf.zeros(self.embeddings.shape), name=name)
+        self.checkpoint_whole([variable])
+        return variable
 
     def get_config(self) -> dict[str, Any]:
         """Arguments that create a layer of this kind and size (its values are not part of them)."""
@@ -146,10 +194,14 @@ class ShardedProxies(Proxies):
         )
 
     def _first_class(self) -> tf.Tensor:
+        self._check_context()
         context = tf.distribute.get_replica_context()
-        if context is None:
-            raise RuntimeError("the proxies are sharded over replicas; each replica has labels of its own")
         return tf.cast(context.replica_id_in_sync_group, tf.int32) * self.classes_per_shard
+
+    def _check_context(self) -> None:
+        on_replica = tf.distribute.get_replica_context() is not None
+        if not self.shards.alone and not (on_replica and tf.distribute.get_strategy() is self._strategy):
+            raise RuntimeError("the proxies are sharded over replicas; each replica has classes of its own")
 
     def _whole_of(self, variable: tf.Variable) -> tf.Tensor:
         strategy, shape = self._strategy, [self.proxies_per_class, -1, self.embedding_size]
@@ -169,21 +221,38 @@ class ShardedProxies(Proxies):
         self._fill(variable, lambda first, last: table[:, first:last])
 
     def _fill(self, variable: tf.Variable, source: _Source) -> None:
-        strategy = self._strategy
-        replicas = strategy.experimental_local_results(
-            strategy.experimental_distribute_values_from_function(lambda here: here.replica_id_in_sync_group)
-        )
-        for replica, part in zip(replicas, strategy.experimental_local_results(variable)):
+        parts = self._strategy.experimental_local_results(variable)
+        for replica, part in zip(self._replicas_here(), parts):
             part.assign(tf.reshape(self._part(source, replica), part.shape))
 
     def _part(self, source: _Source, replica: int) -> tf.Tensor:
         """The part [K, n, D] of a replica."""
-        size = self.classes_per_shard
-        first = min(replica * size, self.num_classes)
-        last = min(first + size, self.num_classes)
-        if first == last:
+        size, classes = self.classes_per_shard, self._classes_of(replica)
+        if not classes:
             return tf.zeros([self.proxies_per_class, size, self.embedding_size])
-        return tf.pad(source(first, last), [[0, 0], [0, size - (last - first)], [0, 0]])
+        return tf.pad(source(classes.start, classes.stop), [[0, 0], [0, size - len(classes)], [0, 0]])
+
+    def _classes_of(self, replica: int) -> range:
+        first = min(replica * self.classes_per_shard, self.num_classes)
+        return range(first, min(first + self.classes_per_shard, self.num_classes))
+
+    def _distributed(self, values: Sequence[tf.Tensor]) -> Any:
+        """Values of the replicas of this process, as functions of a strategy take them."""
+        of_replica = dict(zip(self._replicas_here(), values))
+        return self._strategy.experimental_distribute_values_from_function(
+            lambda context: of_replica[context.replica_id_in_sync_group]
+        )
+
+    def _replicas_here(self) -> list[int]:
+        """Numbers of the replicas of this process."""
+        strategy = self._strategy
+        return list(
+            strategy.experimental_local_results(
+                strategy.experimental_distribute_values_from_function(
+                    lambda here: here.replica_id_in_sync_group
+                )
+            )
+        )
 
     def _first_values(self, first: int, last: int) -> tf.Tensor:
         size = _CLASSES_PER_DRAW

@@ -4,7 +4,8 @@ A transform takes the gradients and their variables, in the same order, and retu
 gradient of None (the variable does not take part in the loss) stays None. The order in which the library
 applies them is proximal term, regularisation by the averages of the weights, weight decay, clipping by global
 norm, clipping by value; `standard_transforms` builds that list. All are tensor code that compiles with XLA. A
-transform with state is a `tf.Module`, which the trainer puts into its checkpoints.
+transform with state is a `tf.Module`, which the trainer puts into its checkpoints. With several replicas
+they run on each; of a variable that is in parts (`ccp_dml.replicas`) a transform sees the replica's part.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 import tensorflow as tf
+
+from ccp_dml.replicas import global_norm
 
 Gradients = list[tf.Tensor | None]
 GradientTransform = Callable[[Gradients, Sequence[tf.Variable]], Gradients]
@@ -107,7 +110,8 @@ class ClipByGlobalNorm:
 
     def __call__(self, gradients: Gradients, variables: Sequence[tf.Variable]) -> Gradients:
         """Returns the scaled gradients."""
-        clipped, _ = tf.clip_by_global_norm(gradients, self._norm)
+        norm = global_norm(gradients, variables)
+        clipped, _ = tf.clip_by_global_norm(gradients, self._norm, use_norm=norm)
         return list(clipped)
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from ccp_dml.replicas import table_of
 from ccp_dml.training.gradient_transforms import Gradients
 from ccp_dml.training.optimizers import Optimizer
 
@@ -31,6 +32,9 @@ class OptimizerGroups(tf.Module):
     The step size of group i is `learning_rate * multiplier_i`. Each group has a whole optimizer of its own,
     whose variables all exist from the start and are checkpointed. A group none of whose variables gets a
     gradient (a frozen backbone) is not touched: neither its moments nor its step count.
+
+    A variable in parts (`ccp_dml.replicas`) is a group of its own; so are its moments, then, in the same
+    parts. Its optimizer has to treat each component by itself, which LAMB and Adafactor do not.
 
     It has the attributes `lr` and `iterations` that Keras callbacks look for in `model.optimizer`.
 
@@ -56,7 +60,8 @@ class OptimizerGroups(tf.Module):
             name: name of the module.
 
         Raises:
-            ValueError: if there is no variable, a variable is in two groups or a multiplier is negative.
+            ValueError: if there is no variable, a variable is in two groups or a multiplier is negative, or a
+                variable in parts shares a group.
         """
         super().__init__(name=name)
         groups = [group for group in groups if len(group.variables)]
@@ -80,6 +85,7 @@ class OptimizerGroups(tf.Module):
         self.optimizers = [make(learning_rate) for _ in groups]
         for optimizer, group in zip(self.optimizers, groups):
             _build(optimizer, list(group.variables))
+            _keep_parts(optimizer, group.variables)
 
     @property
     def lr(self) -> tf.Variable:
@@ -142,6 +148,20 @@ def optimizer_of(model: tf.keras.Model, optimizer: OptimizerGroups) -> Iterator[
 def distinct_variables(variables: Sequence[tf.Variable]) -> list[tf.Variable]:
     """Leaves out repetitions, keeping the order."""
     return list({variable.ref(): variable for variable in variables}.values())
+
+
+def _keep_parts(optimizer: Optimizer, variables: Sequence[tf.Variable]) -> None:
+    """Moments of a variable in parts are in parts, too."""
+    for variable in variables:
+        table = table_of(variable)
+        if table is None:
+            continue
+        if len(variables) > 1:
+            raise ValueError(
+                f"The variable {variable.name} has a part on each replica and shares a group with others; "
+                "expected it to be a group of its own."
+            )
+        table.checkpoint_whole(optimizer.variables())
 
 
 def _build(optimizer: Optimizer, variables: list[tf.Variable]) -> None:

@@ -136,7 +136,7 @@ class AlternatingProjections(tf.Module):
         self._forget()
         self._set_coefficient()
         if self._best_proxies is not None and not self.options.random_init:
-            self._choose_proxies(tf.zeros_like(self._best_proxies.values[0]))
+            self._choose_proxies([tf.zeros_like(part) for part in self._parts_of_best()])
 
     def update(self, score: float) -> bool:
         """Takes note of a validation.
@@ -181,7 +181,7 @@ class AlternatingProjections(tf.Module):
             self.last_staleness = float("inf")
             return self.last_staleness
         rows = np.unique(np.linspace(0, len(images) - 1, min(len(images), _MAX_MEASURED)).astype(np.int64))
-        chosen = tf.gather(self._chosen.values[0], rows)
+        chosen = self._proxies.rows_of(self._chosen.values[0], rows)
         present = tf.constant(self._embed_images(images[rows]))
         self.last_staleness = self._workers.from_chief(staleness(chosen, present, self._normalization))
         return self.last_staleness
@@ -206,7 +206,7 @@ class AlternatingProjections(tf.Module):
         self._solution.copy_from(self._perturbed(self._best_weights.values))
         self._set_coefficient()
         if self._best_proxies is not None:
-            self._choose_proxies(self._best_proxies.values[0])
+            self._choose_proxies(self._parts_of_best())
         self._forget()
 
     def _forget(self) -> None:
@@ -229,7 +229,13 @@ class AlternatingProjections(tf.Module):
             noisy.append(value + deviation * tf.random.stateless_normal(value.shape, seed, dtype=value.dtype))
         return noisy
 
-    def _choose_proxies(self, covered: tf.Tensor) -> None:
+    def _parts_of_best(self) -> list[tf.Tensor]:
+        assert self._proxies is not None
+        assert self._best_proxies is not None
+        return self._proxies.parts_of(self._best_proxies.values[0])
+
+    def _choose_proxies(self, covered: Sequence[tf.Tensor]) -> None:
+        """Replaces the proxies. `covered`: of each part of the table here, float32 [K, n, D]."""
         assert self._proxies is not None
         assert self._draw_pool is not None
         per_class = self._proxies.proxies_per_class
@@ -237,17 +243,27 @@ class AlternatingProjections(tf.Module):
         pool, images = self._draw_pool(int(self.draws), count)
         self.draws.assign_add(count)
         faults.passage("reset")
-        if self.options.pool_size > 1:
-            covered = tf.reshape(covered, [per_class, self._proxies.num_classes, -1])
-            covered = covered[:, self._workers.share(self._proxies.num_classes)]
-            picks, pool = greedy_k_center(
-                tf.constant(pool), covered, per_class, normalized=self.options.normalized_embeddings
-            )
-            images = np.take_along_axis(np.asarray(images), np.asarray(picks), axis=0)
-        images = self._workers.gather_columns(np.asarray(images))
-        pool = self._workers.gather_columns(np.asarray(pool))
-        self._proxies.reset(tf.convert_to_tensor(pool))
-        self.proxy_images.assign(images)
+        share = self._workers.share(self._proxies.num_classes)
+        centers, chosen = [], []
+        # Each class needs only its own pool: neither that nor the table is ever in one place.
+        for classes, part in zip(self._proxies.classes_here, covered):
+            first, last = max(classes.start, share.start), min(classes.stop, share.stop)
+            of_pool = slice(first - share.start, max(first, last) - share.start)
+            own, own_images = pool[:, of_pool], np.asarray(images)[:, of_pool]
+            if self.options.pool_size > 1:
+                picks, own = greedy_k_center(
+                    tf.constant(own),
+                    part[:, first - classes.start : max(first, last) - classes.start],
+                    per_class,
+                    normalized=self.options.normalized_embeddings,
+                )
+                own_images = np.take_along_axis(own_images, np.asarray(picks), axis=0)
+            centers.append(own)
+            chosen.append(own_images)
+        if self._proxies.shards.alone:
+            centers = [self._workers.gather_columns(np.asarray(own)) for own in centers]
+        self._proxies.reset_parts(centers)
+        self.proxy_images.assign(self._workers.gather_columns(np.concatenate(chosen, axis=1)))
         self._chosen.take()
 
 

@@ -7,9 +7,13 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from ccp_dml import replicas
+
 
 class WeightSnapshot(tf.Module):
     """Non-trainable copies of variables, all zero until the first `take`.
+
+    The copy of a variable in parts (`ccp_dml.replicas`) is in the same parts, beside the variable's own.
 
     Attributes:
         values: the copies, in the order of the variables.
@@ -27,24 +31,28 @@ class WeightSnapshot(tf.Module):
         super().__init__(name=name)
         self._variables = list(variables)
         with tf.device("CPU:0") if on_host else _beside(self._variables):
-            self.values = [
-                tf.Variable(tf.zeros(variable.shape, variable.dtype), trainable=False, name=f"{name}_{i}")
-                for i, variable in enumerate(self._variables)
-            ]
+            self.values = [_zeros_like(variable, f"{name}_{i}") for i, variable in enumerate(self._variables)]
 
     def take(self) -> None:
         """Copies the variables as they are now."""
         self.copy_from(self._variables)
 
     def copy_from(self, values: Sequence[tf.Tensor | tf.Variable]) -> None:
-        """Stores other values of the same shapes instead of the variables' own."""
+        """Stores other values of the same shapes and parts instead of the variables' own."""
         for copy, value in zip(self.values, values):
-            copy.assign(value)
+            replicas.assign(copy, value)
 
     def put_back(self) -> None:
         """Gives the variables the stored values."""
         for variable, copy in zip(self._variables, self.values):
-            variable.assign(copy)
+            replicas.assign(variable, copy)
+
+
+def _zeros_like(variable: tf.Variable, name: str) -> tf.Variable:
+    table = replicas.table_of(variable)
+    if table is not None:
+        return table.like(name)
+    return tf.Variable(tf.zeros(variable.shape, variable.dtype), trainable=False, name=name)
 
 
 def _beside(variables: Sequence[tf.Variable]) -> contextlib.AbstractContextManager[object]:

@@ -36,7 +36,8 @@ class StepResult(NamedTuple):
         scalars: float32 scalars by name.
         labels: of the global batch.
         embeddings: of the global batch, raw, float32 [B, D].
-        gradients: one or None for each trained variable, equal on every replica.
+        gradients: one or None for each trained variable, equal on every replica; of a variable in parts that
+            of the replica's part.
     """
 
     before: list[tf.Tensor]
@@ -86,7 +87,16 @@ class TrainStep:
             state: other variables that a step changes; a step that is left out does not.
             learning_rate_scale: factor on the optimizer's rate.
             jit_compile: compile with XLA; batches must have a static shape.
+
+        Raises:
+            ValueError: if a variable is in parts (`ccp_dml.replicas`) and the step is to be compiled.
         """
+        in_parts = [variable.name for variable in variables if replicas.table_of(variable) is not None]
+        if in_parts and jit_compile:
+            raise ValueError(
+                f"jit_compile is True, but {in_parts[0]} has a part on each replica: what they exchange in "
+                "the loss cannot be compiled; expected False"
+            )
         self._strategy = tf.distribute.get_strategy()
         self._replicas = replicas.count()
         self._model, self._loss, self._optimizer = model, loss, optimizer
@@ -163,7 +173,7 @@ class TrainStep:
         scalars = {
             "loss": tf.add_n(list(parts.values())),
             **parts,
-            "gradient_norm": tf.linalg.global_norm([g for g in gradients if g is not None]),
+            "gradient_norm": replicas.global_norm(gradients, self._variables),
             "embedding_norm": tf.reduce_mean(tf.norm(embeddings, axis=-1)),
         }
         for transform in self._transforms:
@@ -199,15 +209,20 @@ class TrainStep:
         """The gradients of the whole batch.
 
         Those that go through the model are of the replica's rows; those of the loss's own variables are the
-        same everywhere: their mean lets no rounding make the copies of a variable drift apart.
+        same everywhere: their mean lets no rounding make the copies of a variable drift apart. That of a
+        variable in parts is complete on the replica that has the part.
         """
         own: Gradients = []
-        for through_model, direct in zip(of_model, of_loss):
+        shared = [replicas.table_of(variable) is None for variable in self._variables]
+        for through_model, direct, equal in zip(of_model, of_loss, shared):
             terms = [] if through_model is None else [tf.convert_to_tensor(through_model)]
-            terms += [] if direct is None else [self._share(tf.convert_to_tensor(direct))]
+            if direct is not None:
+                whole = tf.convert_to_tensor(direct)
+                terms.append(self._share(whole) if equal else whole)
             own.append(sum(terms[1:], terms[0]) if terms else None)
-        sums = iter(replicas.sum_over_replicas([gradient for gradient in own if gradient is not None]))
-        return [None if gradient is None else next(sums) for gradient in own]
+        summed = [equal and gradient is not None for gradient, equal in zip(own, shared)]
+        sums = iter(replicas.sum_over_replicas([g for g, is_summed in zip(own, summed) if is_summed]))
+        return [next(sums) if is_summed else gradient for gradient, is_summed in zip(own, summed)]
 
     def _share(self, value: tf.Tensor) -> tf.Tensor:
         """What a replica contributes to a sum of something that all of them have."""

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ccp_dml import faults
+from ccp_dml import faults, replicas
 from ccp_dml.training.chunks import ChunkRunner
 from ccp_dml.training.controllers import Controllers
 from ccp_dml.training.epoch_means import EpochMeans
@@ -131,6 +131,7 @@ class Trainer:
         self._element_spec = batches(0).element_spec
         self._means = EpochMeans(self._phases.runner.scalars)
         self.diagnostics: dict[str, npt.NDArray[np.float32]] = {}
+        self._describe = self._diagnostics()
         self._saver.track(self.state)
 
     @property
@@ -303,8 +304,20 @@ class Trainer:
         return {**state, **self._guard.logs, **self._controllers.logs}
 
     def _diagnose(self, labels: tf.Tensor, embeddings: tf.Tensor) -> None:
-        figures = self.loss.diagnostics(labels, embeddings)
+        figures = self._describe(labels, embeddings)
         self.diagnostics = {name: np.asarray(value) for name, value in figures.items()}
+
+    def _diagnostics(self) -> Callable[[tf.Tensor, tf.Tensor], Any]:
+        """`loss.diagnostics`; of proxies in parts, on all replicas."""
+        if all(replicas.table_of(variable) is None for variable in self.loss.trainable_variables):
+            return self.loss.diagnostics
+        run = tf.function(lambda *batch: self._strategy.run(self.loss.diagnostics, args=batch))
+
+        def on_replicas(*batch: tf.Tensor) -> Any:
+            with self._strategy.scope():
+                return replicas.first_local(run(*batch))
+
+        return on_replicas
 
     def _set_learning_rate(self, step: tf.Tensor) -> None:
         if self._controllers.schedule is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks import scaling_report
 from benchmarks.scaling_memory import CLASSES, DIMENSIONS, PROXIES_PER_CLASS, Proxies, size, table
 
 
@@ -26,6 +27,27 @@ def test_what_is_handed_over_does_not_depend_on_the_classes(classes):
 
 def test_the_table_has_a_row_for_each_size():
     assert len(list(table())) == 2 + len(CLASSES) * len(PROXIES_PER_CLASS) * len(DIMENSIONS)
+
+
+def test_steps_and_losses_are_held_against_one_device():
+    def row(processor: float) -> dict[str, float]:
+        return {
+            "milliseconds": 9.0,
+            "processor_milliseconds": processor,
+            "images_per_second": 3.0,
+            "bytes_handed_over": 1e6,
+        }
+
+    steps = {"whole/1": row(2.0), "whole/2": row(3.0), "sharded/2": row(5.0)}
+    calls = {"a/10/whole/1": row(9.0), "a/10/sharded/2": row(1.0)}
+    calls |= {"a/20/whole/1": row(4.0), "a/20/sharded/2": row(6.0), "a/20/sharded/4": row(8.0)}
+    found = {"replicas": {"results": steps}, "sharded": {"results": calls}}
+    assert [headline.value for headline in scaling_report.headlines(found)] == [1.5, 2.5, 1.5]
+    assert list(scaling_report.headlines({})) == []
+    *_, of_one, sharded, whole = scaling_report.replicas_table("setting", steps)
+    assert of_one.startswith("| 1 | whole | 9 | 2 (1.00×) |")
+    assert sharded.startswith("| 2 | sharded | 9 | 5 (2.50×) |")
+    assert whole.endswith("| 3 (1.50×) | 3 | 1 MB |")
 
 
 @pytest.mark.parametrize("count, text", [(12, "12 B"), (1.5e6, "1.5 MB"), (2.05e10, "20.5 GB")])

@@ -177,13 +177,19 @@ def test_flags_that_do_not_go_together(flags: list[str], message: str, tmp_path:
 
 
 @pytest.mark.slow
-def test_a_run_from_flags_to_results(tmp_path: Path) -> None:
-    losses = []
-    for flags in ([], ["--strategy=one", "--logical_cpus=0", f"--run_dir={tmp_path / 'alone'}"]):
-        config = configured(tmp_path, *flags)
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_run_from_flags_to_results(sharded: bool, tmp_path: Path) -> None:
+    rows = []
+    alone = ["--strategy=one", "--logical_cpus=0", f"--run_dir={tmp_path / 'alone'}"]
+    for flags in (["--shard_proxies"] if sharded else [], alone):
+        # Each epoch ends an instance.
+        config = configured(tmp_path, "--max_epochs=2", "--ccp_max_iterations=1", *flags)
         train(config)
         with RunDirectory.of(config).metrics.open(newline="") as file:
-            losses.append([float(row["loss"]) for row in csv.DictReader(file)])
-        assert RunDirectory.of(config).read_results()["steps"] == 2
-    # The variance of the batch normalisation is rounded differently.
-    np.testing.assert_allclose(*losses, rtol=1e-3)
+            rows.append(list(csv.DictReader(file)))
+        assert RunDirectory.of(config).read_results()["steps"] == 4
+    assert [row["problem_instance"] for row in rows[0]] == ["0", "1"]
+    for name in ("loss", "proxy_loss", "proxy_staleness", "covering_radius", "proxy_spread", "active_pairs"):
+        # The variance of the batch normalisation is rounded differently.
+        found, expected = ([float(row[name]) for row in of_run] for of_run in rows)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, err_msg=name)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-_FILES = [Path(__file__).with_name(name) for name in ("on_replicas.py", "division_on_replicas.py")]
+_NAMES = ("on_replicas.py", "division_on_replicas.py", "sharded_training.py")
+_FILES = [Path(__file__).with_name(name) for name in _NAMES]
 
 
 @pytest.mark.parametrize("marked", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])

@@ -83,3 +83,14 @@ def test_two_workers_train_what_one_does(tmp_path: Path) -> None:
     for mine, other, alone in zip(first, second, values):
         np.testing.assert_array_equal(mine, other)
         assert np.linalg.norm(mine - alone) <= 1e-5 * np.linalg.norm(alone)
+
+
+@pytest.mark.slow
+def test_two_workers_with_sharded_proxies_train_what_one_device_does(tmp_path: Path) -> None:
+    files = run_workers("tests.distributed.sharded_training_worker", tmp_path)
+    first, second = (np.load(file.with_suffix(".npz")) for file in files)
+    names = [name.removeprefix("alone ") for name in first.files if name.startswith("alone ")]
+    assert {"proxies", "best proxies", "images", "proxy_staleness"} <= set(names)
+    for name in names:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+        np.testing.assert_allclose(first[name], first[f"alone {name}"], rtol=1e-5, atol=1e-5, err_msg=name)

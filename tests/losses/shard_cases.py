@@ -47,15 +47,12 @@ FURTHER = [
     LossCase("ps/proxy_nca", {"mixing_rate": 0.7}),
     LossCase("ps/proxy_anchor", {"mixing_rate": 0.3, "proxies_per_class": 2, "alpha": 8.0}),
     LossCase("virtual_softmax/proxy_nca", {"margin": 0.1}),
-]
-# Wrappers with state, which on replicas is a matter of its own.
-WITH_STATE = [
     LossCase("ccp/xbm/contrastive", {"memory_size": 12, "start_step": 0}),
     LossCase("mdr/proxy_nca", {"regularization_weight": 0.5}),
     LossCase("mdr/ccp/contrastive", {**_UNIT, "negative_margin": 1.1}),
 ]
 EXACT = [pytest.param(case, id=case.id) for case in REPRESENTATIVE] + [
-    pytest.param(case, id=case.id, marks=pytest.mark.slow) for case in FURTHER + WITH_STATE
+    pytest.param(case, id=case.id, marks=pytest.mark.slow) for case in FURTHER
 ]
 
 REFUSED = [

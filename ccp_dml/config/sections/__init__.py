@@ -8,6 +8,7 @@ from ccp_dml.config.sections.projection import ProjectionConfig
 from ccp_dml.config.sections.run import RunConfig
 from ccp_dml.config.sections.training import (
     OPTIMIZERS,
+    OPTIMIZERS_OF_WHOLE_TABLES,
     OPTIMIZERS_WITH_MOMENTS,
     OPTIMIZERS_WITH_MOMENTUM,
     TrainingConfig,
@@ -15,6 +16,7 @@ from ccp_dml.config.sections.training import (
 
 __all__ = [
     "OPTIMIZERS",
+    "OPTIMIZERS_OF_WHOLE_TABLES",
     "OPTIMIZERS_WITH_MOMENTS",
     "OPTIMIZERS_WITH_MOMENTUM",
     "DataConfig",

@@ -35,6 +35,9 @@ class RunConfig:
         "Try mirrored without GPUs: divide the CPU into so many devices; 0: do not.",
         Change.FREE,
     )
+    shard_proxies: bool = flag(
+        False, Switch(), "Spread the classes of the loss's proxies over the replicas.", Change.FREE
+    )
     seed: int = flag(0, Integer(0, LARGEST_SEED), "Seed of everything random.")
     repeat: int = flag(1, Integer(1), "Runs of each fold, with the seeds seed, seed + 1, ….")
     checkpoint_keep: int = flag(

@@ -9,6 +9,8 @@ from ccp_dml.config.values import Choice, Integer, Number, Switch, SwitchedChoic
 
 OPTIMIZERS_WITH_MOMENTUM = ("rmsprop", "sgd")
 OPTIMIZERS_WITH_MOMENTS = ("adam", "adamax", "adamw", "lamb", "lion", "nadam", "radam")
+# They do not update each component by itself.
+OPTIMIZERS_OF_WHOLE_TABLES = ("adafactor", "lamb")
 OPTIMIZERS = tuple(
     sorted((*OPTIMIZERS_WITH_MOMENTUM, *OPTIMIZERS_WITH_MOMENTS, "adadelta", "adafactor", "adagrad", "ftrl"))
 )

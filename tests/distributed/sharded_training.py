@@ -1,0 +1,230 @@
+"""Runs with sharded proxies are those of one device; run by `test_on_replicas.py` in its process."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ccp_dml import replicas
+from ccp_dml.losses.registry import build
+from ccp_dml.models.proxies import Proxies
+from ccp_dml.training.checkpoints import Checkpoints
+from ccp_dml.training.gradient_transforms import ProximalTerm, standard_transforms
+from ccp_dml.training.optimizer_groups import OptimizerGroups, VariableGroup
+from ccp_dml.training.optimizers import make_optimizer
+from ccp_dml.training.projection_options import ProjectionOptions
+from ccp_dml.training.projections import AlternatingProjections
+from ccp_dml.training.proxy_pool import ProxyPool
+from ccp_dml.training.reset_rules import make_reset_rule
+from ccp_dml.training.saving import Saver
+from ccp_dml.training.stopping import EarlyStopping
+from ccp_dml.training.train_step import TrainStep
+from ccp_dml.training.trainer import Trainer
+from ccp_dml.workers import Workers
+from tests.distributed import devices
+from tests.distributed.runs import INPUT, batches, network
+from tests.losses.cases import NUM_CLASSES, SIZE, LossCase
+from tests.losses.shard_cases import table_of
+
+STEPS = 3
+# Of each epoch: the second is the best one, the next ones end a problem instance.
+SCORES = (0.1, 0.5, 0.3, 0.2, 0.4)
+CCP = LossCase("ccp/contrastive", {"proxies_per_class": 2, "negative_margin": 1.1})
+NCA = LossCase("proxy_nca", {"proxies_per_class": 2})
+MEMORY = LossCase("ccp/xbm/contrastive", {"memory_size": 12, "start_step": 2, "proxies_per_class": 2})
+LEVELS = LossCase("mdr/proxy_nca", {"regularization_weight": 0.5, "level_weight": 0.1})
+
+
+@dataclass
+class Run:
+    """A run with its parts."""
+
+    trainer: Trainer
+    proxies: Proxies
+    projections: AlternatingProjections | None
+    logs: dict[str, list[float]]
+
+    def figures(self) -> dict[str, np.ndarray]:
+        """All that has to be the same."""
+        found = {name: np.array(values) for name, values in self.logs.items() if name not in _OF_THE_CLOCK}
+        found |= {f"weight {i}": w.numpy() for i, w in enumerate(self.trainer.model.variables)}
+        state = [v for v in self.trainer.loss.variables if not v.trainable]
+        found |= {f"state {i}": variable.numpy() for i, variable in enumerate(state)}
+        found |= {name: np.sort(values, axis=None) for name, values in self.trainer.diagnostics.items()}
+        found["proxies"] = self.proxies.whole().numpy()
+        if self.projections is not None:
+            assert self.projections.best_proxies is not None
+            found["images"] = self.projections.proxy_images.numpy()
+            rows = tf.range(NUM_CLASSES * self.proxies.proxies_per_class, dtype=tf.int64)
+            found["best proxies"] = self.proxies.rows_of(self.projections.best_proxies, rows).numpy()
+        return found
+
+
+_OF_THE_CLOCK = ("images_per_second", "data_wait_share")
+
+
+def run(
+    count: int,
+    case: LossCase,
+    *,
+    sharded: bool,
+    epochs: int = 5,
+    folder: Path | None = None,
+    clip: float = 0.3,
+    strategy: tf.distribute.Strategy | None = None,
+) -> Run:
+    """Trains from fixed weights, or goes on from the newest checkpoint; it restores the best epoch."""
+    strategy = strategy or devices.strategy(count)
+    workers = Workers(strategy if count > 1 else None)
+    with replicas.scope(strategy) if count > 1 else contextlib.nullcontext():
+        model = network()
+        sizes = {"num_classes": NUM_CLASSES, "embedding_size": SIZE}
+        loss = build(case.path, shard_proxies=sharded, options=case.options, **sizes)
+        proxies = loss.proxies
+        others = [v for v in loss.trainable_variables if v is not proxies.embeddings]
+        groups = [
+            VariableGroup([*model.trainable_variables, *others]),
+            VariableGroup([proxies.embeddings], 2.0),
+        ]
+        optimizer = OptimizerGroups(functools.partial(make_optimizer, "sgd", momentum=0.9), groups, 0.01)
+    proxies.reset(table_of(7, proxies))
+    projections = _projections(model, proxies, workers) if case.path.startswith("ccp") else None
+    with replicas.scope(strategy) if count > 1 else contextlib.nullcontext():
+        transforms = standard_transforms(
+            proximal=None
+            if projections is None
+            else ProximalTerm(
+                model.trainable_variables, projections.anchors, projections.proximal_coefficient
+            ),
+            weight_decay=1e-3,
+            clip_norm=clip,
+        )
+    trainer = Trainer(
+        model,
+        loss,
+        optimizer,
+        batches(strategy, STEPS * epochs),
+        steps_per_epoch=STEPS,
+        transforms=transforms,
+        validate=lambda: {"map_at_r": SCORES[trainer.epoch - 1]},
+        stopping=EarlyStopping([*model.variables, *loss.variables], patience=None),
+        projections=projections,
+        saver=Saver(None if folder is None else Checkpoints(folder, workers=workers)),
+        chunk_size=STEPS,
+        strategy=strategy if count > 1 else None,
+        workers=workers,
+    )
+    trainer.restore()
+    logs = trainer.fit(epochs)
+    return Run(trainer, proxies, projections, logs)
+
+
+def _projections(model: tf.keras.Model, proxies: Proxies, workers: Workers) -> AlternatingProjections:
+    images = np.random.default_rng(3).normal(size=(NUM_CLASSES, 6, INPUT)).astype(np.float32)
+
+    def draws(first: int, count: int) -> np.ndarray:
+        numbers = np.arange(first, first + count)[:, np.newaxis]
+        return 6 * np.arange(NUM_CLASSES) + (numbers + np.arange(NUM_CLASSES)) % 6
+
+    def embed(indices: np.ndarray) -> np.ndarray:
+        return model(images.reshape(-1, INPUT)[indices]).numpy()
+
+    pool = ProxyPool(draws, embed, workers=workers)
+    return AlternatingProjections(
+        model.trainable_variables,
+        proxies,
+        pool,
+        ProjectionOptions(coefficient=0.1, pool_size=5),
+        reset_rule=make_reset_rule("patience", patience=2),
+        embed_images=pool.embed_images,
+        track_staleness=True,
+        workers=workers,
+    )
+
+
+def assert_same(found: Run, expected: Run) -> None:
+    mine, other = found.figures(), expected.figures()
+    assert set(mine) == set(other)
+    for name, values in other.items():
+        np.testing.assert_allclose(mine[name], values, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+@functools.cache
+def alone(case: str) -> Run:
+    [found] = [known for known in (CCP, NCA, MEMORY, LEVELS) if known.id == case]
+    return run(1, found, sharded=False)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [CCP, *(pytest.param(case, marks=pytest.mark.slow) for case in (NCA, MEMORY, LEVELS))],
+    ids=lambda case: case.id,
+)
+def test_weights_proxies_resets_and_figures(case: LossCase) -> None:
+    expected, found = alone(case.id), run(2, case, sharded=True)
+    assert found.proxies.embeddings.shape[0] == 3 * found.proxies.proxies_per_class
+    # The best epoch is before the last reset, so what is restored are other proxies than the last ones.
+    assert expected.trainer.best_epoch == 1
+    assert min(expected.logs["gradient_norm"]) > 0.3
+    if expected.projections is not None:
+        assert int(expected.projections.instance) == 1
+        assert np.isfinite(expected.logs["proxy_staleness"]).all()
+        assert "proxy_negative_distances" in found.trainer.diagnostics
+    assert_same(found, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [CCP, NCA], ids=lambda case: case.id)
+def test_unsharded_and_on_4_replicas_of_which_one_has_no_class(case: LossCase) -> None:
+    assert_same(run(2, case, sharded=False), alone(case.id))
+    assert_same(run(4, case, sharded=True), alone(case.id))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [CCP, NCA], ids=lambda case: case.id)
+@pytest.mark.parametrize("there", [(1, False), (2, False), (4, True)], ids=str)
+def test_a_checkpoint_goes_there_and_back(case: LossCase, there: tuple[int, bool], tmp_path: Path) -> None:
+    run(2, case, sharded=True, epochs=2, folder=tmp_path)
+    run(there[0], case, sharded=there[1], epochs=4, folder=tmp_path)
+    back = run(2, case, sharded=True, folder=tmp_path)
+    expected = alone(case.id)
+    back.logs = expected.logs  # Those of the last epoch only.
+    assert_same(back, expected)
+
+
+def test_the_norm_is_that_of_the_whole_table() -> None:
+    strategy = devices.strategy(2)
+    with strategy.scope():
+        proxies = build(NCA.path, num_classes=5, embedding_size=SIZE, shard_proxies=True).proxies
+        weight = tf.Variable([3.0, 4.0])
+    proxies.reset(table_of(1, proxies))
+    variables = [weight, proxies.embeddings]
+    found = strategy.run(
+        tf.function(lambda: replicas.global_norm(list(map(tf.identity, variables)), variables))
+    )
+    expected = np.sqrt(25.0 + np.sum(np.square(proxies.whole(), dtype=np.float64)))
+    for result in strategy.experimental_local_results(found):
+        np.testing.assert_allclose(result, expected, rtol=1e-6)
+
+
+def test_what_would_be_wrong_in_silence_is_refused() -> None:
+    strategy = devices.strategy(2)
+    with strategy.scope():
+        model = network()
+        loss = build(NCA.path, num_classes=5, embedding_size=SIZE, shard_proxies=True)
+        variables = [*model.trainable_variables, *loss.trainable_variables]
+        make = functools.partial(make_optimizer, "sgd")
+        with pytest.raises(ValueError, match="expected it to be a group of its own"):
+            OptimizerGroups(make, [VariableGroup(variables)], 0.1)
+        optimizer: Any = None
+        with pytest.raises(ValueError, match="jit_compile is True, but embeddings:0 has a part"):
+            TrainStep(model, loss, optimizer, variables, jit_compile=True)
+    with pytest.raises(RuntimeError, match="each replica has classes of its own"):
+        loss.proxies.by_class  # noqa: B018 - it raises
