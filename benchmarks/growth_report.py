@@ -62,8 +62,8 @@ NEEDS = (
         2,
         1,
         "retrieval, all images against all",
-        "the gallery: every worker searches its own rows (`tf.data` shards, `tf.distribute`) and the "
-        "candidates are merged, as those of gallery tiles are now; queries are independent",
+        "queries are divided among the workers, each with the whole gallery; the gallery would have to be "
+        "divided too, and the candidates merged as those of its tiles are",
     ),
     Need(
         "pool",
@@ -71,7 +71,7 @@ NEEDS = (
         1,
         1,
         "drawing a pool of 2K, without the forward passes",
-        "classes: every worker embeds the draws of its own (`Strategy.run`)",
+        "classes: every worker embeds the draws of its share",
     ),
     Need(
         "k_center",
@@ -173,7 +173,8 @@ def _extrapolation(points: list[Found]) -> Iterator[str]:
     )
     yield (
         f"| proxies and two slots of Adam | – | {room(3 * classes * sizes['K'] * row / 1e6)} | "
-        "by class, see the loss; `tf.train.Checkpoint` saves a part per shard |"
+        "by class (`--shard_proxies`); a checkpoint gathers one whole table at a time, which would have to be "
+        "divided too |"
     )
     for need in NEEDS:
         yield _needed(need, points)

@@ -169,6 +169,7 @@ def test_the_command_is_killed_at_random(flags, tmp_path, record_property, loss)
             time.sleep(generator.uniform(0.3, 0.9) * seconds)
             process.kill()
         kills += process.wait() == -signal.SIGKILL
+    assert kills >= RANDOM_KILLS // 3
     assert_same(RunDirectory(tmp_path / "killed"), RunDirectory(tmp_path / "whole"))
     record_property("kills", kills)
     print(f"{loss}: {kills} kills at random moments survived")

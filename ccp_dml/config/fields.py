@@ -15,7 +15,7 @@ class Change(enum.Enum):
     """Whether an unfinished run may go on with another value of a flag."""
 
     NEVER = "the result would be another"
-    FREE = "the result is the same"
+    FREE = "the result is the same, but for rounding"
     LARGER = "a larger value only makes the run longer"
 
     def allows(self, before: Any, now: Any) -> bool:

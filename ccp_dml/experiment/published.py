@@ -47,6 +47,7 @@ def _differences(config: ExperimentConfig) -> list[str]:
         "--skip_bad_images": data.skip_bad_images,
         "--crop_to_box": data.crop_to_box,
         f"--label_noise={data.label_noise:g}": data.label_noise > 0,
+        f"--prepared_shorter_side={data.prepared_shorter_side}": bool(data.prepared_shorter_side),
     }
     given = [flag for flag, is_given in flags.items() if is_given]
     other_backbone = f"its backbone is {paper.BACKBONE}, here {backbone}"

@@ -18,6 +18,12 @@ def test_replicas_do_what_one_device_does(marked: str) -> None:
     command = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-q", "-m", marked, *map(str, _FILES)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
-        command, cwd=_FILES[0].parents[2], env=environment, capture_output=True, text=True, check=False
+        command,
+        cwd=_FILES[0].parents[2],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1200,
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]

@@ -27,6 +27,7 @@ def of_paper(**flags) -> ExperimentConfig:
             "its backbone is bn_inception, here resnet50; "
             "other images or labels here: --crop_to_box --label_noise=0.1",
         ),
+        ({"prepared_shorter_side": 256}, "other images or labels here: --prepared_shorter_side=256"),
         ({"skip_bad_images": True}, "other images or labels here: --skip_bad_images"),
     ],
 )
