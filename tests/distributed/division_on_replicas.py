@@ -15,7 +15,7 @@ def alone() -> Work:
     return divided_work(None)
 
 
-@pytest.mark.parametrize("replicas", [2, 4])
+@pytest.mark.parametrize("replicas", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_replicas_divide_evaluation_and_choose_the_same_proxies(replicas: int) -> None:
     found = divided_work(devices.strategy(replicas))
     assert_same_work(found, alone())

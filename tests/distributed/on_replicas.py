@@ -60,6 +60,7 @@ def test_gradients_and_weights_of_20_steps(case: LossCase) -> None:
     check(case, 2, 20)
 
 
+@pytest.mark.slow
 def test_gradients_and_weights_of_20_steps_on_4_replicas() -> None:
     check(MEMORY, 4, 20)
 
@@ -115,7 +116,7 @@ def test_a_step_that_is_not_finite_is_left_out_everywhere() -> None:
     assert int(found.trainer.loss.steps.numpy()) == 3
 
 
-@pytest.mark.parametrize("first, second", [(2, 1), (1, 2)])
+@pytest.mark.parametrize("first, second", [(2, 1), pytest.param(1, 2, marks=pytest.mark.slow)])
 def test_a_checkpoint_goes_on_with_other_replicas(first: int, second: int, tmp_path: Path) -> None:
     def part(replicas: int, epochs: int, folder: Path) -> Run:
         options = {"optimizer": "adam", "epochs": epochs, "saver": Saver(Checkpoints(folder))}
@@ -127,6 +128,7 @@ def test_a_checkpoint_goes_on_with_other_replicas(first: int, second: int, tmp_p
     assert_same_values(moved, part(1, 2, tmp_path / "whole"))
 
 
+@pytest.mark.slow
 def test_half_precision_scales_its_loss_once() -> None:
     tf.keras.mixed_precision.set_global_policy("mixed_float16")
     try:
