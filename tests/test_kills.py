@@ -22,7 +22,8 @@ from tests.killed_runs import RunServer, assert_same, killed_at, start
 
 CLASSES, PER_CLASS = 10, 3
 RANDOM_KILLS = 10
-# The last checkpoint is within an epoch where a run dies in a step, and none is far.
+# The last checkpoint is within an epoch where a run dies in a step, and none is far. There are epochs enough for
+# all places, however far a run comes that dies at a random moment.
 RUN = (
     "--dataset=image_folder",
     "--backbone=cifar_resnet",
@@ -33,7 +34,7 @@ RUN = (
     "--samples_per_class=2",
     "--validation_fraction=0.4",
     "--steps_per_epoch=3",
-    "--max_epochs=3",
+    "--max_epochs=4",
     "--chunk_size=1",
     "--checkpoint_steps=2",
     "--learning_rate=1e-3",

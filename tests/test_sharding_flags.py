@@ -25,7 +25,7 @@ def checked(**flags: Any) -> None:
         {},
         {"loss": "proxy_nca"},
         {"loss": "triplet", "proxies_per_class": 2, "proxy_anchor": True, "triplets": "semi_hard"},
-        {"strategy": "multi_worker", "cluster": "slurm"},
+        {"strategy": "multi_worker", "cluster": "slurm", "run_dir": "runs/sharded"},
     ],
     ids=str,
 )

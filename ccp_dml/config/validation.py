@@ -47,8 +47,12 @@ def check_combinations(config: ExperimentConfig) -> None:
 
 def check_cluster(config: ExperimentConfig) -> None:
     """The environment says which worker this is, if there are several."""
-    if config.run.strategy == "multi_worker" and config.run.cluster == "tf_config":
+    if config.run.strategy != "multi_worker":
+        return
+    if config.run.cluster == "tf_config":
         check_tf_config(os.environ)
+    if config.run.run_dir is None:
+        raise ConfigError("--strategy=multi_worker needs --run_dir, the same on all workers; none was given")
 
 
 def check_pca(config: ExperimentConfig) -> None:
@@ -154,6 +158,12 @@ def _contradictions(config: ExperimentConfig) -> Iterator[str]:
         yield (
             "--ccp_reset_rule=staleness contradicts --noccp_use_representative_proxy: "
             "expected another rule, as only proxies chosen from images can grow stale"
+        )
+    if projection.ccp_reset_rule == "staleness" and projection.pool_memory_steps:
+        yield (
+            f"--pool_memory_steps={projection.pool_memory_steps} contradicts --ccp_reset_rule=staleness: "
+            "what is remembered is of augmented images, which lie elsewhere from the start; expected 0 or "
+            "another rule"
         )
     if training.warm_up_learning_rate is not None and training.warm_up_epochs == 0:
         yield f"--warm_up_learning_rate={training.warm_up_learning_rate} needs --warm_up_epochs above 0"

@@ -48,22 +48,24 @@ def resumable(directory: RunDirectory, workers: Workers = ALONE) -> Iterator[Non
                 f"{workers.index} of {workers.count}, stops; what the other said tells why; the same command "
                 "on all of them goes on from the last checkpoint, if any"
             ) from error
-        problem = _problem(directory, error)
+        problem = _problem(directory, error, writes=workers.is_chief)
         if problem is None:
             raise
         raise UserError(f"--run_dir={directory.path}: {problem}") from error
 
 
-def _problem(directory: RunDirectory, error: Exception) -> str | None:
-    """What is wrong with the disk or the folder, None if the error has another reason."""
+def _problem(directory: RunDirectory, error: Exception, writes: bool) -> str | None:
+    """What is wrong with the disk, or the folder if this process writes there; None: something else is."""
     if any(words in str(error) for words in _FULL):
         reason = str(error).split("\n", 1)[0]
         return f"the disk is full; the same flags go on from the last checkpoint once there is room: {reason}"
     if isinstance(error, tf.errors.ResourceExhaustedError):  # The evaluation says so itself.
         return (
             "too little memory for a step of training; expected more of it, with which the same flags go on "
-            "from the last checkpoint, or a new run with a smaller --classes_per_batch or --image_size"
+            "from the last checkpoint, or a new run with smaller batches or a smaller --image_size"
         )
+    if not writes:
+        return None
     if not directory.config.exists():
         return "it was removed or moved while the run was going on; expected it to stay"
     if isinstance(error, PermissionError | tf.errors.PermissionDeniedError) or _is_read_only(error):

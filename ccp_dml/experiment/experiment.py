@@ -164,7 +164,8 @@ class Experiment:
             raise UserError(
                 f"--jit_compile contradicts --strategy={self.config.run.strategy}, as --backbone="
                 f"{self.config.model.backbone} trains its batch normalisation: what replicas exchange inside "
-                "the model cannot be compiled; expected --freeze_batch_norm or --nojit_compile"
+                "the model cannot be compiled; expected --nojit_compile, or pretrained weights and "
+                "--freeze_batch_norm"
             )
 
     def validation_scores(self) -> dict[str, float]:

@@ -120,6 +120,11 @@ class ShardedProxies(Proxies):
         """The classes of each replica of this process."""
         return [self._classes_of(replica) for replica in self._replicas_here()]
 
+    @property
+    def all_here(self) -> bool:
+        """Whether all replicas are of this process."""
+        return len(self._replicas_here()) == self._strategy.num_replicas_in_sync
+
     def parts_of(self, variable: tf.Variable) -> list[tf.Tensor]:
         """As in the base class, outside of replica context; without the rows of no class."""
         shape = [self.proxies_per_class, -1, self.embedding_size]

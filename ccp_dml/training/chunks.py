@@ -68,7 +68,7 @@ class ChunkRunner:
             element_spec: specification of a batch; with several replicas, of the rows of each.
             step: int64 variable, counts the steps.
             before_step: called with the number of each step before it, in tensor code.
-            after_step: called with the labels and embeddings of each step after it, in tensor code.
+            after_step: called with the labels and embeddings of each finite step after it, in tensor code.
         """
         self._strategy = tf.distribute.get_strategy()
         self._function = tf.function(step_function)
@@ -125,12 +125,12 @@ class ChunkRunner:
             scalars, labels, embeddings = self._function(*batch)
             self._counter.assign_add(1)
             number = self._counter.read_value()
-            if self._after_step is not None:
-                self._after_step(labels, embeddings)
             values = tf.stack([scalars[name] for name in self.scalars])
             finite = tf.reduce_all(tf.math.is_finite(values))
             sums += tf.where(finite, values, tf.zeros_like(values))
             finite_steps += tf.cast(finite, tf.int32)
+            if self._after_step is not None and finite:
+                self._after_step(labels, embeddings)
             first = tf.equal(bad_step, 0) & ~finite
             bad_step = tf.where(first, number, bad_step)
             bad = tf.where(first, values, bad)

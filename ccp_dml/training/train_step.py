@@ -163,7 +163,9 @@ class TrainStep:
             own_embeddings, regularization = self._embed(images)
         labels, embeddings = replicas.gather_rows(labels), replicas.gather_rows(own_embeddings)
         parts, slopes, of_loss = self._compare(labels, embeddings)
-        targets = [] if slopes is None else [(own_embeddings, replicas.own_rows(slopes))]
+        # Not in the compiled function, which must not read what is on another device.
+        of_loss = [None if slope is None else self._scaled(tf.convert_to_tensor(slope)) for slope in of_loss]
+        targets = [] if slopes is None else [(own_embeddings, replicas.own_rows(self._scaled(slopes)))]
         if regularization is not None:
             parts = {**parts, "regularization_loss": regularization}
             targets.append((regularization, self._share(self._scaled(tf.ones([])))))
@@ -192,7 +194,7 @@ class TrainStep:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([embeddings, *self._variables])
             parts = dict(self._loss.parts(labels, embeddings))
-            target = self._scaled(tf.add_n(list(parts.values())))
+            target = tf.add_n(list(parts.values()))
         slopes, *gradients = tape.gradient(target, [embeddings, *self._variables])
         return parts, slopes, gradients
 

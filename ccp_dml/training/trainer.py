@@ -207,7 +207,7 @@ class Trainer:
             self._saver.begin(int(self.step))
             callbacks.on_train_begin()
             iterator = iter(self._batches(int(self.step)))
-            while self.epoch < max_epochs and not self.stopped:
+            while self.epoch < max_epochs and not any(self._workers.from_all(self.stopped)):
                 self._fit_epoch(iterator, callbacks, request)
             self._controllers.end()
             callbacks.on_train_end()
