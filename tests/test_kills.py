@@ -22,8 +22,8 @@ from tests.killed_runs import RunServer, assert_same, killed_at, start
 
 CLASSES, PER_CLASS = 10, 3
 RANDOM_KILLS = 10
-# The last checkpoint is within an epoch where a run dies in a step, and none is far. There are epochs enough for
-# all places, however far a run comes that dies at a random moment.
+# The last checkpoint is within an epoch where a run dies in a step, and none is far. There are epochs enough
+# for all places, however far a run comes that dies at a random moment.
 RUN = (
     "--dataset=image_folder",
     "--backbone=cifar_resnet",
