@@ -31,6 +31,7 @@ import tensorflow as tf
 
 from benchmarks.measuring import FOLDER, Headline, Seconds, in_turns, machine, ratio, times, write
 from ccp_dml.config import ExperimentConfig, command_line
+from ccp_dml.data.pipeline import without_tuning
 from ccp_dml.experiment import parts
 from ccp_dml.experiment.native_output import use_up_xla_notice
 from ccp_dml.training.projection_options import ProjectionOptions
@@ -182,7 +183,7 @@ def trainer(config: ExperimentConfig, batch: tuple[tf.Tensor, tf.Tensor]) -> Tra
         model,
         loss,
         parts.make_optimizer_groups(config.training, model, loss),
-        lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
+        lambda first_step: without_tuning(tf.data.Dataset.from_tensors(batch).repeat()),
         steps_per_epoch=config.training.steps_per_epoch,
         transforms=parts.make_transforms(config.training, model, projections),
         schedule=parts.make_schedule(config.training),

@@ -9,6 +9,7 @@ depend on the number of threads.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -183,10 +184,21 @@ def _per_image(
     batches: tf.data.Dataset, function: Callable[..., Any], batch_size: int, *, drop_remainder: bool
 ) -> tf.data.Dataset:
     """Applies a function to every image of batches, in parallel, and makes batches of the results."""
-    return (
+    return without_tuning(
         batches.prefetch(2)
         .unbatch()
-        .map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .map(function, num_parallel_calls=os.cpu_count(), deterministic=True)
         .batch(batch_size, drop_remainder=drop_remainder)
         .prefetch(2)
     )
+
+
+def without_tuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The dataset, of which nothing is tuned while it is read.
+
+    The thread that tunes looks at intervals which double, from 10 ms to a minute, and an iterator that is no
+    longer needed waits for it: after each pass over some images, and at the end of a run.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
