@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import figure1_report
-from benchmarks.figure1_training import CLASSES, Recorder, Setting, Split, load, train
+from benchmarks.figure1_data import CLASSES, Split, load
+from benchmarks.figure1_training import Recorder, Setting, train
 from datasets.fashion_mnist import source
 
 PROJECT = Path(__file__).resolve().parents[1]

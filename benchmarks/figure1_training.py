@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from benchmarks import figure1_measures as measures
-from benchmarks.figure1_measures import Floats, Ints
-from ccp_dml.data.sampling import MPerClassSampler, OnePerClassSampler
+from benchmarks.figure1_data import CLASSES, Split, batches, preprocess
+from benchmarks.figure1_measures import Floats
+from ccp_dml.data.sampling import OnePerClassSampler
 from ccp_dml.evaluation.embedding import Embedder
 from ccp_dml.geometry.normalization import normalize
 from ccp_dml.losses.ccp import CCP
@@ -27,7 +27,6 @@ from ccp_dml.training.reset_rules import FixedRule
 from ccp_dml.training.trainer import Trainer
 from datasets.fashion_mnist import source
 
-CLASSES = len(source.CLASS_NAMES)
 _EMBEDDING_BATCH = 1000
 
 
@@ -68,42 +67,6 @@ class Setting:
     negative_margin: float = 0.3841
     normalization: str = "lipschitz"
     measured_per_class: int = 200
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images uint8 [N, 28, 28] and their labels int64 [N]."""
-
-    images: source.Bytes
-    labels: Ints
-
-    def first_per_class(self, count: int) -> Split:
-        """Returns the first `count` images of every class."""
-        rows = np.concatenate([np.flatnonzero(self.labels == label)[:count] for label in range(CLASSES)])
-        return Split(self.images[rows], self.labels[rows])
-
-
-def load(data_dir: str | None) -> dict[str, Split]:
-    """Reads the splits `train` and `test` of Fashion-MNIST.
-
-    Raises:
-        ValueError: if files are missing or damaged.
-    """
-    folder = source.find(data_dir)
-    pictures = {split: source.read_split(folder, split) for split in ("train", "test")}
-    return {name: Split(images, labels.astype(np.int64)) for name, (images, labels) in pictures.items()}
-
-
-def preprocess(images: tf.Tensor) -> tf.Tensor:
-    """The original's MNIST preprocessing: pixels in 0..1 less 0.5, one channel, no augmentation.
-
-    Args:
-        images: uint8 [B, H, W].
-
-    Returns:
-        float32 [B, H, W, 1].
-    """
-    return (tf.cast(images, tf.float32) / 255.0 - 0.5)[..., tf.newaxis]
 
 
 def make_network(seed: int) -> tf.keras.Model:
@@ -282,27 +245,10 @@ def _make_trainer(
         network,
         loss,
         OptimizerGroups(functools.partial(make_optimizer, "adam"), groups, setting.learning_rate),
-        functools.partial(_batches, trained, setting.samples_per_class, seed),
+        functools.partial(batches, trained, setting.samples_per_class, seed),
         steps_per_epoch=setting.steps_per_epoch,
         transforms=standard_transforms(proximal=proximal),
         projections=projections,
         callbacks=[recorder],
         chunk_size=setting.steps_per_epoch,
     )
-
-
-def _batches(split: Split, samples_per_class: int, seed: int, first_step: int) -> tf.data.Dataset:
-    """Endless batches of every class: preprocessed images and labels int32 [B]."""
-    sampler = MPerClassSampler(split.labels, CLASSES, samples_per_class, seed)
-    size = sampler.batch_size
-
-    def read(step: np.int64) -> tuple[source.Bytes, Any]:
-        rows = sampler.batch(int(step))
-        return split.images[rows], split.labels[rows].astype(np.int32)
-
-    def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images, labels = tf.numpy_function(read, [step], (tf.uint8, tf.int32), stateful=False)
-        images = tf.ensure_shape(images, [size, source.SIDE, source.SIDE])
-        return preprocess(images), tf.ensure_shape(labels, [size])
-
-    return tf.data.Dataset.counter(first_step).map(batch).prefetch(2)

@@ -61,9 +61,43 @@ def training_batches(
         ValueError: if batches cannot be divided so.
     """
     rows = shard.rows(sampler.batch_size)
-    batch_size = len(rows)
     num_plain, plain = unaugmented or (0, None)
     augmentation = None if isinstance(preprocessing, TestPreprocessing) else preprocessing
+
+    def prepare(
+        encoded: tf.Tensor,
+        box: tf.Tensor,
+        window: tf.Tensor,
+        mirrored: tf.Tensor,
+        labels: tf.Tensor,
+        is_plain: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        part = None if images.boxes is None else box
+
+        def augmented(encoded: tf.Tensor) -> tf.Tensor:
+            if isinstance(preprocessing, TestPreprocessing):
+                return test_image(encoded, preprocessing, part)
+            return train_image(encoded, preprocessing, window, mirrored, part)
+
+        if plain is None:
+            return augmented(encoded), labels
+        return either(is_plain, lambda image: test_image(image, plain, part), augmented, encoded), labels
+
+    batches = _read_batches(images, sampler, rows, augmentation, seed, first_step)
+    marked = batches.map(lambda *parts: (*parts, tf.constant(rows < num_plain)))
+    return _per_image(marked, prepare, len(rows) // shard.pieces, drop_remainder=True)
+
+
+def _read_batches(
+    images: ImageCollection,
+    sampler: Sampler,
+    rows: np.ndarray[Any, Any],
+    augmentation: Augmentation | None,
+    seed: int,
+    first_step: int,
+) -> tf.data.Dataset:
+    """Rows of every batch: encoded images, boxes, windows, whether mirrored, (classes, image ids)."""
+    batch_size = len(rows)
 
     def read(step: np.int64) -> tuple[Any, ...]:
         indices = sampler.batch(int(step))[rows]
@@ -87,37 +121,10 @@ def training_batches(
         if augmentation is not None:
             draws = tf.ensure_shape(draws, [batch_size, num_draws(augmentation)])
             windows, mirrored = choose(augmentation, boxes, draws)
-        return (
-            tf.ensure_shape(encoded, [batch_size]),
-            boxes,
-            windows,
-            mirrored,
-            tf.ensure_shape(labels, [batch_size, 2]),
-            tf.constant(rows < num_plain),
-        )
+        encoded, labels = tf.ensure_shape(encoded, [batch_size]), tf.ensure_shape(labels, [batch_size, 2])
+        return encoded, boxes, windows, mirrored, labels
 
-    def prepare(
-        encoded: tf.Tensor,
-        box: tf.Tensor,
-        window: tf.Tensor,
-        mirrored: tf.Tensor,
-        labels: tf.Tensor,
-        is_plain: tf.Tensor,
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        part = None if images.boxes is None else box
-
-        def augmented(encoded: tf.Tensor) -> tf.Tensor:
-            if isinstance(preprocessing, TestPreprocessing):
-                return test_image(encoded, preprocessing, part)
-            return train_image(encoded, preprocessing, window, mirrored, part)
-
-        if plain is None:
-            return augmented(encoded), labels
-        return either(is_plain, lambda image: test_image(image, plain, part), augmented, encoded), labels
-
-    steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
-    piece = batch_size // shard.pieces
-    return _per_image(steps.map(read_batch), prepare, piece, drop_remainder=True)
+    return tf.data.Dataset.range(first_step, np.iinfo(np.int64).max).map(read_batch)
 
 
 def inference_batches(

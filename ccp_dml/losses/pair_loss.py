@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -13,13 +12,10 @@ from ccp_dml.geometry.normalization import check_normalization, normalize
 from ccp_dml.geometry.pair_masks import pair_masks
 from ccp_dml.losses.base import MetricLoss, class_labels
 from ccp_dml.losses.miners import MINERS, Miner, make_miner
-from ccp_dml.losses.pairs import AVERAGES, Pairs
+from ccp_dml.losses.pairs import AVERAGES, Pairs, of_shard, pairs_between
 from ccp_dml.models.class_shards import ALONE, Shards
 from ccp_dml.models.proxies import Proxies
 from ccp_dml.models.sharded_proxies import make_proxies
-
-# Normalised embeddings [N, D], their classes int32 [N], their ids int [N] or None.
-_Set = tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]
 
 
 class PairLoss(MetricLoss):
@@ -198,9 +194,9 @@ class PairLoss(MetricLoss):
             anchors, others = (samples, labels, ids), (rows, reference_labels, reference_ids)
             if self.proxy_anchor:
                 anchors, others = others, anchors
-            pairs = _pairs_between(anchors, others, kind, size)
+            pairs = pairs_between(anchors, others, kind, size)
             if not shards.alone:
-                pairs = _of_shard(pairs, shards, self.proxy_anchor)
+                pairs = of_shard(pairs, shards, self.proxy_anchor)
         return self._mined(pairs) if self._mined is not None and mine else pairs
 
     def compare(
@@ -304,23 +300,3 @@ class PairLoss(MetricLoss):
                 f"proxies_per_class is {self.proxies_per_class}, but num_classes is {self.num_classes} and "
                 f"embedding_size is {self.embedding_size}; proxies need both"
             )
-
-
-def _of_shard(pairs: Pairs, shards: Shards, anchors_in_shards: bool) -> Pairs:
-    """Pairs with the proxies of one shard; its rows of no class are in none."""
-    known = pairs.anchor_labels[:, tf.newaxis] if anchors_in_shards else pairs.sample_labels
-    return dataclasses.replace(
-        pairs,
-        negatives=pairs.negatives & (known >= 0),
-        shards=shards,
-        anchors_in_shards=anchors_in_shards,
-    )
-
-
-def _pairs_between(anchors: _Set, others: _Set, kind: str, size: int) -> Pairs:
-    (rows, row_labels, row_ids), (columns, column_labels, column_ids) = anchors, others
-    positives, negatives = pair_masks(row_labels, column_labels)
-    if row_ids is not None and column_ids is not None:
-        positives &= tf.not_equal(row_ids[:, tf.newaxis], column_ids[tf.newaxis, :])
-    distances = pairwise_distances(rows, columns, kind)
-    return Pairs(distances, positives, negatives, row_labels, column_labels, kind, size)

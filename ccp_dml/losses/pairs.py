@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import tensorflow as tf
 
+from ccp_dml.geometry.distances import pairwise_distances
+from ccp_dml.geometry.pair_masks import pair_masks
 from ccp_dml.models.class_shards import ALONE, Shards
 
 AVERAGES: tuple[str, ...] = ("active", "all")
+# Normalised embeddings [N, D], their classes int32 [N], their ids int [N] or None.
+LabeledRows = tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,34 @@ class Pairs:
     def similarities(self) -> tf.Tensor:
         """Cosine similarities, or negative distances: [A, S]."""
         return -self.distances
+
+
+def pairs_between(anchors: LabeledRows, others: LabeledRows, kind: str, size: int) -> Pairs:
+    """The pairs of two sets of rows; rows with the same id, where both have ids, are no positive pair.
+
+    Args:
+        anchors: normalised embeddings [A, D], classes, ids.
+        others: the same, [S, D].
+        kind: of distances, as in `geometry.distances`.
+        size: dimension D; 0 if it is not known.
+    """
+    (rows, row_labels, row_ids), (columns, column_labels, column_ids) = anchors, others
+    positives, negatives = pair_masks(row_labels, column_labels)
+    if row_ids is not None and column_ids is not None:
+        positives &= tf.not_equal(row_ids[:, tf.newaxis], column_ids[tf.newaxis, :])
+    distances = pairwise_distances(rows, columns, kind)
+    return Pairs(distances, positives, negatives, row_labels, column_labels, kind, size)
+
+
+def of_shard(pairs: Pairs, shards: Shards, anchors_in_shards: bool) -> Pairs:
+    """Pairs with the proxies of one shard; its rows of no class are in none."""
+    known = pairs.anchor_labels[:, tf.newaxis] if anchors_in_shards else pairs.sample_labels
+    return dataclasses.replace(
+        pairs,
+        negatives=pairs.negatives & (known >= 0),
+        shards=shards,
+        anchors_in_shards=anchors_in_shards,
+    )
 
 
 def positive_part(terms: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:

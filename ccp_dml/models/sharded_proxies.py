@@ -107,14 +107,6 @@ class ShardedProxies(Proxies):
         embeddings = self._checked(embeddings)
         self._fill(self.embeddings, lambda first, last: embeddings[:, first:last])
 
-    def reset_here(self, embeddings: tf.Tensor) -> None:
-        """Replaces the proxies of this replica, in replica context.
-
-        Args:
-            embeddings: float32 [K, n, D].
-        """
-        self.embeddings.assign(tf.reshape(embeddings, [-1, self.embedding_size]))
-
     @property
     def classes_here(self) -> list[range]:
         """The classes of each replica of this process."""

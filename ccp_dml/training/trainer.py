@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ccp_dml import faults, replicas
+from ccp_dml import faults
+from ccp_dml.training.batch_diagnostics import BatchDiagnostics
 from ccp_dml.training.chunks import ChunkRunner
 from ccp_dml.training.controllers import Controllers
 from ccp_dml.training.epoch_means import EpochMeans
@@ -131,7 +132,7 @@ class Trainer:
         self._element_spec = batches(0).element_spec
         self._means = EpochMeans(self._phases.runner.scalars)
         self.diagnostics: dict[str, npt.NDArray[np.float32]] = {}
-        self._describe = self._diagnostics()
+        self._diagnose = BatchDiagnostics(loss, self._strategy)
         self._saver.track(self.state)
 
     @property
@@ -293,7 +294,7 @@ class Trainer:
                 stop, is_due = self._agreed(request)
                 if stop or is_due:
                     self._save(stop)
-        self._diagnose(chunk.labels, chunk.embeddings)
+        self.diagnostics = self._diagnose(chunk.labels, chunk.embeddings)
         return {**logs, **self._present_state(multiplier)}
 
     def _present_state(self, multiplier: float) -> dict[str, Any]:
@@ -302,22 +303,6 @@ class Trainer:
         if "active_pairs" in self.diagnostics:
             state["active_pairs"] = float(self.diagnostics["active_pairs"])
         return {**state, **self._guard.logs, **self._controllers.logs}
-
-    def _diagnose(self, labels: tf.Tensor, embeddings: tf.Tensor) -> None:
-        figures = self._describe(labels, embeddings)
-        self.diagnostics = {name: np.asarray(value) for name, value in figures.items()}
-
-    def _diagnostics(self) -> Callable[[tf.Tensor, tf.Tensor], Any]:
-        """`loss.diagnostics`; of proxies in parts, on all replicas."""
-        if all(replicas.table_of(variable) is None for variable in self.loss.trainable_variables):
-            return self.loss.diagnostics
-        run = tf.function(lambda *batch: self._strategy.run(self.loss.diagnostics, args=batch))
-
-        def on_replicas(*batch: tf.Tensor) -> Any:
-            with self._strategy.scope():
-                return replicas.first_local(run(*batch))
-
-        return on_replicas
 
     def _set_learning_rate(self, step: tf.Tensor) -> None:
         if self._controllers.schedule is not None:

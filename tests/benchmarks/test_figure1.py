@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from benchmarks import figure1, figure1_measures, figure1_training
+from benchmarks import figure1, figure1_data, figure1_measures, figure1_training
 from datasets.fashion_mnist import source
 
 CLASSES, PER_CLASS, PROXIES, SIZE = 3, 5, 4, 2
@@ -88,14 +88,14 @@ def test_accuracy_of_the_nearest_proxy_equals_loops(scene):
 
 def test_preprocessing_is_centred_and_has_one_channel():
     images = np.array([[[0, 255], [51, 204]]], np.uint8)
-    found = figure1_training.preprocess(images).numpy()
+    found = figure1_data.preprocess(images).numpy()
     np.testing.assert_allclose(found, [[[[-0.5], [0.5]], [[-0.3], [0.3]]]], atol=1e-6)
 
 
 @pytest.fixture(scope="module")
 def recorders() -> dict[str, figure1_training.Recorder]:
     """Two instances of two epochs of one step, and one instance as long, on the dummy data."""
-    data = figure1_training.load(str(pathlib.Path(source.__file__).with_name("dummy_data")))
+    data = figure1_data.load(str(pathlib.Path(source.__file__).with_name("dummy_data")))
     short = dataclasses.replace(
         figure1.CCP,
         steps_per_epoch=1,
@@ -129,8 +129,8 @@ def test_old_and_new_proxies_are_recorded(recorders):
     picture = recorders["ccp"].pictures[1]
     assert not np.allclose(picture["old"], picture["new"])
     # New proxies are images of their class; with a pool of all images they are among those measured.
-    for label in range(figure1_training.CLASSES):
-        images = picture["embeddings"].reshape(figure1_training.CLASSES, 2, 2)[label]
+    for label in range(figure1_data.CLASSES):
+        images = picture["embeddings"].reshape(figure1_data.CLASSES, 2, 2)[label]
         for proxy in picture["new"][:, label]:
             assert min(distance(proxy, image) for image in images) < 1e-5
 

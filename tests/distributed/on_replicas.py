@@ -129,10 +129,13 @@ def test_a_checkpoint_goes_on_with_other_replicas(first: int, second: int, tmp_p
 
 
 @pytest.mark.slow
-def test_half_precision_scales_its_loss_once() -> None:
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_half_precision_scales_its_loss_once(jit_compile: bool) -> None:
     tf.keras.mixed_precision.set_global_policy("mixed_float16")
     try:
-        found, expected = (run(devices.strategy(replicas), PAIRS, 4) for replicas in (2, 1))
+        found, expected = (
+            run(devices.strategy(replicas), PAIRS, 4, jit_compile=jit_compile) for replicas in (2, 1)
+        )
     finally:
         tf.keras.mixed_precision.set_global_policy("float32")
     assert_same_gradients(found, expected, tolerance=1e-2)
@@ -179,13 +182,22 @@ def test_flags_that_do_not_go_together(flags: list[str], message: str, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sharded", [False, True])
-def test_a_run_from_flags_to_results(sharded: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "replicated, everywhere",
+    [
+        ([], []),
+        (["--shard_proxies"], []),
+        ([], ["--pool_memory_steps=3"]),
+        (["--shard_proxies"], ["--pool_memory_steps=3"]),
+    ],
+    ids=["whole", "sharded", "memory", "sharded, memory"],
+)
+def test_a_run_from_flags_to_results(replicated: list[str], everywhere: list[str], tmp_path: Path) -> None:
     rows = []
     alone = ["--strategy=one", "--logical_cpus=0", f"--run_dir={tmp_path / 'alone'}"]
-    for flags in (["--shard_proxies"] if sharded else [], alone):
+    for flags in (replicated, alone):
         # Each epoch ends an instance.
-        config = configured(tmp_path, "--max_epochs=2", "--ccp_max_iterations=1", *flags)
+        config = configured(tmp_path, "--max_epochs=2", "--ccp_max_iterations=1", *everywhere, *flags)
         train(config)
         with RunDirectory.of(config).metrics.open(newline="") as file:
             rows.append(list(csv.DictReader(file)))
