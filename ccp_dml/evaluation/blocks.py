@@ -7,8 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Neighbouring columns that lie in different chunks: the floats of the widest vector register.
-LANES = 16
+
+def lanes_of(number_bytes: int) -> int:
+    """Neighbouring columns that lie in different chunks: the numbers that fill the widest vector register."""
+    return 64 // number_bytes
+
+
+# Of scores of two bytes.
+_MOST_LANES = lanes_of(2)
 
 DEFAULT_MEMORY_BYTES = 256 * 2**20
 
@@ -33,7 +39,7 @@ class BlockPlan:
 
     Attributes:
         queries: rows of a query block.
-        gallery: rows of a gallery tile, padding included; a multiple of `chunk * LANES`.
+        gallery: rows of a gallery tile, padding included; of whole stretches of chunks in turn.
         chunk: columns whose maximum is looked at first; 0: plain top-k over the row.
         candidates: neighbours kept for the exact re-ranking.
     """
@@ -119,7 +125,7 @@ def _largest_tile(gallery: int, dimension: int, candidates: int, bytes_per_query
     """The most gallery rows whose search stays within the bytes given to a query; at least `candidates`."""
     while gallery > candidates:
         chunk = _chunk_size(gallery, candidates)
-        padded = _round_up(gallery, chunk * LANES)
+        padded = _round_up(gallery, chunk * _MOST_LANES)
         if query_bytes(padded, dimension, chunk, candidates) <= bytes_per_query:
             return padded, chunk
         gallery = max(candidates, gallery * 7 // 8)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from ccp_dml.evaluation.blocks import LANES
+from ccp_dml.evaluation.blocks import lanes_of
 
 # Score of padding rows: below that of every real row, finite so that no product makes a NaN of it.
 PADDING_SCORE = -3e38
@@ -48,25 +48,36 @@ def best_of_rows(scores: tf.Tensor, first: tf.Tensor, count: tf.Tensor) -> tuple
 def best_of_chunks(
     scores: tf.Tensor, first: tf.Tensor, count: tf.Tensor, chunk: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """As `best_of_rows`, in two stages, and whether a tie may have been decided wrongly.
+    """As `best_of_rows`, in two stages, and the best score [b] of what is left out.
 
-    A chunk is every LANES-th column of a stretch of `chunk * LANES`: so the maxima of LANES neighbouring
-    chunks are taken by one vector instruction, twice as fast as those of contiguous chunks. The tile's width
-    is a multiple of the stretch. Chunks do not follow one another in the order of the gallery, so if the last
-    of the best has the same score as the best of what is left out, the choice between them is not settled.
+    Chunks do not follow one another in the order of the gallery, so if the last of the best has the same
+    score as the best of what is left out, the choice between them is not settled.
     """
-    size = tf.shape(scores)[0]
-    stretches = tf.reshape(scores, [size, -1, chunk, LANES])
-    best, chunks = tf.math.top_k(tf.reshape(tf.reduce_max(stretches, axis=2), [size, -1]), count + 1)
+    return in_two_stages(scores, first, count, chunk)
+
+
+def in_two_stages(
+    scores: tf.Tensor, first: tf.Tensor, count: tf.Tensor, chunk: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """See `best_of_chunks`; scores of any floating type, delivered as float32.
+
+    With L scores in a vector register, a chunk is every L-th column of a stretch of `chunk * L`: so the
+    maxima of L neighbouring chunks are taken by one vector instruction, twice as fast as those of contiguous
+    chunks. The tile's width is a multiple of the stretch.
+    """
+    size, lanes = tf.shape(scores)[0], lanes_of(scores.dtype.size)
+    stretches = tf.reshape(scores, [size, -1, chunk, lanes])
+    maxima = tf.reshape(tf.reduce_max(stretches, axis=2), [size, -1])
+    best, chunks = tf.math.top_k(tf.cast(maxima, tf.float32), count + 1)
     chunks = chunks[:, :-1]
-    starts = chunks // LANES * (chunk * LANES) + chunks % LANES
-    columns = tf.reshape(starts[:, :, tf.newaxis] + LANES * tf.range(chunk), [size, -1])
-    survivors = tf.gather(scores, columns, batch_dims=1)
+    starts = chunks // lanes * (chunk * lanes) + chunks % lanes
+    columns = tf.reshape(starts[:, :, tf.newaxis] + lanes * tf.range(chunk), [size, -1])
+    survivors = tf.cast(tf.gather(scores, columns, batch_dims=1), tf.float32)
     found, places = tf.math.top_k(survivors, count + 1)
     left_out = tf.maximum(best[:, -1], found[:, -1])
-    tied = tf.reduce_any(found[:, -2] <= left_out)
     columns = tf.sort(tf.gather(columns, places[:, :-1], batch_dims=1), axis=1)
-    return tf.gather(scores, columns, batch_dims=1), first + columns, tied
+    kept = tf.cast(tf.gather(scores, columns, batch_dims=1), tf.float32)
+    return kept, first + columns, left_out
 
 
 @tf.function(input_signature=[_MATRIX, _INDICES, _MATRIX, _INDICES], autograph=False)

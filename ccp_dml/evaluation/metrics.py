@@ -15,9 +15,11 @@ import numpy.typing as npt
 from ccp_dml.evaluation.blocks import DEFAULT_MEMORY_BYTES
 from ccp_dml.evaluation.inputs import Floats, Ints, as_cutoffs
 from ccp_dml.evaluation.problem import ClassMembers, RetrievalProblem
-from ccp_dml.evaluation.search import iterate_neighbors, nearest_member_ranks, ranks_by_score
+from ccp_dml.evaluation.search import iterate_neighbors, nearest_member_ranks
 
 RECALL_AT = (1, 2, 4, 8)
+# Searching so deep costs less than counting how deep the nearest positive lies.
+_SHALLOW = 16
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,8 @@ def _measure(
     query_labels = problem.query_labels[chosen]
     if not len(queries):
         return _Columns(0, cutoffs).result(num_positives)
-    depth = max(int(num_positives.max()), *cutoffs.precision, *cutoffs.map, 1)
+    shallow = [k for k in cutoffs.recall if k <= _SHALLOW]
+    depth = max(int(num_positives.max()), *cutoffs.precision, *cutoffs.map, *shallow, 1)
     is_deeper = max(cutoffs.recall, default=0) > depth
     columns = _Columns(len(queries), cutoffs)
 
@@ -179,15 +182,15 @@ def _measure(
         return members.lists(query_labels[of], own[of])
 
     for found in iterate_neighbors(queries, rows, own, depth, memory_bytes):
-        part = found.part
+        part = found.queries
         is_same = problem.labels[found.indices] == query_labels[part, np.newaxis]
         columns.write(part, is_same & (found.indices >= 0), num_positives[part])
-        beyond = columns.beyond(part, num_positives)
-        if beyond.size and is_deeper and found.scores is not None:
-            columns.first_hit[beyond] = ranks_by_score(
-                found.scores, beyond - part.start, positives(beyond), own[beyond]
-            )
-    beyond = columns.beyond(slice(0, len(queries)), num_positives)
+        missed = columns.missed(part, num_positives)
+        if missed.size and is_deeper and found.rank_bounds is not None:
+            beyond = part[missed]
+            least, largest = found.rank_bounds(missed, positives(beyond))
+            columns.settle(beyond, np.maximum(least, depth + 1), largest)
+    beyond = columns.missed(np.arange(len(queries)), num_positives)
     if beyond.size and is_deeper:
         columns.first_hit[beyond] = nearest_member_ranks(
             queries[beyond], rows, own[beyond], positives(beyond), memory_bytes
@@ -209,14 +212,14 @@ class _Columns:
 
     def __init__(self, num_queries: int, cutoffs: _Cutoffs):
         self._cutoffs = cutoffs
-        # Rank of the nearest positive, from 1; 0: not among the neighbours searched.
+        # Rank of the nearest positive, from 1, or one beyond R that no k tells from it; 0: not known yet.
         self.first_hit = np.zeros(num_queries, np.int64)
         self._precision = {k: np.empty(num_queries) for k in cutoffs.precision}
         self._map = {k: np.empty(num_queries) for k in cutoffs.map}
         self._r_precision = np.empty(num_queries)
         self._map_at_r = np.empty(num_queries)
 
-    def write(self, part: slice, relevant: npt.NDArray[np.bool_], num_positives: Ints) -> None:
+    def write(self, part: Ints, relevant: npt.NDArray[np.bool_], num_positives: Ints) -> None:
         """Fills the rows of a block from its relevance in order of rank, bool [b, depth]."""
         depth = relevant.shape[1]
         hits = np.cumsum(relevant, axis=1)
@@ -232,10 +235,15 @@ class _Columns:
             values[part] = gains[:, min(k, depth) - 1] / np.minimum(positives, k)
         self.first_hit[part] = np.where(hits[:, -1] > 0, np.argmax(relevant, axis=1) + 1, 0)
 
-    def beyond(self, part: slice, num_positives: Ints) -> Ints:
-        """Queries of a block whose positives all lie deeper than was searched, ascending."""
-        missed = (self.first_hit[part] == 0) & (num_positives[part] > 0)
-        return part.start + np.flatnonzero(missed)
+    def missed(self, part: Ints, num_positives: Ints) -> Ints:
+        """Places in a block of the queries whose positives all lie deeper than was searched, ascending."""
+        return np.flatnonzero((self.first_hit[part] == 0) & (num_positives[part] > 0))
+
+    def settle(self, queries: Ints, least: Ints, largest: Ints) -> None:
+        """Takes ranks whose bounds, by query, lie on the same side of each k."""
+        side = [np.searchsorted(self._cutoffs.recall, bound) for bound in (least, largest)]
+        known = side[0] == side[1]
+        self.first_hit[queries[known]] = largest[known]
 
     def result(self, num_positives: Ints) -> RetrievalResult:
         """The finished columns, NaN where a query has no positive."""

@@ -15,15 +15,20 @@ Memory is linear in the number of rows; the working memory on top is bounded (se
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
-from ccp_dml.evaluation import kernels
+from ccp_dml.evaluation import kernels, screening
 from ccp_dml.evaluation.blocks import DEFAULT_MEMORY_BYTES, BlockPlan, plan_count, plan_search
 from ccp_dml.evaluation.inputs import Floats, Ints, as_embeddings, own_rows
+from ccp_dml.evaluation.ranks import ranks_by_score
+
+# Of a block; with fewer, a first look in bfloat16 costs more than it saves.
+_FEWEST_PROVEN = 0.75
 
 
 def nearest_neighbors(
@@ -61,8 +66,8 @@ def nearest_neighbors(
     distances = np.full((len(queries), k), np.inf, np.float32)
     for found in iterate_neighbors(queries, rows, own, k, memory_bytes):
         depth = found.indices.shape[1]
-        indices[found.part, :depth] = found.indices
-        distances[found.part, :depth] = np.sqrt(found.squared_distances)
+        indices[found.queries, :depth] = found.indices
+        distances[found.queries, :depth] = np.sqrt(found.squared_distances)
     return indices, distances
 
 
@@ -71,23 +76,24 @@ class Neighbors:
     """Neighbours of a block of queries.
 
     Attributes:
-        part: which queries.
+        queries: int [b], which ones.
         indices: int32 [b, depth], gallery rows, nearest first, -1 for none.
         squared_distances: float32 [b, depth].
-        scores: float32 [b, G or more], the larger the nearer, of all gallery rows, then of padding that is
-            farther than any; None if the gallery was too large for one piece.
+        rank_bounds: of places in the block and, of each, gallery rows (int32 [n, M], ascending, without the
+            query itself, -1 for none), the least and the largest possible rank, from 1, of the nearest
+            of these, int64 [n]. None if the gallery was too large for one piece.
     """
 
-    part: slice
+    queries: Ints
     indices: Ints
     squared_distances: Floats
-    scores: tf.Tensor | None
+    rank_bounds: Callable[[Ints, Ints], tuple[Ints, Ints]] | None
 
 
 def iterate_neighbors(
     queries: Floats, gallery: Floats, own: Ints, depth: int, memory_bytes: int
 ) -> Iterator[Neighbors]:
-    """Yields the neighbours of a block of queries after another.
+    """Yields the neighbours of all queries, a block after another.
 
     Args:
         queries: float32 [Q, D], checked.
@@ -99,45 +105,45 @@ def iterate_neighbors(
     depth = min(depth, len(gallery))
     plan = plan_search(len(queries), len(gallery), gallery.shape[1], depth, memory_bytes)
     rows = tf.constant(gallery)
-    tiles = _tiles(rows, plan.gallery)
-    for part in _parts(len(queries), plan.queries):
-        block = tf.constant(queries[part])
+    remaining: Ints = np.arange(len(queries))
+    if screening.pays(len(queries), len(gallery), gallery.shape[1], plan):
+        remaining = yield from _screened(queries, rows, own, depth, plan)
+    tiles = _tiles(rows, plan.gallery) if len(remaining) else []
+    for part in _parts(len(remaining), plan.queries):
+        chosen = remaining[part]
+        block = tf.constant(queries[chosen])
         with _full_float32():
             candidates, scores = _search_tiles(block, tiles, plan)
             indices, squared = kernels.rank(
-                block, rows, candidates, tf.constant(own[part]), tf.constant(depth)
+                block, rows, candidates, tf.constant(own[chosen]), tf.constant(depth)
             )
-        yield Neighbors(part, indices.numpy(), squared.numpy(), scores if len(tiles) == 1 else None)
+        bounds = functools.partial(_rank_bounds, scores, own[chosen]) if len(tiles) == 1 else None
+        yield Neighbors(chosen, indices.numpy(), squared.numpy(), bounds)
 
 
-def ranks_by_score(scores: tf.Tensor, rows: Ints, members: Ints, own: Ints) -> Ints:
-    """Ranks, from 1, of the nearest of each query's listed gallery rows, given the scores of all rows.
+def _rank_bounds(scores: tf.Tensor, own: Ints, places: Ints, members: Ints) -> tuple[Ints, Ints]:
+    ranks = ranks_by_score(scores, places, members, own[places])
+    return ranks, ranks
 
-    Plain comparisons of rows that were computed anyway: the search that looks no deeper than R costs hardly
-    more when it is asked how deep the nearest positive lies.
 
-    Args:
-        scores: float32 [b, G or more], the larger the nearer.
-        rows: int [Q], row of `scores` of each query.
-        members: int32 [Q, M], see `nearest_member_ranks`.
-        own: int32 [Q], see there.
-
-    Returns:
-        int64 [Q].
-    """
-    # Other than `numpy()`, a view does not copy.
-    view = np.asarray(memoryview(scores))
-    ranks = np.empty(len(rows), np.int64)
-    for query, (row, listed, itself) in enumerate(zip(rows, members, own)):
-        row, listed = view[row], listed[listed >= 0]
-        position = listed[np.argmax(row[listed])]
-        nearest = row[position]
-        # Equal scores rank by index.
-        nearer = np.count_nonzero(row[:position] >= nearest) + np.count_nonzero(row[position + 1 :] > nearest)
-        if itself >= 0:
-            nearer -= row[itself] >= nearest if itself < position else row[itself] > nearest
-        ranks[query] = nearer + 1
-    return ranks
+def _screened(
+    queries: Floats, rows: tf.Tensor, own: Ints, depth: int, plan: BlockPlan
+) -> Generator[Neighbors, None, Ints]:
+    """Yields neighbours that a look in bfloat16 has found and proven; returns the queries that remain."""
+    screen = screening.Screen(rows, plan)
+    remaining = [np.arange(0)]
+    for part in _parts(len(queries), plan.queries):
+        chosen = np.arange(part.start, part.stop)
+        found = screen.search(queries[part], own[part], depth)
+        proven = found.proven
+        yield Neighbors(
+            chosen[proven], found.indices[proven], found.squared_distances[proven], found.rank_bounds
+        )
+        remaining.append(chosen[~proven])
+        if np.mean(proven) < _FEWEST_PROVEN:
+            remaining.append(np.arange(part.stop, len(queries)))
+            break
+    return np.concatenate(remaining)
 
 
 def nearest_member_ranks(
@@ -157,8 +163,11 @@ def nearest_member_ranks(
     Returns:
         int64 [Q].
     """
-    plan = plan_count(len(queries), len(gallery), gallery.shape[1], members.shape[1] + 1, memory_bytes)
     rows = tf.constant(gallery)
+    plan = plan_search(len(queries), len(gallery), gallery.shape[1], 1, memory_bytes)
+    if plan.gallery >= len(gallery):
+        return _ranks_in_one_piece(queries, rows, own, members, plan)
+    plan = plan_count(len(queries), len(gallery), gallery.shape[1], members.shape[1] + 1, memory_bytes)
     tiles = _tiles(rows, plan.gallery)
     ranks = np.empty(len(queries), np.int64)
     for part in _parts(len(queries), plan.queries):
@@ -171,6 +180,17 @@ def nearest_member_ranks(
                 for first, tile in tiles
             ]
         ranks[part] = 1 + np.sum(nearer, axis=0)
+    return ranks
+
+
+def _ranks_in_one_piece(queries: Floats, rows: tf.Tensor, own: Ints, members: Ints, plan: BlockPlan) -> Ints:
+    ((_, tile),) = _tiles(rows, plan.gallery)
+    ranks = np.empty(len(queries), np.int64)
+    for part in _parts(len(queries), plan.queries):
+        block = tf.constant(queries[part])
+        with _full_float32():
+            scores = kernels.score(block, tile)
+        ranks[part] = ranks_by_score(scores, np.arange(len(block)), members[part], own[part])
     return ranks
 
 
@@ -212,7 +232,7 @@ def _search_tiles(
 def _best(scores: tf.Tensor, first: tf.Tensor, plan: BlockPlan) -> tuple[tf.Tensor, tf.Tensor]:
     count = tf.constant(plan.candidates)
     if plan.chunk:
-        *found, tied = kernels.best_of_chunks(scores, first, count, tf.constant(plan.chunk))
-        if not tied:
-            return tuple(found)
+        best, indices, left_out = kernels.best_of_chunks(scores, first, count, tf.constant(plan.chunk))
+        if not tf.reduce_any(tf.reduce_min(best, axis=1) <= left_out):
+            return best, indices
     return kernels.best_of_rows(scores, first, count)

@@ -1,0 +1,223 @@
+"""A first look at the gallery in bfloat16, with a proof for each query that it has missed nothing.
+
+Most of an exact search is a product whose scores need not be exact: they only have to leave the neighbours
+among the candidates, which are then ranked by exact differences. Processors with matrix units multiply
+bfloat16 several times as fast as float32, and the scores take half the memory.
+
+With a and b for the roundings of 2 q and g, what the rounding changes of 2 q.g is bounded by Cauchy and
+Schwarz, from the roundings that were really made:
+
+    |2 q.g - a.b| <= |2 q - a| max |b| + |2 q| max |g - b|
+
+With the rounding of the result this gives the least distance of all rows that were left out. A query is
+proven if its last neighbour is nearer. Others, those with many almost equal neighbours, are for the caller to
+search for in float32.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from ccp_dml.evaluation import kernels
+from ccp_dml.evaluation.blocks import BlockPlan
+from ccp_dml.evaluation.inputs import Floats, Ints
+from ccp_dml.evaluation.ranks import rank_bounds_by_coarse_score
+
+# What smaller searches take is not worth the time to find out how to do them.
+_FEWEST_PAIRS = 2**27
+# A block on which both ways are tried, and how often.
+_TRIAL_QUERIES, _TRIAL_GALLERY, _TRIAL_CHUNK = 256, 8192, 32
+_TRIALS = 3
+# Half the distance to the next number, as a share of a number.
+_COARSE_ROUNDING, _FINE_ROUNDING = 2.0**-8, 2.0**-24
+
+_MATRIX = tf.TensorSpec([None, None], tf.float32)
+_COARSE_MATRIX = tf.TensorSpec([None, None], tf.bfloat16)
+_INDICES = tf.TensorSpec([None, None], tf.int32)
+_VECTOR = tf.TensorSpec([None], tf.float32)
+_INTEGER = tf.TensorSpec([], tf.int32)
+
+
+def pays(num_queries: int, num_gallery: int, dimension: int, plan: BlockPlan) -> bool:
+    """Whether a search is faster with a first look, on this machine; what it finds is the same."""
+    return plan.chunk > 0 and num_queries * num_gallery >= _FEWEST_PAIRS and _is_faster(dimension)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Neighbours of a block of queries, as far as they are proven.
+
+    Attributes:
+        indices: int32 [b, depth], gallery rows, nearest first, -1 for none; without meaning where not proven.
+        squared_distances: float32 [b, depth].
+        proven: bool [b].
+        rank_bounds: see `search.Neighbors`; places count the proven queries.
+    """
+
+    indices: Ints
+    squared_distances: Floats
+    proven: npt.NDArray[np.bool_]
+    rank_bounds: Callable[[Ints, Ints], tuple[Ints, Ints]] | None
+
+
+class Screen:
+    """A gallery in bfloat16.
+
+    Args:
+        gallery: float32 [G, D].
+        plan: of the search in float32, whose tiles and chunks are taken.
+    """
+
+    def __init__(self, gallery: tf.Tensor, plan: BlockPlan):
+        self._gallery = gallery
+        self._count, self._chunk = tf.constant(plan.candidates), tf.constant(plan.chunk)
+        self._tiles, norms = [], []
+        for first in range(0, len(gallery), plan.gallery):
+            rows = gallery[first : first + plan.gallery]
+            tile, largest = as_coarse_tile(rows, tf.constant(plan.gallery))
+            self._tiles.append((tf.constant(first), tile))
+            norms.append(largest)
+        self._largest = tf.reduce_max(norms, axis=0)
+
+    def search(self, queries: Floats, own: Ints, depth: int) -> Found:
+        """Neighbours of a block of queries.
+
+        Args:
+            queries: float32 [b, D].
+            own: int32 [b], gallery index of the query itself, or -1.
+            depth: neighbours wanted.
+        """
+        block = tf.constant(queries)
+        scores, best = self._look(block, *self._tiles[0])
+        for tile in self._tiles[1:]:
+            scores, later = self._look(block, *tile)
+            best = _merge(*best, *later)
+        _, candidates, left_out = best
+        ranked = kernels.rank(block, self._gallery, candidates, tf.constant(own), tf.constant(depth))
+        indices, squared = (values.numpy() for values in ranked)
+        proven = squared[:, -1] < least_distances(block, left_out, self._largest).numpy()
+        bounds = None
+        if len(self._tiles) == 1:
+            bounds = functools.partial(
+                self._rank_bounds, scores, queries[proven], own[proven], np.flatnonzero(proven)
+            )
+        return Found(indices, squared, proven, bounds)
+
+    def _look(self, block: tf.Tensor, first: tf.Tensor, tile: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        scores = coarse_score(block, tile)
+        return scores, _best_of_chunks(scores, first, self._count, self._chunk)
+
+    def _rank_bounds(
+        self, scores: tf.Tensor, queries: Floats, own: Ints, rows: Ints, places: Ints, members: Ints
+    ) -> tuple[Ints, Ints]:
+        block = tf.constant(queries[places])
+        nearest, _ = kernels.nearest_member(block, self._gallery, tf.constant(members))
+        error = errors(block, self._largest)
+        return rank_bounds_by_coarse_score(
+            scores, rows[places], members, own[places], nearest.numpy(), error.numpy()
+        )
+
+
+@tf.function(input_signature=[_MATRIX, _INTEGER], autograph=False)
+def as_coarse_tile(rows: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """As `kernels.as_tile`, bfloat16 [size, D + 3], and the largest norms (see `_norms`), float32 [3].
+
+    -|g|^2 is in three parts, each the rounding of what those before it leave.
+    """
+    tile = kernels.as_tile(rows, size)
+    rest, parts = tile[:, -1:], []
+    for _ in range(3):
+        parts.append(tf.cast(rest, tf.bfloat16))
+        rest -= tf.cast(parts[-1], tf.float32)
+    coarse = tf.cast(tile[:, :-1], tf.bfloat16)
+    norms = tf.reduce_max(_norms(tile[:, :-1], tf.cast(coarse, tf.float32)), axis=1)
+    return tf.concat([coarse, *parts], axis=1), norms
+
+
+@tf.function(input_signature=[_MATRIX, _COARSE_MATRIX], autograph=False)
+def coarse_score(queries: tf.Tensor, tile: tf.Tensor) -> tf.Tensor:
+    """As `kernels.score`, of a coarse tile, bfloat16 [b, gallery]."""
+    ones = tf.ones([tf.shape(queries)[0], 3], tf.bfloat16)
+    return tf.matmul(tf.concat([tf.cast(2.0 * queries, tf.bfloat16), ones], axis=1), tile, transpose_b=True)
+
+
+@tf.function(input_signature=[_MATRIX, _VECTOR], autograph=False)
+def errors(queries: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
+    """A bound [b] of the errors of coarse scores, before these are rounded, and of float32 distances."""
+    doubled = 2.0 * queries
+    rounded = tf.cast(tf.cast(doubled, tf.bfloat16), tf.float32)
+    norm, rounded_norm, change = tf.unstack(_norms(doubled, rounded), 3)
+    row_norm, rounded_row_norm, row_change = tf.unstack(largest, 3)
+    products = change * rounded_row_norm + norm * row_change
+    terms = tf.cast(tf.shape(queries)[1] + 8, tf.float32)
+    sums = 4.0 * _FINE_ROUNDING * terms * tf.square(rounded_norm + norm + rounded_row_norm + row_norm)
+    return products + sums
+
+
+@tf.function(input_signature=[_MATRIX, _VECTOR, _VECTOR], autograph=False)
+def least_distances(queries: tf.Tensor, left_out: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
+    """A bound from below [b] of the squared distances of rows whose coarse scores are at most `left_out`."""
+    highest_score = left_out + _COARSE_ROUNDING * tf.abs(left_out) + errors(queries, largest)
+    return tf.reduce_sum(tf.square(queries), axis=1) - highest_score
+
+
+def _norms(rows: tf.Tensor, rounded: tf.Tensor) -> tf.Tensor:
+    """Norms of rows, of their roundings, and of the difference, float32 [3, n]."""
+    return tf.norm(tf.stack([rows, rounded, rows - rounded]), axis=2)
+
+
+@tf.function(input_signature=[_COARSE_MATRIX, _INTEGER, _INTEGER, _INTEGER], autograph=False)
+def _best_of_chunks(
+    scores: tf.Tensor, first: tf.Tensor, count: tf.Tensor, chunk: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    return kernels.in_two_stages(scores, first, count, chunk)
+
+
+@tf.function(input_signature=[_MATRIX, _INDICES, _VECTOR] * 2, autograph=False)
+def _merge(
+    scores: tf.Tensor,
+    indices: tf.Tensor,
+    left_out: tf.Tensor,
+    later_scores: tf.Tensor,
+    later_indices: tf.Tensor,
+    later_left_out: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """As `kernels.merge`, and the best score of what is left out."""
+    best = tf.math.top_k(tf.concat([scores, later_scores], axis=1), tf.shape(scores)[1] + 1)[0][:, -1]
+    kept = kernels.merge(scores, indices, later_scores, later_indices)
+    return (*kept, tf.reduce_max([left_out, later_left_out, best], axis=0))
+
+
+@functools.cache
+def _is_faster(dimension: int) -> bool:
+    """Whether a block takes less time in bfloat16 than in float32, the best of few trials."""
+    queries = tf.ones([_TRIAL_QUERIES, dimension])
+    rows, size = tf.ones([_TRIAL_GALLERY, dimension]), tf.constant(_TRIAL_GALLERY)
+    fine, coarse = kernels.as_tile(rows, size), as_coarse_tile(rows, size)[0]
+    first, count, chunk = tf.constant(0), tf.constant(1), tf.constant(_TRIAL_CHUNK)
+
+    def in_float32() -> tf.Tensor:
+        return kernels.best_of_chunks(kernels.score(queries, fine), first, count, chunk)[1]
+
+    def in_bfloat16() -> tf.Tensor:
+        return _best_of_chunks(coarse_score(queries, coarse), first, count, chunk)[1]
+
+    return _least_seconds(in_bfloat16) < _least_seconds(in_float32)
+
+
+def _least_seconds(call: Callable[[], tf.Tensor]) -> float:
+    """Of some calls after a first one."""
+    seconds = []
+    for _ in range(1 + _TRIALS):
+        start = time.perf_counter()
+        call().numpy()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])

@@ -1,0 +1,187 @@
+"""The first look in bfloat16: its bounds hold, and what is found is what float32 finds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ccp_dml.evaluation import evaluate_retrieval, kernels, screening
+from ccp_dml.evaluation.blocks import plan_search
+from ccp_dml.evaluation.ranks import rank_bounds_by_coarse_score, ranks_by_score
+from ccp_dml.evaluation.search import nearest_neighbors
+from tests.evaluation.test_search import intermediate_bytes
+
+
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Takes a first look at everything; the shares of queries that were proven, block by block."""
+    shares = []
+    look = screening.Screen.search
+
+    def search_and_note(self, *arguments):
+        found = look(self, *arguments)
+        shares.append(found.proven.mean())
+        return found
+
+    monkeypatch.setattr(screening, "pays", lambda *arguments: arguments[-1].chunk > 0)
+    monkeypatch.setattr(screening.Screen, "search", search_and_note)
+    return shares
+
+
+def clustered(size: int, dimension: int, scale: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings of classes of about five images, of norms that differ, and labels."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, max(1, size // 5), size)
+    centres = rng.standard_normal((labels.max() + 1, dimension))
+    embeddings = centres[labels] + 0.7 * rng.standard_normal((size, dimension))
+    return (scale * embeddings).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("memory", [600_000, 2**28], ids=["several tiles", "one tile"])
+@pytest.mark.parametrize("dimension, scale", [(5, 1.0), (64, 1e-3), (64, 30.0)])
+def test_finds_what_float32_finds(always, dimension, scale, memory, monkeypatch):
+    embeddings, _ = clustered(3000, dimension, scale)
+    assert (plan_search(3000, 3000, dimension, 6, memory).gallery < 3000) == (memory < 2**28)
+    indices, distances = nearest_neighbors(embeddings, k=6, memory_bytes=memory)
+    assert max(always) > 0.9
+    monkeypatch.setattr(screening, "pays", lambda *_: False)
+    expected, expected_distances = nearest_neighbors(embeddings, k=6, memory_bytes=memory)
+    np.testing.assert_array_equal(indices, expected)
+    np.testing.assert_array_equal(distances, expected_distances)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10**6), dimension=st.integers(1, 70), scale=st.sampled_from([1e-6, 1.0, 1e4]))
+def test_no_row_is_nearer_than_the_bound_of_its_score(seed, dimension, scale):
+    embeddings, _ = clustered(300, dimension, scale, seed)
+    queries, rows = embeddings[:20], embeddings[20:]
+    tile, largest = screening.as_coarse_tile(tf.constant(rows), tf.constant(len(rows)))
+    scores = tf.cast(screening.coarse_score(tf.constant(queries), tile), tf.float32).numpy()
+    squared = ((queries[:, np.newaxis].astype(np.float64) - rows) ** 2).sum(axis=2)
+    for column in range(0, len(rows), 7):
+        bounds = screening.least_distances(tf.constant(queries), tf.constant(scores[:, column]), largest)
+        no_better = scores <= scores[:, column, np.newaxis]
+        assert (np.where(no_better, squared, np.inf).min(axis=1) >= bounds.numpy()).all()
+
+
+def test_queries_among_equals_are_left_to_float32(always):
+    # Equal rows cannot be told apart by a bound; the smaller index goes first.
+    embeddings, _ = clustered(1400, 16, 1.0)
+    embeddings = np.concatenate([embeddings, np.repeat(embeddings[:1], 100, axis=0)])
+    indices, distances = nearest_neighbors(embeddings, k=3)
+    assert 0.0 < min(always) < 1.0
+    assert indices[0].tolist() == [1400, 1401, 1402]
+    assert indices[1450].tolist() == [0, 1400, 1401]
+    assert not distances[0].any()
+
+
+def test_a_collapsed_gallery_is_looked_at_once(always):
+    embeddings = np.ones((1500, 8), np.float32)
+    embeddings[0] += 1.0
+    indices, _ = nearest_neighbors(embeddings, k=2, memory_bytes=2**21)
+    assert plan_search(1500, 1500, 8, 2, 2**21).queries < 1500 / 2
+    assert always == [0.0]
+    assert indices[-1].tolist() == [1, 2]
+
+
+def test_metrics_are_those_of_float32_also_far_down(always, monkeypatch):
+    embeddings, labels = clustered(1500, 24, 1.0)
+    asked = {"recall_at": (1, 3, 10, 30, 100, 1000), "map_at": (5,)}
+    found = evaluate_retrieval(embeddings, labels, **asked)
+    assert min(always) > 0.9
+    monkeypatch.setattr(screening, "pays", lambda *_: False)
+    expected = evaluate_retrieval(embeddings, labels, **asked)
+    np.testing.assert_array_equal(found.columns(), expected.columns())
+    assert 0.0 < np.nanmean(expected.recall_at_k[30]) < np.nanmean(expected.recall_at_k[1000]) <= 1.0
+
+
+def test_ranks_lie_within_their_bounds():
+    embeddings, labels = clustered(400, 12, 1.0)
+    rows, queries = tf.constant(embeddings), tf.constant(embeddings[:60])
+    tile, largest = screening.as_coarse_tile(rows, tf.constant(400))
+    own = np.arange(60, dtype=np.int32)
+    members = np.full((60, 40), -1, np.int32)
+    for query in own:
+        same = np.setdiff1d(np.flatnonzero(labels == labels[query]), [query])
+        members[query, : max(1, len(same))] = same if len(same) else [399]
+    squared = ((embeddings[:60, np.newaxis].astype(np.float64) - embeddings) ** 2).sum(axis=2)
+    exact = ranks_by_score(tf.constant((-squared).astype(np.float32)), own, members, own)
+    nearest = np.array(
+        [
+            np.square(embeddings[q]).sum() - squared[q, line[line >= 0]].min()
+            for q, line in enumerate(members)
+        ],
+        np.float32,
+    )
+    scores = screening.coarse_score(queries, tile)
+    error = screening.errors(queries, largest).numpy()
+    least, most = rank_bounds_by_coarse_score(scores, own, members, own, nearest, error)
+    assert (least <= exact).all()
+    assert (exact <= most).all()
+    assert (most - least).mean() < 10
+
+
+def test_bounds_without_error_are_the_ranks_whatever_the_signs():
+    # Numbers that bfloat16 holds, both zeros among them, each several times.
+    values = np.array([-3.0, -1.5, -0.0, 0.0, 2.0**-130, 1.5, 3.0], np.float32)
+    scores = np.random.default_rng(0).choice(values, (30, 50))
+    own, members = np.full(30, -1, np.int32), np.arange(30, dtype=np.int32)[:, np.newaxis]
+    nearest = scores[np.arange(30), np.arange(30)]
+    least, most = rank_bounds_by_coarse_score(
+        tf.constant(scores, tf.bfloat16), np.arange(30), members, own, nearest, np.zeros(30, np.float32)
+    )
+    # What ties with the nearest may stand before or after it.
+    np.testing.assert_array_equal(least, 1 + (scores > nearest[:, np.newaxis]).sum(axis=1))
+    np.testing.assert_array_equal(most, (scores >= nearest[:, np.newaxis]).sum(axis=1))
+
+
+def test_small_searches_do_not_try_what_is_faster(monkeypatch):
+    monkeypatch.setattr(screening, "_is_faster", lambda dimension: True)
+    plan = plan_search(20_000, 20_000, 8, 3)
+    assert screening.pays(20_000, 20_000, 8, plan)
+    assert not screening.pays(1_000, 20_000, 8, plan)
+
+
+@pytest.mark.parametrize("coarse, fine", [(1.0, 2.0), (2.0, 1.0)])
+def test_the_faster_way_is_taken(coarse, fine, monkeypatch):
+    seconds = iter([coarse, fine])
+    monkeypatch.setattr(screening, "_least_seconds", lambda call: [call(), next(seconds)][1])
+    assert screening._is_faster.__wrapped__(8) == (coarse < fine)
+
+
+@pytest.mark.parametrize(
+    "size, dimension, depth, memory",
+    [(62_000, 128, 10, 2**28), (62_000, 512, 10, 2**26), (5_924, 512, 60, 2**28)],
+)
+def test_all_intermediates_of_a_block_together_fit_the_bound(size, dimension, depth, memory):
+    plan = plan_search(size, size, dimension, depth, memory)
+    block, rows = tf.TensorSpec([plan.queries, dimension]), tf.TensorSpec([size, dimension])
+    tile = tf.TensorSpec([plan.gallery, dimension + 3], tf.bfloat16)
+    scores, first = tf.TensorSpec([plan.queries, plan.gallery], tf.bfloat16), tf.TensorSpec([], tf.int32)
+    found = tf.TensorSpec([plan.queries, plan.candidates])
+    candidates = tf.TensorSpec([plan.queries, plan.candidates], tf.int32)
+    left_out, own = tf.TensorSpec([plan.queries]), tf.TensorSpec([plan.queries], tf.int32)
+    sizes = intermediate_bytes(screening.coarse_score, block, tile)
+    sizes += intermediate_bytes(screening._best_of_chunks, scores, first, plan.candidates, plan.chunk)
+    sizes += intermediate_bytes(screening._merge, found, candidates, left_out, found, candidates, left_out)
+    sizes += intermediate_bytes(kernels.rank, block, rows, candidates, own, depth)
+    sizes += intermediate_bytes(screening.least_distances, block, left_out, tf.TensorSpec([3]))
+    assert max(sizes) <= sum(sizes) <= memory
+
+
+def test_one_trace_serves_all_shapes(always):
+    for size, dimension, memory in ((700, 3, 2**28), (3000, 5, 600_000)):
+        nearest_neighbors(clustered(size, dimension, 1.0)[0], k=2, memory_bytes=memory)
+    assert len(always) > 2
+    functions = (
+        screening.as_coarse_tile,
+        screening.coarse_score,
+        screening.errors,
+        screening.least_distances,
+        screening._best_of_chunks,
+        screening._merge,
+    )
+    assert {function.experimental_get_tracing_count() for function in functions} == {1}
