@@ -79,9 +79,11 @@ class Screen:
     def __init__(self, gallery: tf.Tensor, plan: BlockPlan):
         self._gallery = gallery
         self._count, self._chunk = tf.constant(plan.candidates), tf.constant(plan.chunk)
+        # No distance changes, but the norms shrink, and with them the errors.
+        self._mean = tf.reduce_mean(gallery, axis=0)
         self._tiles, norms = [], []
         for first in range(0, len(gallery), plan.gallery):
-            rows = gallery[first : first + plan.gallery]
+            rows = gallery[first : first + plan.gallery] - self._mean
             tile, largest = as_coarse_tile(rows, tf.constant(plan.gallery))
             self._tiles.append((tf.constant(first), tile))
             norms.append(largest)
@@ -96,14 +98,15 @@ class Screen:
             depth: neighbours wanted.
         """
         block = tf.constant(queries)
-        scores, best = self._look(block, *self._tiles[0])
+        centred = block - self._mean
+        scores, best = self._look(centred, *self._tiles[0])
         for tile in self._tiles[1:]:
-            scores, later = self._look(block, *tile)
+            scores, later = self._look(centred, *tile)
             best = _merge(*best, *later)
         _, candidates, left_out = best
         ranked = kernels.rank(block, self._gallery, candidates, tf.constant(own), tf.constant(depth))
         indices, squared = (values.numpy() for values in ranked)
-        proven = squared[:, -1] < least_distances(block, left_out, self._largest).numpy()
+        proven = squared[:, -1] < least_distances(centred, left_out, self._largest).numpy()
         bounds = None
         if len(self._tiles) == 1:
             bounds = functools.partial(
@@ -111,16 +114,19 @@ class Screen:
             )
         return Found(indices, squared, proven, bounds)
 
-    def _look(self, block: tf.Tensor, first: tf.Tensor, tile: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        scores = coarse_score(block, tile)
+    def _look(self, centred: tf.Tensor, first: tf.Tensor, tile: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        scores = coarse_score(centred, tile)
         return scores, _best_of_chunks(scores, first, self._count, self._chunk)
 
     def _rank_bounds(
         self, scores: tf.Tensor, queries: Floats, own: Ints, rows: Ints, places: Ints, members: Ints
     ) -> tuple[Ints, Ints]:
-        block = tf.constant(queries[places])
-        nearest, _ = kernels.nearest_member(block, self._gallery, tf.constant(members))
-        error = errors(block, self._largest)
+        block, itself = tf.constant(queries[places]), tf.constant(own[places])
+        listed = tf.constant(np.where(members < 0, len(self._gallery), members))
+        _, squared = kernels.rank(block, self._gallery, listed, itself, tf.constant(1))
+        centred = block - self._mean
+        nearest = tf.reduce_sum(tf.square(centred), axis=1) - squared[:, 0]
+        error = errors(centred, self._largest)
         return rank_bounds_by_coarse_score(
             scores, rows[places], members, own[places], nearest.numpy(), error.numpy()
         )

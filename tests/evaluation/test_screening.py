@@ -67,6 +67,15 @@ def test_no_row_is_nearer_than_the_bound_of_its_score(seed, dimension, scale):
         assert (np.where(no_better, squared, np.inf).min(axis=1) >= bounds.numpy()).all()
 
 
+def test_a_common_offset_costs_no_proof(always):
+    embeddings, _ = clustered(1500, 16, 1.0)
+    indices, _ = nearest_neighbors(embeddings + 64.0, k=3)
+    assert min(always) > 0.9
+    squared = ((embeddings[:50, np.newaxis].astype(np.float64) - embeddings) ** 2).sum(axis=2)
+    squared[np.arange(50), np.arange(50)] = np.inf
+    np.testing.assert_array_equal(indices[:50], np.argsort(squared, axis=1)[:, :3])
+
+
 def test_queries_among_equals_are_left_to_float32(always):
     # Equal rows cannot be told apart by a bound; the smaller index goes first.
     embeddings, _ = clustered(1400, 16, 1.0)
