@@ -10,6 +10,7 @@ from typing import Any
 from ccp_dml.config import cluster, protocols, validation
 from ccp_dml.config.fields import Flag, flags_of
 from ccp_dml.config.sections import (
+    CONVENTIONAL,
     DataConfig,
     EvaluationConfig,
     LossConfig,
@@ -126,7 +127,7 @@ class ExperimentConfig:
         found = []
         if protocols.derived(self)["monitor_split"] == "test":
             protocol = self.data.protocol
-            by = f"--protocol={protocol}" if protocol == protocols.CONVENTIONAL else "--monitor_split=test"
+            by = f"--protocol={protocol}" if protocol == CONVENTIONAL else "--monitor_split=test"
             found.append(
                 f"{by} chooses the best epoch by the test classes: "
                 "the result flatters the model and compares with no other"

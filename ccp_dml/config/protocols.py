@@ -7,18 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ccp_dml.config.sections import ABLATION, ALL_FOLDS, CONVENTIONAL, LARGEST_SEED, MLRC
 from ccp_dml.errors import ConfigError
 
 if TYPE_CHECKING:
     from ccp_dml.config.experiment_config import ExperimentConfig
-
-# After A Metric Learning Reality Check (Musgrave et al. 2020), arXiv 2003.08505.
-MLRC = "mlrc"
-CONVENTIONAL = "conventional"
-ABLATION = "ablation"
-PROTOCOLS = (MLRC, CONVENTIONAL, ABLATION)
-ALL_FOLDS = "all"
-LARGEST_SEED = 2**31 - 1
 
 _DEFAULT_NUM_FOLDS = 4
 # Two thirds of the classes train, the last third validates.

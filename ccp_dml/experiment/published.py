@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ccp_dml.config import ExperimentConfig
-from ccp_dml.config.protocols import ALL_FOLDS
+from ccp_dml.config.sections import ALL_FOLDS
 from ccp_dml.evaluation import paper
 from ccp_dml.evaluation.aggregate import Aggregate
 

@@ -5,8 +5,14 @@ from __future__ import annotations
 import dataclasses
 
 from ccp_dml.config.fields import Change, flag
-from ccp_dml.config.protocols import ALL_FOLDS, PROTOCOLS
 from ccp_dml.config.values import Choice, Integer, IntegerOr, Number, Switch, SwitchedChoice, Text
+
+# After A Metric Learning Reality Check (Musgrave et al. 2020), arXiv 2003.08505.
+MLRC = "mlrc"
+CONVENTIONAL = "conventional"
+ABLATION = "ablation"
+PROTOCOLS = (MLRC, CONVENTIONAL, ABLATION)
+ALL_FOLDS = "all"
 
 _FOLDER = Text("a folder")
 _EPSILON_TO_ONE = Number(above=0, high=1)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from ccp_dml.config.fields import Change, flag
-from ccp_dml.config.protocols import LARGEST_SEED
 from ccp_dml.config.values import Choice, Integer, Number, Steps, Switch, Text
+
+LARGEST_SEED = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)
