@@ -18,8 +18,8 @@ def check_hdf5(path: str | os.PathLike[str]) -> None:
 
     Raises:
         OSError: if it is no HDF5 file.
-        ValueError: if it holds a link, an array that lies elsewhere, one that only a plug-in of HDF5 can read,
-            or one above `LARGEST_ARRAY` bytes.
+        ValueError: if it holds a link, an array that lies elsewhere, one that only a plug-in can read, or
+            one above `LARGEST_ARRAY` bytes.
     """
     seen: set[int] = set()
     with h5py.File(path, "r") as file:
