@@ -59,7 +59,7 @@ ROWS = {
     "world": Row(
         "tests/test_bad_world.py",
         "faults",
-        "full disks, folders that are read-only or gone, in a run that is going on",
+        "full disks, folders read-only or gone, data damaged, while a run is going on",
     ),
     "flags": Row("tests/test_bad_flags.py", "bad flags", "bad command lines: exit code 2, one line"),
     "images": Row(
