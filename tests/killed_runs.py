@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import tensorflow as tf
 
 from ccp_dml import faults
 from ccp_dml.run_directory import RunDirectory
+from ccp_dml.training.checkpoints import Checkpoints
 
 ROOT = Path(__file__).parents[1]
 _TIMED = ("images_per_second", "data_wait_share")
@@ -52,6 +55,20 @@ def start(
     environment = os.environ | ({} if fault is None else {faults.VARIABLE: fault})
     command = [sys.executable, "train.py", *arguments]
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=stderr)
+
+
+def newest_step(directory: RunDirectory) -> int:
+    """The step of the last whole checkpoint, 0 if there is none."""
+    return max(Checkpoints(directory.checkpoints).steps, default=0)
+
+
+def wait_for_step(
+    process: subprocess.Popen[bytes], directory: RunDirectory, step: int, seconds: float = math.inf
+) -> None:
+    """Waits until a run has a checkpoint of this step or a later one, has ended, or the time is over."""
+    end = time.monotonic() + seconds
+    while newest_step(directory) < step and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)
 
 
 def killed_at(arguments: Sequence[str], fault: str) -> bool:
@@ -95,7 +112,7 @@ class RunServer:
 
 def remains(directory: RunDirectory) -> dict[str, Any]:
     """Everything that a finished run has left behind and that must be the same, bit by bit."""
-    newest = max(directory.checkpoints.glob("step-*"), key=lambda path: int(path.name.split("-")[1]))
+    newest = directory.checkpoints / f"step-{newest_step(directory)}"
     with directory.metrics.open(newline="") as file:
         rows = [
             {name: text for name, text in row.items() if name not in _TIMED} for row in csv.DictReader(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,12 +12,11 @@ import pytest
 
 import train
 from ccp_dml import commands, faults
-from ccp_dml.data.prepared import PreparedRecords
 from ccp_dml.run_directory import RunDirectory, State
 from ccp_dml.run_lock import run_lock
 from ccp_dml.training.metrics_csv import MetricsCsv
 from tests.image_folder import write_classes
-from tests.killed_runs import start
+from tests.killed_runs import assert_same, start, wait_for_step
 
 RUN = (
     "--dataset=image_folder",
@@ -31,6 +31,8 @@ RUN = (
     "--steps_per_epoch=1",
     "--max_epochs=2",
 )
+# For what is done to a run from outside: it is certainly not over when its first checkpoint is there.
+MANY_STEPS = ("--notensorboard", "--max_epochs=30", "--patience=0", "--checkpoint_steps=1")
 
 
 @pytest.fixture(scope="module")
@@ -92,26 +94,50 @@ def test_a_folder_that_is_removed(flags, tmp_path, monkeypatch, capsys, record_p
     record_property("faults", 1)
 
 
-def test_data_that_are_removed(flags, tmp_path, monkeypatch, capsys, record_property):
-    """What the run has open can still be read; should it not, that is one line, and the run goes on."""
-    prepared, run = tmp_path / "prepared", tmp_path / "run"
-    command = (*flags, "--notensorboard", f"--prepared_dir={prepared}", f"--run_dir={run}")
-
-    def remove(callback, batch, logs=None):
-        shutil.rmtree(prepared, ignore_errors=True)
-
-    def fail(records, rows):
-        raise records._damaged("gone")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MetricsCsv, "on_train_batch_end", remove)
-        patch.setattr(MetricsCsv, "on_train_end", lambda *_: patch.setattr(PreparedRecords, "records", fail))
-        assert commands.run(lambda: train.main(command)) == commands.BAD_INPUT
-    *_, line = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: {prepared}")
-    assert "the prepared data are damaged or were removed (gone)" in line
-    assert commands.run(lambda: train.main(command)) == 0
+def test_data_that_are_removed_from_under_the_command(flags, tmp_path, record_property):
+    """The run has them open from its beginning, and what is open can be read."""
+    prepared, run = tmp_path / "prepared", RunDirectory(tmp_path / "run")
+    command = (*flags, *MANY_STEPS, f"--prepared_dir={prepared}", f"--run_dir={run.path}")
+    process = start(command, stderr=subprocess.PIPE)
+    wait_for_step(process, run, 1)
+    shutil.rmtree(prepared)
+    assert run.state is State.UNFINISHED
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()
+    assert not prepared.exists()
     record_property("faults", 1)
+
+
+@pytest.mark.slow
+def test_data_that_are_damaged_under_the_command(flags, tmp_path, record_property):
+    """One line, again when it is started again, until the folder is deleted; then the same end."""
+    prepared, run, whole = (
+        tmp_path / "prepared",
+        RunDirectory(tmp_path / "run"),
+        RunDirectory(tmp_path / "whole"),
+    )
+    command = (*flags, *MANY_STEPS, f"--prepared_dir={prepared}")
+    again = (*command, f"--run_dir={run.path}")
+
+    def assert_stops(process: subprocess.Popen[bytes]) -> None:
+        _, errors = process.communicate()
+        *_, line = errors.decode().splitlines()
+        assert process.returncode == commands.BAD_INPUT, line
+        assert line.startswith(f"error: {prepared}")
+        assert line.endswith("delete the folder, and they are prepared again")
+        assert run.state is State.UNFINISHED
+
+    process = start(again, stderr=subprocess.PIPE)
+    wait_for_step(process, run, 1)
+    for file in prepared.rglob("*.array_record*"):
+        os.truncate(file, 100)
+    assert_stops(process)
+    assert_stops(start(again, stderr=subprocess.PIPE))
+    shutil.rmtree(prepared)
+    assert start(again).wait() == 0
+    assert start([*command, f"--run_dir={whole.path}"]).wait() == 0
+    assert_same(run, whole)
+    record_property("faults", 2)
 
 
 def test_a_folder_that_another_process_works_in(flags, tmp_path, capsys, record_property):

@@ -5,6 +5,7 @@ Each test prints how many kills its run has survived: `pytest tests/test_kills.p
 
 from __future__ import annotations
 
+import math
 import random
 import signal
 import time
@@ -18,7 +19,7 @@ from ccp_dml import commands
 from ccp_dml.losses import registry
 from ccp_dml.run_directory import RunDirectory, State
 from tests.image_folder import write_image
-from tests.killed_runs import RunServer, assert_same, killed_at, start
+from tests.killed_runs import RunServer, assert_same, killed_at, newest_step, start, wait_for_step
 
 CLASSES, PER_CLASS = 10, 3
 RANDOM_KILLS = 10
@@ -40,6 +41,8 @@ RUN = (
     "--learning_rate=1e-3",
     "--recall_at=1",
 )
+# So many that ten kills at random moments all come before the end.
+FINE_STEPS = ("--max_epochs=10", "--checkpoint_steps=1")
 CCP = ("--proxies_per_class=2", "--pool_size=3", "--ccp_patience=1")
 XBM = ("--memory_size=12", "--start_step=2", "--notensorboard")
 REPRESENTATIVES = {
@@ -159,18 +162,29 @@ def test_every_loss_is_killed_at_every_place_and_at_random(flags, tmp_path, serv
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", REPRESENTATIVES)
 def test_the_command_is_killed_at_random(flags, tmp_path, record_property, loss):
-    command = [*flags, f"--loss={loss}", *REPRESENTATIVES[loss]]
+    """In turn within the steps, and on the way to them: while it imports, reads, restores and traces."""
+    command = [*flags, f"--loss={loss}", *REPRESENTATIVES[loss], *FINE_STEPS]
+    whole, killed = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "killed")
     started = time.monotonic()
-    assert start([*command, f"--run_dir={tmp_path / 'whole'}"]).wait() == 0
-    seconds = time.monotonic() - started
-    generator, kills = random.Random(loss), 0
-    while RunDirectory(tmp_path / "killed").state is not State.FINISHED:
-        process = start([*command, f"--run_dir={tmp_path / 'killed'}"])
-        if kills < RANDOM_KILLS:
-            time.sleep(generator.uniform(0.3, 0.9) * seconds)
-            process.kill()
-        kills += process.wait() == -signal.SIGKILL
-    assert kills >= RANDOM_KILLS // 3
-    assert_same(RunDirectory(tmp_path / "killed"), RunDirectory(tmp_path / "whole"))
-    record_property("kills", kills)
-    print(f"{loss}: {kills} kills at random moments survived")
+    process = start([*command, f"--run_dir={whole.path}"])
+    wait_for_step(process, whole, 1)
+    way = time.monotonic() - started
+    assert process.wait() == 0
+    steps = newest_step(whole)
+    pace = (time.monotonic() - started - way) / steps
+
+    generator = random.Random(loss)
+    for kill in range(RANDOM_KILLS):
+        # However fast the machine is: not beyond a part of the run, and each time at least a step further.
+        part = 0.9 * steps * (kill + generator.random()) / RANDOM_KILLS
+        seconds = generator.uniform(0, way) if kill % 2 else math.inf
+        process = start([*command, f"--run_dir={killed.path}"])
+        wait_for_step(process, killed, max(newest_step(killed) + 1, round(part)), seconds)
+        time.sleep(generator.uniform(0, pace))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, kill
+        assert killed.state is not State.FINISHED
+    assert start([*command, f"--run_dir={killed.path}"]).wait() == 0
+    assert_same(killed, whole)
+    record_property("kills", RANDOM_KILLS)
+    print(f"{loss}: {RANDOM_KILLS} kills at random moments survived")

@@ -1,36 +1,81 @@
 from __future__ import annotations
 
 import base64
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
 
 from tests import reliability
 
-STATISTICS = (
-    "- during generate phase:\n  - 40 passing examples, 0 failing examples\n- reuse: 2 passing examples"
-)
+STATISTICS = base64.b64encode(
+    b"- during generate phase:\n  - 40 passing examples, 0 failing examples\n- reuse: 2 passing examples"
+).decode()
 REPORT = f"""<testsuites><testsuite>
 <properties>
-<property name="hypothesis-statistics-a" value="{base64.b64encode(STATISTICS.encode()).decode()}" />
+<property name="hypothesis-statistics-tests/test_x.py::a" value="{STATISTICS}" />
+<property name="hypothesis-statistics-tests/test_y.py::a" value="{STATISTICS}" />
 </properties>
-<testcase name="a"><properties><property name="kills" value="14" /></properties></testcase>
-<testcase name="b"><properties><property name="kills" value="3" /></properties></testcase>
-<testcase name="c"><skipped message="" /></testcase>
-<testcase name="d"><failure message="" /></testcase>
+<testcase classname="tests.test_x" name="a">
+  <properties><property name="kills" value="14" /></properties>
+</testcase>
+<testcase classname="tests.test_x" name="b[1.5-x]">
+  <properties><property name="kills" value="3" /></properties>
+</testcase>
+<testcase classname="tests.test_x" name="c"><skipped message="" /></testcase>
+<testcase classname="tests.test_x.Group" name="d"><failure message="" /></testcase>
+<testcase classname="tests.test_y" name="a">
+  <properties><property name="kills" value="100" /></properties>
+</testcase>
 </testsuite></testsuites>"""
+PASSED = ("tests/test_x.py::a", "tests/test_x.py::b[1.5-x]")
+SKIPPED, FAILED, ABSENT = "tests/test_x.py::c", "tests/test_x.py::Group::d", "tests/test_x.py::b[2.5-x]"
+# Two rows of tests that are in one file, as pytest itself selects them.
+CODE = """
+import pytest
+
+@pytest.mark.parametrize("size", [1, 2.5, "a::b[c]"])
+def test_kept(record_property, size):
+    record_property("kills", 3)
+
+def test_other(record_property):
+    record_property("kills", 100)
+
+def test_broken(record_property):
+    record_property("kills", 7)
+    assert False
+"""
 
 
 def test_what_tests_have_counted_is_added_up():
-    assert reliability.figures(REPORT) == {
+    found = reliability.figures(REPORT, [*PASSED, SKIPPED, FAILED, ABSENT])
+    assert +found == {
         "kills": 17,
         "examples": 42,
         "passed": 2,
         "skipped": 1,
         "failure": 1,
+        "missing": 1,
     }
+
+
+@pytest.mark.parametrize("test", [SKIPPED, FAILED, ABSENT])
+def test_a_row_is_replaced_only_if_all_of_its_tests_have_passed(test):
+    assert reliability.shortfall("kills", reliability.figures(REPORT, PASSED)) is None
+    problem = reliability.shortfall("kills", reliability.figures(REPORT, [*PASSED, test]))
+    assert str(problem).startswith("1 of 3 tests: ")
+
+
+def test_a_row_of_which_nothing_was_counted_stays():
+    problem = reliability.shortfall("images", Counter(passed=5, kills=3))
+    assert "counted nothing" in str(problem)
 
 
 def test_rows_are_replaced_and_keep_their_order():
     text = f"before\n{reliability.BEGIN}{reliability.END}after\n"
-    found = reliability.figures(REPORT)
+    found = reliability.figures(REPORT, PASSED)
     for name in ("images", "kills", "images"):
         text = reliability.with_lines(text, {name: reliability.line(name, found)})
     rows = text.removeprefix(f"before\n{reliability.BEGIN}").removesuffix(f"{reliability.END}after\n")
@@ -43,3 +88,40 @@ def test_rows_are_replaced_and_keep_their_order():
 def test_the_document_has_a_place_for_them():
     text = reliability.DOCUMENT.read_text(encoding="utf-8")
     assert reliability.with_lines(text, {}).count(reliability.HEADER) == 1
+
+
+@pytest.fixture
+def rows(tmp_path, monkeypatch) -> Path:
+    """A project of one file of tests, two rows of them and one of fuzz tests; returns the document."""
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_small.py").write_text(CODE, encoding="utf-8")
+    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\naddopts = '-q'\n", encoding="utf-8")
+    document = tmp_path / "document.md"
+    document.write_text(f"{reliability.BEGIN}{reliability.END}", encoding="utf-8")
+    monkeypatch.setattr(reliability, "ROOT", tmp_path)
+    monkeypatch.setattr(reliability, "DOCUMENT", document)
+    small = {
+        "kept": reliability.Row("tests/test_small.py -k 'kept or other'", "kills", "kills"),
+        "broken": reliability.Row("tests/test_small.py -k broken", "kills", "kills at a place"),
+        "fuzzed": reliability.Row("tests/test_small.py -k other", "examples", "requests"),
+    }
+    monkeypatch.setattr(reliability, "ROWS", small)
+    return document
+
+
+def test_one_report_of_several_processes_fills_the_rows_that_it_has_the_tests_of(rows, tmp_path, capfd):
+    report = tmp_path / "report.xml"
+    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", f"--junitxml={report}"]
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 1
+    capfd.readouterr()
+    assert reliability.main([f"--report={report}"]) == 1
+    filled = "| 109 | kills | 4 | `python -m tests.reliability kept` |\n"
+    expected = f"{reliability.BEGIN}{reliability.HEADER}{filled}{reliability.END}"
+    assert rows.read_text(encoding="utf-8") == expected
+    broken, fuzzed = capfd.readouterr().err.splitlines()
+    assert broken == "broken: stays as it was: 1 of 1 tests: failure"
+    assert fuzzed.startswith("fuzzed: stays as it was: its tests have counted nothing")
+
+    assert reliability.main([f"--report={report}", "kept"]) == 0
+    assert reliability.main([f"--report={report}", "fuzzed"]) == 1
+    assert rows.read_text(encoding="utf-8") == expected

@@ -117,6 +117,33 @@ def test_advisories_are_compared_with_the_document():
     assert audit.unassessed(json.dumps({"dependencies": packages})) == []
 
 
+@pytest.mark.parametrize(
+    "program, code, line",
+    [
+        (None, 0, "advisories: NOT looked up, nothing is known of new ones: pip-audit is not installed"),
+        (
+            "echo 'ERROR: a' >&2; echo 'ERROR: no route to host' >&2; exit 1",
+            0,
+            "advisories: NOT looked up, nothing is known of new ones: "
+            "pip-audit got no answer from its database; it says: ERROR: no route to host",
+        ),
+        (
+            f"echo '{answer(pillow=['CVE-1999-0001'])}'; exit 1",
+            1,
+            "pillow 1: CVE-1999-0001: expected to be assessed in docs/security.md",
+        ),
+    ],
+    ids=["not installed", "offline", "a new one"],
+)
+def test_what_is_said_of_a_look_up(tmp_path, monkeypatch, capsys, program, code, line):
+    if program is not None:
+        (tmp_path / "pip-audit").write_text(f"#!/bin/sh\n{program}\n", encoding="utf-8")
+        (tmp_path / "pip-audit").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert audit.main() == code
+    assert capsys.readouterr().out == f"{line}\n"
+
+
 def test_where_nothing_could_be_looked_up_nothing_is_claimed():
     skipped = {"name": "numpy", "skip_reason": "not found"}
     assert audit.unassessed(json.dumps({"dependencies": [skipped]})) is None

@@ -19,6 +19,10 @@ class UnscorableError(ValueError):
     """What is to be scored has no score: it is not the caller, but the data or the model that is wrong."""
 
 
+class NotFiniteError(UnscorableError):
+    """Embeddings have no score: it is the model that is wrong."""
+
+
 def as_embeddings(array: Floats, name: str) -> Floats:
     """Checks embeddings and returns them as contiguous float32 [N, D]."""
     array = np.ascontiguousarray(array, np.float32)
@@ -28,7 +32,7 @@ def as_embeddings(array: Floats, name: str) -> Floats:
         squared_norms = np.einsum("nd,nd->n", array, array)
     wrong = np.flatnonzero(~(squared_norms <= _LARGEST_SQUARED_NORM))
     if wrong.size:
-        raise UnscorableError(
+        raise NotFiniteError(
             f"{name}: {wrong.size} of {len(array)} rows are not finite or too large, first row {wrong[0]}"
         )
     return array

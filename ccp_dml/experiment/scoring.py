@@ -15,7 +15,7 @@ from ccp_dml.errors import UserError
 from ccp_dml.evaluation.blocks import DEFAULT_MEMORY_BYTES
 from ccp_dml.evaluation.embedding import Embedder, Evaluation
 from ccp_dml.evaluation.ensembles import Embedded, Projection, fit_pca
-from ccp_dml.evaluation.inputs import Floats, UnscorableError
+from ccp_dml.evaluation.inputs import Floats, NotFiniteError, UnscorableError
 from ccp_dml.evaluation.metrics import RetrievalResult, evaluate_retrieval
 from ccp_dml.experiment import parts
 from ccp_dml.experiment.smaller_blocks import SmallerBlocks
@@ -26,6 +26,10 @@ from ccp_dml.workers import ALONE, Workers
 # Three channels in float32.
 _BYTES_OF_PIXEL = 12
 _NO_ROWS = np.zeros((0, 0), np.float32)
+
+
+class UnusableEmbeddings(UserError):
+    """The embeddings of a model are not finite, or so large that their distances are not."""
 
 
 class Scorer:
@@ -106,13 +110,16 @@ class Scorer:
         """Measures retrieval; the embeddings of the result are those that were searched.
 
         Raises:
-            UserError: if no query has another image of its class, or embeddings are not finite.
+            UnusableEmbeddings: if embeddings are not finite.
+            UserError: if no query has another image of its class.
         """
         searched = embedded if projection is None else embedded.projected(projection)
         try:
             own = self._blocks(lambda: self._measure(searched))
             found = own.with_columns(self._workers.gather(own.columns())) if self._workers.count > 1 else own
             return Evaluation(found, searched.test, searched.gallery)
+        except NotFiniteError as error:
+            raise UnusableEmbeddings(f"the model's embeddings cannot be searched: {error}") from error
         except UnscorableError as error:
             raise UserError(f"--dataset={self._config.data.dataset} cannot be evaluated: {error}") from error
 

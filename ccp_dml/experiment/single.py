@@ -14,10 +14,10 @@ from ccp_dml.experiment.endings import resumable
 from ccp_dml.experiment.experiment import Experiment
 from ccp_dml.experiment.exporting import export_model
 from ccp_dml.experiment.monitors import Monitors, test_tracking
-from ccp_dml.experiment.scoring import Scorer, write_embeddings
+from ccp_dml.experiment.scoring import Scorer, UnusableEmbeddings, write_embeddings
 from ccp_dml.experiment.weights import save_weights
 from ccp_dml.run_directory import RunDirectory
-from ccp_dml.training.checkpoints import CheckpointError
+from ccp_dml.training.checkpoints import CheckpointError, Checkpoints
 from ccp_dml.training.finite import Diverged
 from ccp_dml.training.trainer import Trainer
 
@@ -117,11 +117,17 @@ def fit(trainer: Trainer, config: ExperimentConfig, directory: RunDirectory) -> 
     Raises:
         UserError: if the checkpoint does not fit, or numbers are no longer finite.
     """
+    flags = f"--learning_rate={config.training.learning_rate:g} --nan_policy={config.training.nan_policy}"
     try:
         trainer.restore()
         trainer.fit(config.training.max_epochs)
     except CheckpointError as error:
         raise UserError(f"--run_dir={directory.path}: {error}") from error
     except Diverged as error:
-        flags = f"--learning_rate={config.training.learning_rate:g} --nan_policy={config.training.nan_policy}"
         raise UserError(f"{flags}: {error}") from error
+    except UnusableEmbeddings as error:
+        newest = Checkpoints(directory.checkpoints).latest
+        kept = f"the last checkpoint is {newest}" if newest else "there is no checkpoint"
+        raise UserError(
+            f"{flags}: after step {int(trainer.step)} {error}; {kept}. Try a lower learning rate."
+        ) from error

@@ -1,4 +1,4 @@
-"""Prepared images that a scorer keeps."""
+"""Prepared images that a scorer keeps, and embeddings that it cannot score."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import pytest
 import tensorflow as tf
 
 from ccp_dml.config import ExperimentConfig
+from ccp_dml.errors import UserError
 from ccp_dml.evaluation.embedding import Embedder
-from ccp_dml.experiment import scoring
+from ccp_dml.experiment import scoring, single
 from ccp_dml.experiment.smaller_blocks import SmallerBlocks
+from ccp_dml.run_directory import RunDirectory
 from tests.counted_images import SIDE, collection
 
 BYTES = 12 * SIDE * SIDE
@@ -75,3 +77,29 @@ def test_where_memory_is_short_one_copy_is_kept(pipelines):
     assert pipelines == [4, 4, 1, 1]
     kept = [len(batch) for batches in scorer._kept.values() for batch in batches]
     assert kept == [1] * 10
+
+
+def test_embeddings_that_no_search_can_use_are_the_models_fault_not_the_datas():
+    scorer = make_scorer(SmallerBlocks(4), images=10)
+    embedded = scorer.embed(Embedder(lambda images, training: images[:, 0, 0] / 0.0, "none"))
+    with pytest.raises(scoring.UnusableEmbeddings, match=r"^the model's embeddings .*: 6 of 6 rows are not"):
+        scorer.score(embedded)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_training_that_leads_to_such_names_the_step_and_the_last_checkpoint(tmp_path, saved):
+    class Diverging:
+        step = tf.Variable(7)
+
+        def restore(self) -> None:
+            pass
+
+        def fit(self, max_epochs: int) -> None:
+            raise scoring.UnusableEmbeddings("the embeddings are odd")
+
+    directory = RunDirectory(tmp_path)
+    if saved:
+        (directory.checkpoints / "step-6").mkdir(parents=True)
+    kept = r"the last checkpoint is .*step-6.*" if saved else "there is no checkpoint"
+    with pytest.raises(UserError, match=rf"after step 7 the embeddings are odd; {kept}\. Try a lower"):
+        single.fit(Diverging(), ExperimentConfig().resolve(), directory)

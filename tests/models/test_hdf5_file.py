@@ -17,7 +17,7 @@ def small_model() -> tf.keras.Model:
 
 
 def spoil(path, kind: str) -> None:
-    """Adds to an HDF5 file something that leads out of it, or promises too much."""
+    """Adds to an HDF5 file something that leads out of it, runs code, or promises too much."""
     other = path.with_name("other.h5")
     with h5py.File(other, "w") as file:
         file["secret"] = np.ones(4, np.float32)
@@ -32,6 +32,12 @@ def spoil(path, kind: str) -> None:
             layout = h5py.VirtualLayout((4,), np.float32)
             layout[:] = h5py.VirtualSource(str(other), "secret", shape=(4,))
             file.create_virtual_dataset("dense/more", layout)
+        elif kind == "plug-in":
+            properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            properties.set_chunk((4,))
+            properties.set_filter(32015, h5py.h5z.FLAG_OPTIONAL)
+            space = h5py.h5s.create_simple((4,))
+            h5py.h5d.create(file.id, b"more", h5py.h5t.IEEE_F32LE, space, properties)
         else:
             file.create_dataset("dense/more", (2**20, 2**20), np.float32, chunks=(1, 8))
 
@@ -41,6 +47,7 @@ KINDS = {
     "soft link": "is a link",
     "external array": "lies in another file",
     "virtual array": "lies in another file",
+    "plug-in": r"needs a plug-in of HDF5 \(filter 32015\)",
     "too large": "says it has 4,398,046,511,104 bytes",
 }
 
@@ -59,6 +66,12 @@ def test_weights_that_lead_elsewhere_are_refused_wherever_they_are_read(tmp_path
         read_bn_inception(path)
     with pytest.raises(UserError, match=KINDS[kind]):
         load_initial_weights(str(path), model)
+
+
+def test_compression_that_is_part_of_hdf5_is_allowed(tmp_path):
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file.create_dataset("a", data=np.ones(100), compression="gzip", shuffle=True, fletcher32=True)
+    check_hdf5(tmp_path / "w.h5")
 
 
 def test_a_circle_of_groups_ends(tmp_path):

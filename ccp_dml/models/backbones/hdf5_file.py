@@ -7,6 +7,8 @@ import os
 import h5py
 
 LARGEST_ARRAY = 2**32  # Bytes: a file of some hundred bytes may say that an array has petabytes.
+# Those that are part of HDF5; for any other it looks for a plug-in in a folder, and runs it.
+_OWN_FILTERS = range(1, 256)
 
 
 def check_hdf5(path: str | os.PathLike[str]) -> None:
@@ -16,7 +18,8 @@ def check_hdf5(path: str | os.PathLike[str]) -> None:
 
     Raises:
         OSError: if it is no HDF5 file.
-        ValueError: if it holds a link, an array that lies elsewhere, or one above `LARGEST_ARRAY` bytes.
+        ValueError: if it holds a link, an array that lies elsewhere, one that only a plug-in can read, or
+            one above `LARGEST_ARRAY` bytes.
     """
     seen: set[int] = set()
     with h5py.File(path, "r") as file:
@@ -42,3 +45,8 @@ def _check_array(array: h5py.Dataset, where: str) -> None:
         raise ValueError(f"{where} lies in another file; expected arrays of this file alone")
     if array.nbytes > LARGEST_ARRAY:
         raise ValueError(f"{where} says it has {array.nbytes:,} bytes; expected at most {LARGEST_ARRAY:,}")
+    properties = array.id.get_create_plist()
+    filters = [properties.get_filter(index)[0] for index in range(properties.get_nfilters())]
+    foreign = [number for number in filters if number not in _OWN_FILTERS]
+    if foreign:
+        raise ValueError(f"{where} needs a plug-in of HDF5 (filter {foreign[0]}); expected none")
