@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 
 from ccp_dml import faults
 from ccp_dml.run_directory import RunDirectory
-from tests.distributed.processes import Done, outcome, started
+from tests.distributed.processes import Done, outcome, run_workers, started
 from tests.image_folder import write_classes
 from tests.killed_runs import ROOT, SHORT_CCP, SHORT_RUN, assert_same
 
@@ -145,6 +147,18 @@ def test_a_run_goes_on_with_another_number_of_workers(
             told = None if fault is None else (1, fault)
             assert [worker.returncode for worker in by_workers(flags, flags, fault=told)] == [code, code]
     assert_alike(RunDirectory(tmp_path / "run"), by_one)
+
+
+def test_a_port_that_is_taken_is_said_in_one_line(data: list[str], tmp_path: Path) -> None:
+    with socket.create_server(("localhost", 0)) as taken:
+        address = f"localhost:{taken.getsockname()[1]}"
+        config = {"cluster": {"worker": [address, "localhost:1"]}, "task": {"type": "worker", "index": 0}}
+        told = {0: {"TF_CONFIG": json.dumps(config)}}
+        command = ["train.py", *RUN, "--strategy=multi_worker", *data, f"--run_dir={tmp_path / 'run'}"]
+        [done] = run_workers(command, environments=told)
+    assert done.returncode == 2
+    assert "error: --strategy=multi_worker: worker 0 cannot join the others; expected its port" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_worker_that_does_not_see_the_checkpoint_says_so(data: list[str], tmp_path: Path) -> None:
