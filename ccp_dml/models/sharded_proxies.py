@@ -31,8 +31,8 @@ class ShardedProxies(Proxies):
     the label -1 and take part in nothing. In replica context `embeddings`, `labels` and `by_class` are those
     of the replica, and a gradient for `embeddings` is complete there: it must not be added up over replicas.
 
-    A checkpoint holds the whole table, as `Proxies` writes it, so that the number of replicas may change;
-    every worker has to take part in writing and reading it.
+    A checkpoint holds the whole table, which `Proxies` and any number of replicas can read. One that several
+    workers write has to be written within `ccp_dml.replicas.whole_tables`: else it holds the part of one.
 
     Attributes:
         embeddings: float32 variable, [n * K, D] on each replica, with values of its own there; outside of
@@ -147,7 +147,7 @@ class ShardedProxies(Proxies):
         """Lets checkpoints hold the whole of variables which, like `embeddings`, have a part on each replica.
 
         The moments that an optimizer keeps of the proxies are such; a checkpoint would hold those of the
-        first replica and give them to all. Every worker has to take part in writing and reading.
+        first replica and give them to all.
 
         Args:
             variables: all variables of an optimizer of `embeddings` alone, once it is built; those that have

@@ -134,9 +134,11 @@ def assert_stopped(worker: Done) -> None:
     assert "Traceback" not in worker.stderr
 
 
-@pytest.mark.parametrize("first, second", [(2, 1), (1, 2)])
+@pytest.mark.parametrize(
+    "first, second, of_two", [(2, 1, []), (1, 2, []), (2, 1, ["--shard_proxies"])], ids=str
+)
 def test_a_run_goes_on_with_another_number_of_workers(
-    first: int, second: int, data: list[str], by_one: RunDirectory, tmp_path: Path
+    first: int, second: int, of_two: list[str], data: list[str], by_one: RunDirectory, tmp_path: Path
 ) -> None:
     flags = [*data, f"--run_dir={tmp_path / 'run'}"]
     # A signal to one worker stops both after the first epoch.
@@ -145,7 +147,8 @@ def test_a_run_goes_on_with_another_number_of_workers(
             assert alone(flags, fault) == code
         else:
             told = None if fault is None else (1, fault)
-            assert [worker.returncode for worker in by_workers(flags, flags, fault=told)] == [code, code]
+            both = [*flags, *of_two]
+            assert [worker.returncode for worker in by_workers(both, both, fault=told)] == [code, code]
     assert_alike(RunDirectory(tmp_path / "run"), by_one)
 
 
