@@ -173,8 +173,8 @@ def _extrapolation(points: list[Found]) -> Iterator[str]:
     )
     yield (
         f"| proxies and two slots of Adam | – | {room(3 * classes * sizes['K'] * row / 1e6)} | "
-        "by class (`--shard_proxies`); a checkpoint gathers one whole table at a time, which would have to "
-        "be divided too |"
+        "by class (`--shard_proxies`); of several workers the chief gathers all of it for a checkpoint, "
+        "which would have to be divided too |"
     )
     for need in NEEDS:
         yield _needed(need, points)

@@ -21,6 +21,9 @@ class TableInParts(Protocol):
     def checkpoint_whole(self, variables: Iterable[tf.Variable]) -> None:
         """Lets checkpoints hold the whole of those variables that are in such parts, too."""
 
+    def gathered(self, variable: tf.Variable) -> contextlib.AbstractContextManager[None]:
+        """Where a checkpoint that the chief writes holds the whole of a variable; every worker enters."""
+
     def like(self, name: str) -> tf.Variable:
         """A variable of zeros in the same parts, not trained, of which checkpoints hold the whole."""
 
@@ -28,6 +31,17 @@ class TableInParts(Protocol):
 def count() -> int:
     """R, the number of replicas of the strategy in scope."""
     return int(tf.distribute.get_strategy().num_replicas_in_sync)
+
+
+def part_size(total: int, replicas: int) -> int:
+    """How many of a number of things a replica has, at most: ceil(total / R)."""
+    return -(-total // replicas)
+
+
+def part(total: int, replica: int, replicas: int) -> range:
+    """Which of a number of things a replica has: contiguous, in their order, as far as there are any."""
+    size = part_size(total, replicas)
+    return range(min(replica * size, total), min((replica + 1) * size, total))
 
 
 def gather_rows(rows: tf.Tensor) -> tf.Tensor:
@@ -131,6 +145,30 @@ def mark_parts(variable: tf.Variable, table: TableInParts) -> None:
 def table_of(variable: Any) -> TableInParts | None:
     """What knows the parts of a variable; None if all replicas have the same values."""
     return getattr(variable, _TABLE, None)
+
+
+@contextlib.contextmanager
+def whole_tables(root: tf.train.Checkpoint) -> Iterator[None]:
+    """Where a checkpoint that the chief writes holds the whole of variables that are in parts.
+
+    Every worker has to enter, and only the chief to write: of all other variables it has the whole, as
+    `own_state` and the weights are read from its first replica. The chief holds all those tables at once in
+    the memory of its host, the others a block of one at a time.
+
+    Args:
+        root: the checkpoint.
+    """
+    found: dict[int, tf.Variable] = {}
+    for node in tf.train.TrackableView(root).descendants():
+        # The moments of these optimizers are in a checkpoint without being anyone's children.
+        is_legacy = isinstance(node, tf.keras.optimizers.legacy.Optimizer)
+        found.update((id(variable), variable) for variable in (node.variables() if is_legacy else [node]))
+    with contextlib.ExitStack() as stack:
+        for variable in found.values():
+            table = table_of(variable)
+            if table is not None:
+                stack.enter_context(table.gathered(variable))
+        yield
 
 
 def assign(variable: tf.Variable, value: tf.Tensor | tf.Variable) -> None:

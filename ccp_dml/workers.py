@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from ccp_dml import replicas
+
 T = TypeVar("T")
 Array = npt.NDArray[Any]
 
@@ -54,8 +56,9 @@ class Workers:
 
         Each replica has ceil(total / R) of them, as far as there are any.
         """
-        size = self.local * math.ceil(total / (self.local * self.count))
-        return slice(min(self.index * size, total), min((self.index + 1) * size, total))
+        first, total_replicas = self.index * self.local, self.count * self.local
+        parts = [replicas.part(total, first + own, total_replicas) for own in (0, self.local - 1)]
+        return slice(parts[0].start, parts[1].stop)
 
     def gather(self, rows: Array) -> Array:
         """The rows of all workers, in their order.

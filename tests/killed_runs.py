@@ -21,6 +21,21 @@ from ccp_dml.run_directory import RunDirectory
 from ccp_dml.training.checkpoints import Checkpoints
 
 ROOT = Path(__file__).parents[1]
+# What runs to be killed and compared share: short ones on ten classes; with CCP their first reset is early.
+SHORT_RUN = (
+    "--dataset=image_folder",
+    "--backbone=cifar_resnet",
+    "--backbone_options=stages=1,block_repeats=1",
+    "--image_size=16",
+    "--embedding_size=8",
+    "--classes_per_batch=3",
+    "--samples_per_class=2",
+    "--validation_fraction=0.4",
+    "--steps_per_epoch=3",
+    "--learning_rate=1e-3",
+    "--recall_at=1",
+)
+SHORT_CCP = ("--proxies_per_class=2", "--pool_size=3", "--ccp_patience=1")
 _TIMED = ("images_per_second", "data_wait_share")
 # Imports TensorFlow once; then each line of standard input is a run in a process of its own.
 _SERVER = """

@@ -19,36 +19,29 @@ from ccp_dml import commands
 from ccp_dml.losses import registry
 from ccp_dml.run_directory import RunDirectory, State
 from tests.image_folder import write_image
-from tests.killed_runs import RunServer, assert_same, killed_at, newest_step, start, wait_for_step
+from tests.killed_runs import (
+    SHORT_CCP,
+    SHORT_RUN,
+    RunServer,
+    assert_same,
+    killed_at,
+    newest_step,
+    start,
+    wait_for_step,
+)
 
 CLASSES, PER_CLASS = 10, 3
 RANDOM_KILLS = 10
 # The last checkpoint is within an epoch where a run dies in a step, and none is far. There are epochs enough
 # for all places, however far a run comes that dies at a random moment.
-RUN = (
-    "--dataset=image_folder",
-    "--backbone=cifar_resnet",
-    "--backbone_options=stages=1,block_repeats=1",
-    "--image_size=16",
-    "--embedding_size=8",
-    "--classes_per_batch=3",
-    "--samples_per_class=2",
-    "--validation_fraction=0.4",
-    "--steps_per_epoch=3",
-    "--max_epochs=4",
-    "--chunk_size=1",
-    "--checkpoint_steps=2",
-    "--learning_rate=1e-3",
-    "--recall_at=1",
-)
+RUN = (*SHORT_RUN, "--max_epochs=4", "--chunk_size=1", "--checkpoint_steps=2")
 # So many that ten kills at random moments all come before the end.
 FINE_STEPS = ("--max_epochs=10", "--checkpoint_steps=1")
-CCP = ("--proxies_per_class=2", "--pool_size=3", "--ccp_patience=1")
 XBM = ("--memory_size=12", "--start_step=2", "--notensorboard")
 REPRESENTATIVES = {
     "contrastive": ("--proxies_per_class=0", "--notensorboard"),
     "xbm/contrastive": XBM,
-    "ccp/contrastive": CCP,
+    "ccp/contrastive": SHORT_CCP,
 }
 # One after the other: what a process finds that goes on where the one before has died.
 PLACES = (
@@ -77,7 +70,7 @@ WITHOUT_LOSS = (".ccp_dml_run", "environment.json", "config.cfg", "checkpoint_re
 # Where a kill at a random moment on the way comes first: from the beginning, and from two checkpoints.
 RANDOM_BEFORE = ("step:1", "step:3", "weights:1")
 # Those that have options of their own beside the run's; all others take their defaults.
-OPTIONS = {"xbm": XBM, "ccp": CCP}
+OPTIONS = {"xbm": XBM, "ccp": SHORT_CCP}
 
 
 @pytest.fixture(scope="module")

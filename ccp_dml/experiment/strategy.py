@@ -90,7 +90,14 @@ def _multi_worker(cluster: str) -> tf.distribute.Strategy:
         raise UserError(
             f"--cluster={cluster}: expected to find the workers with it; it says: {error}"
         ) from error
-    return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    except tf.errors.OpError as error:
+        own = f"{resolver.task_type} {resolver.task_id}"
+        raise UserError(
+            f"--strategy=multi_worker: {own} cannot join the others; expected its port to be free on this "
+            f"machine, and all of them to be there: {error.message}"
+        ) from error
 
 
 def _tpu() -> tf.distribute.Strategy:

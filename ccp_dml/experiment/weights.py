@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import tensorflow as tf
 
-from ccp_dml import durable, faults
+from ccp_dml import durable, faults, replicas
 from ccp_dml.errors import UserError
 from ccp_dml.losses.base import MetricLoss
 from ccp_dml.models.backbones.hdf5_file import check_hdf5
@@ -23,16 +22,15 @@ _ERRORS = (tf.errors.OpError, AssertionError, ValueError, IndexError, RuntimeErr
 def save_weights(
     directory: RunDirectory, model: tf.keras.Model, loss: MetricLoss, workers: Workers = ALONE
 ) -> None:
-    """Writes the weights that are evaluated and exported; all workers take part, the chief's are kept."""
+    """Writes the weights that are evaluated and exported; all workers take part, the chief writes."""
     checkpoint = tf.train.Checkpoint(model=model, loss=loss)
-    if not workers.is_chief:
-        with tempfile.TemporaryDirectory(prefix="ccp_dml-") as folder:
-            checkpoint.write(os.path.join(folder, _BEST))
-        return
-    directory.checkpoints.mkdir(exist_ok=True)
-    faults.passage("weights")
-    checkpoint.write(str(directory.checkpoints / _BEST))
-    durable.to_disk(directory.checkpoints)
+    with replicas.whole_tables(checkpoint):
+        if not workers.is_chief:
+            return
+        directory.checkpoints.mkdir(exist_ok=True)
+        faults.passage("weights")
+        checkpoint.write(str(directory.checkpoints / _BEST))
+        durable.to_disk(directory.checkpoints)
 
 
 def load_run_weights(directory: RunDirectory, model: tf.keras.Model) -> None:

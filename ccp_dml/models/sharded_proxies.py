@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from ccp_dml import replicas
+from ccp_dml.models.class_parts import ClassParts
 from ccp_dml.models.class_shards import ReplicaShards
 from ccp_dml.models.proxies import Proxies
 
@@ -18,12 +20,6 @@ from ccp_dml.models.proxies import Proxies
 _CLASSES_PER_DRAW = 2**14
 # Standard deviation of a standard normal distribution that is cut off at 2.
 _CUT_NORMAL = 0.8796256610342398
-
-# The name of a variable's value in a checkpoint.
-_VALUE = "VARIABLE_VALUE"
-
-# (first class, class after the last) -> float32 [K, count, D].
-_Source = Callable[[int, int], tf.Tensor]
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
@@ -35,8 +31,8 @@ class ShardedProxies(Proxies):
     the label -1 and take part in nothing. In replica context `embeddings`, `labels` and `by_class` are those
     of the replica, and a gradient for `embeddings` is complete there: it must not be added up over replicas.
 
-    A checkpoint holds the whole table, as `Proxies` writes it, so that the number of replicas may change;
-    every worker has to take part in writing and reading it.
+    A checkpoint holds the whole table, which `Proxies` and any number of replicas can read. One that several
+    workers write has to be written within `ccp_dml.replicas.whole_tables`: else it holds the part of one.
 
     Attributes:
         embeddings: float32 variable, [n * K, D] on each replica, with values of its own there; outside of
@@ -68,15 +64,15 @@ class ShardedProxies(Proxies):
             ValueError: if a size is below 1 or the multiplier is negative.
         """
         self._strategy = tf.distribute.get_strategy()
-        count = self._strategy.num_replicas_in_sync
         self.seed = seed
-        self.classes_per_shard = math.ceil(num_classes / count)
+        self._parts = ClassParts(self._strategy, (proxies_per_class, num_classes, embedding_size))
+        self.classes_per_shard = self._parts.size
         super().__init__(
             num_classes, proxies_per_class, embedding_size, learning_rate_multiplier, "zeros", **kwargs
         )
-        if count > 1:
+        if self._strategy.num_replicas_in_sync > 1:
             self.shards = ReplicaShards()
-        self._fill(self.embeddings, self._first_values)
+        self._parts.fill(self.embeddings, self._first_values)
         self.checkpoint_whole([self.embeddings])
 
     @property
@@ -105,23 +101,22 @@ class ShardedProxies(Proxies):
     def reset(self, embeddings: tf.Tensor) -> None:
         """Replaces all proxies, outside of replica context; see the base class."""
         embeddings = self._checked(embeddings)
-        self._fill(self.embeddings, lambda first, last: embeddings[:, first:last])
+        self._parts.fill(self.embeddings, lambda first, last: embeddings[:, first:last])
 
     @property
     def classes_here(self) -> list[range]:
         """The classes of each replica of this process."""
-        return [self._classes_of(replica) for replica in self._replicas_here()]
+        return self._parts.classes_here
 
     @property
     def all_here(self) -> bool:
         """Whether all replicas are of this process."""
-        return len(self._replicas_here()) == self._strategy.num_replicas_in_sync
+        return self._parts.all_here
 
     def parts_of(self, variable: tf.Variable) -> list[tf.Tensor]:
         """As in the base class, outside of replica context; without the rows of no class."""
-        shape = [self.proxies_per_class, -1, self.embedding_size]
-        parts = self._strategy.experimental_local_results(variable)
-        return [tf.reshape(part, shape)[:, : len(classes)] for part, classes in zip(parts, self.classes_here)]
+        parts = zip(self._parts.local(variable), self.classes_here)
+        return [part[:, : len(classes)] for part, classes in parts]
 
     def rows_of(self, variable: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
         """As in the base class, outside of replica context; every worker has to take part."""
@@ -136,23 +131,23 @@ class ShardedProxies(Proxies):
             return tf.where(own[:, np.newaxis], found, 0.0)
 
         parts = self._strategy.experimental_local_results(variable)
-        found = [of_replica(replica, part) for replica, part in zip(self._replicas_here(), parts)]
-        return self._strategy.reduce("SUM", self._distributed(found), axis=None)
+        found = [of_replica(replica, part) for replica, part in zip(self._parts.numbers_here, parts)]
+        return self._strategy.reduce("SUM", self._parts.distributed(found), axis=None)
 
     def reset_parts(self, parts: Sequence[tf.Tensor]) -> None:
         """As in the base class, outside of replica context."""
         of_first = {classes.start: part for classes, part in zip(self.classes_here, parts)}
-        self._fill(self.embeddings, lambda first, last: of_first[first])
+        self._parts.fill(self.embeddings, lambda first, last: of_first[first])
 
     def whole(self) -> tf.Tensor:
         """All proxies, outside of replica context: float32 [K, C, D]; every worker has to take part."""
-        return self._whole_of(self.embeddings)
+        return self._parts.whole(self.embeddings)
 
     def checkpoint_whole(self, variables: Iterable[tf.Variable]) -> None:
         """Lets checkpoints hold the whole of variables which, like `embeddings`, have a part on each replica.
 
         The moments that an optimizer keeps of the proxies are such; a checkpoint would hold those of the
-        first replica and give them to all. Every worker has to take part in writing and reading.
+        first replica and give them to all.
 
         Args:
             variables: all variables of an optimizer of `embeddings` alone, once it is built; those that have
@@ -163,8 +158,7 @@ class ShardedProxies(Proxies):
         for variable in variables:
             if variable.shape == self.embeddings.shape:
                 # Where TensorFlow looks first, before the way of the class.
-                variable._serialize_to_tensors = functools.partial(self._serialized, variable)
-                variable._restore_from_tensors = functools.partial(self._restore, variable)
+                variable._gather_saveables_for_checkpoint = functools.partial(self._parts.saveables, variable)
                 replicas.mark_parts(variable, self)
 
     def like(self, name: str) -> tf.Variable:
@@ -173,6 +167,10 @@ class ShardedProxies(Proxies):
             variable = replicas.own_state(tf.zeros(self.embeddings.shape), name=name)
         self.checkpoint_whole([variable])
         return variable
+
+    def gathered(self, variable: tf.Variable) -> AbstractContextManager[None]:
+        """Where a checkpoint of the chief holds all of a variable in parts; every worker has to enter."""
+        return self._parts.gathered(variable)
 
     def get_config(self) -> dict[str, Any]:
         """Arguments that create a layer of this kind and size (its values are not part of them)."""
@@ -199,57 +197,6 @@ class ShardedProxies(Proxies):
         on_replica = tf.distribute.get_replica_context() is not None
         if not self.shards.alone and not (on_replica and tf.distribute.get_strategy() is self._strategy):
             raise RuntimeError("the proxies are sharded over replicas; each replica has classes of its own")
-
-    def _whole_of(self, variable: tf.Variable) -> tf.Tensor:
-        strategy, shape = self._strategy, [self.proxies_per_class, -1, self.embedding_size]
-        parts = strategy.experimental_local_results(variable)
-        if len(parts) < strategy.num_replicas_in_sync:
-            here = strategy.run(tf.function(lambda: tf.reshape(variable, shape)))
-            return strategy.gather(here, axis=1)[:, : self.num_classes]
-        with tf.device("CPU:0"):
-            return tf.concat([tf.reshape(part, shape) for part in parts], axis=1)[:, : self.num_classes]
-
-    def _serialized(self, variable: tf.Variable) -> dict[str, tf.Tensor]:
-        return {_VALUE: tf.reshape(self._whole_of(variable), [-1, self.embedding_size])}
-
-    def _restore(self, variable: tf.Variable, restored: dict[str, tf.Tensor]) -> None:
-        shape = [self.proxies_per_class, self.num_classes, self.embedding_size]
-        table = tf.reshape(restored[_VALUE], shape)
-        self._fill(variable, lambda first, last: table[:, first:last])
-
-    def _fill(self, variable: tf.Variable, source: _Source) -> None:
-        parts = self._strategy.experimental_local_results(variable)
-        for replica, part in zip(self._replicas_here(), parts):
-            part.assign(tf.reshape(self._part(source, replica), part.shape))
-
-    def _part(self, source: _Source, replica: int) -> tf.Tensor:
-        """The part [K, n, D] of a replica."""
-        size, classes = self.classes_per_shard, self._classes_of(replica)
-        if not classes:
-            return tf.zeros([self.proxies_per_class, size, self.embedding_size])
-        return tf.pad(source(classes.start, classes.stop), [[0, 0], [0, size - len(classes)], [0, 0]])
-
-    def _classes_of(self, replica: int) -> range:
-        first = min(replica * self.classes_per_shard, self.num_classes)
-        return range(first, min(first + self.classes_per_shard, self.num_classes))
-
-    def _distributed(self, values: Sequence[tf.Tensor]) -> Any:
-        """Values of the replicas of this process, as functions of a strategy take them."""
-        of_replica = dict(zip(self._replicas_here(), values))
-        return self._strategy.experimental_distribute_values_from_function(
-            lambda context: of_replica[context.replica_id_in_sync_group]
-        )
-
-    def _replicas_here(self) -> list[int]:
-        """Numbers of the replicas of this process."""
-        strategy = self._strategy
-        return list(
-            strategy.experimental_local_results(
-                strategy.experimental_distribute_values_from_function(
-                    lambda here: here.replica_id_in_sync_group
-                )
-            )
-        )
 
     def _first_values(self, first: int, last: int) -> tf.Tensor:
         size = _CLASSES_PER_DRAW

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from ccp_dml import durable, faults
+from ccp_dml import durable, faults, replicas
 from ccp_dml.workers import ALONE, Workers
 
 _NAME = "state"
@@ -94,14 +94,13 @@ class Checkpoints:
         """
         assert self._checkpoint is not None, "track() has not been called"
         is_new = self._workers.from_chief(step not in self.steps)
-        if not self._workers.is_chief:
+        with replicas.whole_tables(self._checkpoint) if is_new else contextlib.nullcontext():
+            if not self._workers.is_chief:
+                return self._path(step)
+            self._directory.mkdir(exist_ok=True)
+            self._remove_leftovers()
             if is_new:
-                self._take_part()
-            return self._path(step)
-        self._directory.mkdir(exist_ok=True)
-        self._remove_leftovers()
-        if is_new:
-            self._write(step)
+                self._write(step)
         for old in self.steps[: -self._keep]:
             if old != best_step:
                 self._remove(old)
@@ -180,12 +179,6 @@ class Checkpoints:
         durable.to_disk(temporary)
         faults.passage("checkpoint_rename")
         durable.rename(temporary, self._folder(step))
-
-    def _take_part(self) -> None:
-        """Writes what nobody reads: a value that is divided has to be put together by all workers."""
-        assert self._checkpoint is not None
-        with tempfile.TemporaryDirectory(prefix="ccp_dml-") as folder:
-            self._checkpoint.write(str(Path(folder) / _NAME))
 
     def _remove(self, step: int) -> None:
         """Renamed first, so that a kill leaves no half of it under its name."""

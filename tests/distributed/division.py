@@ -55,6 +55,35 @@ class Work:
         rest = [self.scores, self.memory, np.array(self.staleness)]
         return [*self.embedded, *self.proxies, *self.chosen, *rest]
 
+    def to_arrays(self, prefix: str) -> dict[str, np.ndarray]:
+        """All of it by names that begin so, for a file."""
+        found = {
+            name: np.asarray(getattr(self, name)) for name in ("scores", "copies", "memory", "staleness")
+        }
+        for name in ("embedded", "proxies", "chosen"):
+            found |= {f"{name} {number}": array for number, array in enumerate(getattr(self, name))}
+        found |= {f"read {name}": np.array(rows, int) for name, rows in self.read.items()}
+        return {prefix + name: array for name, array in found.items()}
+
+    @classmethod
+    def of_arrays(cls, arrays: dict[str, np.ndarray], prefix: str) -> Work:
+        """The opposite of `to_arrays`."""
+
+        def group(name: str) -> dict[str, np.ndarray]:
+            start = f"{prefix}{name} "
+            return {key.removeprefix(start): value for key, value in arrays.items() if key.startswith(start)}
+
+        return cls(
+            embedded=list(group("embedded").values()),
+            scores=arrays[f"{prefix}scores"],
+            proxies=list(group("proxies").values()),
+            chosen=list(group("chosen").values()),
+            copies=bool(arrays[f"{prefix}copies"]),
+            memory=arrays[f"{prefix}memory"],
+            staleness=float(arrays[f"{prefix}staleness"]),
+            read={name: rows.tolist() for name, rows in group("read").items()},
+        )
+
 
 def divided_work(strategy: tf.distribute.Strategy | None, queries: int = 7) -> Work:
     """Does everything from the same start."""

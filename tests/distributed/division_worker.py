@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
 import sys
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -16,10 +14,16 @@ if __name__ == "__main__":
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     workers = Workers(strategy)
     # With a single query the second worker has none.
-    works = [divided_work(strategy), divided_work(strategy, queries=1)]
+    found = divided_work(strategy).to_arrays("7 queries: ")
+    found |= divided_work(strategy, queries=1).to_arrays("1 queries: ")
     told = workers.from_all({"index": workers.index, "score": float("nan"), "third": 1 / 3})
     rows = np.arange(6, dtype=np.int64).reshape(3, 2)[: 3 * workers.index] - 2**40
-    gathered = [workers.gather(rows), workers.gather(rows[:0]), workers.gather(rows[:, 0])]
-    columns = workers.gather_columns(np.arange(24.0).reshape(2, 4, 3)[:, workers.share(4)])
-    Path(sys.argv[1]).write_bytes(pickle.dumps((works, told, gathered, columns)))
+    found |= {
+        "told": np.array([[of_one["index"], of_one["score"], of_one["third"]] for of_one in told]),
+        "unequal": workers.gather(rows),
+        "empty": workers.gather(rows[:0]),
+        "plain": workers.gather(rows[:, 0]),
+        "columns": workers.gather_columns(np.arange(24.0).reshape(2, 4, 3)[:, workers.share(4)]),
+    }
+    np.savez(sys.argv[1], **found)
     workers.from_chief(None)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,28 +17,11 @@ import pytest
 
 from ccp_dml import faults
 from ccp_dml.run_directory import RunDirectory
-from tests.distributed.test_workers import free_addresses
+from tests.distributed.processes import Done, outcome, run_workers, started
 from tests.image_folder import write_classes
-from tests.killed_runs import ROOT, assert_same
+from tests.killed_runs import ROOT, SHORT_CCP, SHORT_RUN, assert_same
 
-RUN = (
-    "--dataset=image_folder",
-    "--backbone=cifar_resnet",
-    "--backbone_options=stages=1,block_repeats=1",
-    "--image_size=16",
-    "--embedding_size=8",
-    "--loss=ccp/contrastive",
-    "--proxies_per_class=2",
-    "--pool_size=3",
-    "--ccp_patience=1",
-    "--classes_per_batch=3",
-    "--samples_per_class=2",
-    "--validation_fraction=0.4",
-    "--steps_per_epoch=3",
-    "--max_epochs=3",
-    "--learning_rate=1e-3",
-    "--recall_at=1",
-)
+RUN = (*SHORT_RUN, *SHORT_CCP, "--loss=ccp/contrastive", "--max_epochs=3")
 LOST = "another worker has ended or cannot be reached"
 
 pytestmark = pytest.mark.slow
@@ -73,31 +58,18 @@ def alone(flags: list[str], fault: str | None = None) -> int:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False).returncode
 
 
-def by_workers(
+def workers(
     *flags: list[str], fault: tuple[int, str] | None = None
-) -> list[subprocess.CompletedProcess[str]]:
-    """Runs the real command on workers with these flags; one may die at a place."""
-    addresses, processes = free_addresses(len(flags)), []
-    for index, own in enumerate(flags):
-        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        environment = {**os.environ, "TF_CONFIG": json.dumps(task)}
-        if fault is not None and fault[0] == index:
-            environment[faults.VARIABLE] = fault[1]
-        command = [sys.executable, "train.py", *RUN, "--strategy=multi_worker", *own]
-        processes.append(
-            subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
-        )
-    done = []
-    try:
-        for process in processes:
-            texts = process.communicate(timeout=300)
-            done.append(subprocess.CompletedProcess(process.args, process.returncode, *texts))
-    finally:
-        for process in processes:
-            process.kill()
-    return done
+) -> contextlib.AbstractContextManager[list[subprocess.Popen[str]]]:
+    """Starts the real command on workers with these flags; something may happen to one at a place."""
+    commands = [["train.py", *RUN, "--strategy=multi_worker", *own] for own in flags]
+    return started(*commands, environments={} if fault is None else {fault[0]: {faults.VARIABLE: fault[1]}})
+
+
+def by_workers(*flags: list[str], fault: tuple[int, str] | None = None) -> list[Done]:
+    """The same, to their ends."""
+    with workers(*flags, fault=fault) as processes:
+        return [outcome(process) for process in processes]
 
 
 def rows(directory: RunDirectory) -> list[dict[str, str]]:
@@ -139,20 +111,34 @@ def test_a_worker_is_killed_and_the_run_goes_on_bit_by_bit(
     flags = [*data, f"--run_dir={tmp_path / 'run'}"]
     done = by_workers(flags, flags, fault=(killed, "step:2"))
     assert done[killed].returncode == -signal.SIGKILL
-    other = done[1 - killed]
-    assert other.returncode == 2
-    [message] = [line for line in other.stderr.splitlines() if line.startswith("error: ")]
-    assert LOST in message
-    assert "Traceback" not in other.stderr
+    assert_stopped(done[1 - killed])
     assert [path.name for path in RunDirectory(tmp_path / "run").checkpoints.iterdir()] == ["step-3"]
 
     assert [worker.returncode for worker in by_workers(flags, flags)] == [0, 0]
     assert_same(RunDirectory(tmp_path / "run"), by_two)
 
 
-@pytest.mark.parametrize("first, second", [(2, 1), (1, 2)])
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_a_worker_whose_process_stands_still_is_noticed(frozen: int, data: list[str], tmp_path: Path) -> None:
+    flags = [*data, f"--run_dir={tmp_path / 'run'}"]
+    with workers(flags, flags, fault=(frozen, "step:2:SIGSTOP")) as processes:
+        assert_stopped(outcome(processes[1 - frozen]))
+        assert processes[frozen].poll() is None
+
+
+def assert_stopped(worker: Done) -> None:
+    """It said in one line that another one has ended."""
+    assert worker.returncode == 2
+    [message] = [line for line in worker.stderr.splitlines() if line.startswith("error: ")]
+    assert LOST in message
+    assert "Traceback" not in worker.stderr
+
+
+@pytest.mark.parametrize(
+    "first, second, of_two", [(2, 1, []), (1, 2, []), (2, 1, ["--shard_proxies"])], ids=str
+)
 def test_a_run_goes_on_with_another_number_of_workers(
-    first: int, second: int, data: list[str], by_one: RunDirectory, tmp_path: Path
+    first: int, second: int, of_two: list[str], data: list[str], by_one: RunDirectory, tmp_path: Path
 ) -> None:
     flags = [*data, f"--run_dir={tmp_path / 'run'}"]
     # A signal to one worker stops both after the first epoch.
@@ -161,8 +147,21 @@ def test_a_run_goes_on_with_another_number_of_workers(
             assert alone(flags, fault) == code
         else:
             told = None if fault is None else (1, fault)
-            assert [worker.returncode for worker in by_workers(flags, flags, fault=told)] == [code, code]
+            both = [*flags, *of_two]
+            assert [worker.returncode for worker in by_workers(both, both, fault=told)] == [code, code]
     assert_alike(RunDirectory(tmp_path / "run"), by_one)
+
+
+def test_a_port_that_is_taken_is_said_in_one_line(data: list[str], tmp_path: Path) -> None:
+    with socket.create_server(("localhost", 0)) as taken:
+        address = f"localhost:{taken.getsockname()[1]}"
+        config = {"cluster": {"worker": [address, "localhost:1"]}, "task": {"type": "worker", "index": 0}}
+        told = {0: {"TF_CONFIG": json.dumps(config)}}
+        command = ["train.py", *RUN, "--strategy=multi_worker", *data, f"--run_dir={tmp_path / 'run'}"]
+        [done] = run_workers(command, environments=told)
+    assert done.returncode == 2
+    assert "error: --strategy=multi_worker: worker 0 cannot join the others; expected its port" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_worker_that_does_not_see_the_checkpoint_says_so(data: list[str], tmp_path: Path) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +14,7 @@ import tensorflow as tf
 
 from ccp_dml.models.proxies import Proxies
 from ccp_dml.models.sharded_proxies import ShardedProxies
+from tests.distributed.processes import run_workers
 from tests.distributed.sharded_replicas import Deviations
 from tests.losses.shard_cases import FURTHER, REPRESENTATIVE
 
@@ -69,33 +68,13 @@ def test_the_table_is_the_same_whoever_holds_it(found):
 
 @pytest.mark.slow
 def test_two_worker_processes_find_what_one_device_finds(tmp_path):
-    ports = [str(port) for port in free_ports(2)]
-    workers = []
-    for index in range(2):
-        folder = tmp_path / str(index)
-        folder.mkdir()
-        command = [sys.executable, "-m", "tests.distributed.sharded_worker", str(index), *ports, str(folder)]
-        workers.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
-    try:
-        for worker in workers:
-            output, errors = worker.communicate(timeout=600)
-            assert worker.returncode == 0, errors[-4000:]
-            results = json.loads(output.splitlines()[-1])
-            assert list(results) == [case.id for case in REPRESENTATIVE]
-            for name, deviations in results.items():
-                assert len(deviations) == 5
-                assert max(deviations.values()) < 1e-5, (name, deviations)
-    finally:
-        for worker in workers:
-            worker.kill()
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for item in sockets:
-            item.bind(("127.0.0.1", 0))
-        return [item.getsockname()[1] for item in sockets]
+    for done in run_workers(*[["-m", "tests.distributed.sharded_worker", tmp_path]] * 2):
+        assert done.returncode == 0, done.stderr[-4000:]
+        results = json.loads(done.stdout.splitlines()[-1])
+        assert list(results) == [case.id for case in REPRESENTATIVE]
+        for name, deviations in results.items():
+            assert len(deviations) == 6
+            assert max(deviations.values()) < 1e-5, (name, deviations)
 
 
 @pytest.mark.slow
