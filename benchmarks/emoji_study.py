@@ -92,7 +92,7 @@ def compare() -> Iterator[training_runs.Run]:
 
 
 def memory() -> Iterator[training_runs.Run]:
-    """The committed configuration with pools out of a memory of training embeddings, equal steps, three seeds."""
+    """The committed configuration, its pools out of a memory of training embeddings; equal steps."""
     for seed in range(3):
         for steps in (0, 50, 250):
             yield Run(f"memory/{steps}", ("emoji",), {**MEMORY, "pool_memory_steps": steps}, seed)
