@@ -195,8 +195,9 @@ class Trainer:
             Diverged: if the loss, the embeddings or the gradients are not finite.
             ValueError: if a monitored score is not among the logs.
         """
-        # A stop that is asked for meanwhile need not wait for the end of it.
-        self.trace()
+        if self.epoch < max_epochs:
+            # Now: a stop that is asked for meanwhile need not wait for the end of it.
+            self.trace()
         self.model.stop_training = False
         callbacks = tf.keras.callbacks.CallbackList(
             self._callbacks,
