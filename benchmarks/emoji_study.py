@@ -1,6 +1,6 @@
 """When does CCP pay? A study on the emoji set; its tables and curves are those of `docs/results.md`.
 
-    python -m benchmarks.emoji_study run [--phase screen|compare] [--only TEXT] [--jobs N]
+    python -m benchmarks.emoji_study run [--phase screen|compare|memory] [--only TEXT] [--jobs N]
     python -m benchmarks.emoji_study report
 
 `run` trains every run of a phase that is not finished yet, so it can be stopped and repeated. Each run is
@@ -8,7 +8,7 @@ the documented command `python train.py --flagfile=configs/emoji.cfg` with some 
 measurements of finished runs are collected in `benchmarks/emoji_study.json`; `report` makes the tables and
 the picture from that file alone.
 
-Budget: 3 hours on 2 cores, with `--jobs 2 --threads 1`.
+Budget: 4 hours on 2 cores, with `--jobs 2 --threads 1`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ Run = partial(training_runs.Run, "emoji_study")
 # What all runs of a phase share. The test classes are measured along the way and decide nothing.
 SCREEN = {"max_epochs": 24, "patience": 0, "track_test": 4}
 COMPARE = {"max_epochs": 80, "patience": 12, "track_test": 4}
+MEMORY = {"patience": 0, "track_test": 5}
 
 BASE = {"loss": "contrastive"}
 PAPER = {"ccp_reset_rule": "patience", "ccp_patience": 3}
@@ -90,7 +91,14 @@ def compare() -> Iterator[training_runs.Run]:
         yield Run("compare/emoji, patience 3", ("emoji",), {**COMPARE, **PAPER}, seed)
 
 
-PHASES = {"screen": screen, "compare": compare}
+def memory() -> Iterator[training_runs.Run]:
+    """The committed configuration, its pools out of a memory of training embeddings; equal steps."""
+    for seed in range(3):
+        for steps in (0, 50, 250):
+            yield Run(f"memory/{steps}", ("emoji",), {**MEMORY, "pool_memory_steps": steps}, seed)
+
+
+PHASES = {"screen": screen, "compare": compare, "memory": memory}
 
 
 def main() -> None:
@@ -100,7 +108,7 @@ def main() -> None:
     )
     parser.add_argument("action", choices=("run", "report"))
     parser.add_argument("--phase", choices=tuple(PHASES), action="append", help="default: all")
-    training_runs.add_flags(parser, budget_minutes=180)
+    training_runs.add_flags(parser, budget_minutes=240)
     arguments = parser.parse_args()
     if arguments.action == "run":
         runs = [run for phase in arguments.phase or PHASES for run in PHASES[phase]()]

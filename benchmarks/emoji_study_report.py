@@ -22,7 +22,11 @@ _COLORS = {
 
 def write(measurements: Measurements, docs: Path) -> None:
     """Replaces the generated parts of docs/results.md and draws docs/emoji_curves.png."""
-    parts = {"screening": _screening(measurements), "comparison": _comparison(measurements)}
+    parts = {
+        "screening": _screening(measurements),
+        "comparison": _comparison(measurements),
+        "memory": memory(measurements),
+    }
     write_parts(docs / "results.md", "benchmarks.emoji_study", parts)
     _draw(measurements, docs / "emoji_curves.png")
 
@@ -73,6 +77,23 @@ def _comparison(measurements: Measurements) -> Iterator[str]:
         if runs:
             cells = [spread([dict(_test_curve(run))[step] for run in runs]) for step in common]
             yield f"| {label} | " + " | ".join(cells) + " |"
+
+
+def memory(measurements: Measurements) -> Iterator[str]:
+    """The phase `memory`, as far as it was run, in the order of the ages."""
+    names = {key.rsplit("/", 1)[0] for key in measurements if key.startswith("memory/")}
+    yield (
+        "| `pool_memory_steps` | seeds | P@1 | P@R | MAP@R | steps of the best epoch | "
+        "MAP@R after all steps | resets' share of the time |"
+    )
+    yield "|---|---|---|---|---|---|---|---|"
+    for name in sorted(names, key=lambda name: int(name.removeprefix("memory/"))):
+        runs = of_name(measurements, name)
+        cells = [spread([run["test"][column] for run in runs]) for column in COLUMNS]
+        cells.append(spread([(run["best_epoch"] + 1) * run["steps_per_epoch"] for run in runs], digits=0))
+        cells.append(spread([_test_curve(run)[-1][1] for run in runs]))
+        cells.append(spread([100 * run["resets_share"] for run in runs]) + " %")
+        yield f"| {name.removeprefix('memory/')} | {len(runs)} | " + " | ".join(cells) + " |"
 
 
 def _common_steps(measurements: Measurements, most: int = 9) -> list[int]:

@@ -1,9 +1,10 @@
 """What several replicas cost.
 
+    python -m benchmarks.scaling                         # all of the following
+    python -m benchmarks.scaling memory                  # the tables that follow from formulas; seconds
+    python -m benchmarks.scaling replicas                # training steps on 1, 2 and 4 replicas; minutes
     python -m benchmarks.scaling sharded                 # C = 10 000 to 1 million; about 20 minutes
     python -m benchmarks.scaling sharded --quick         # C = 10 000; writes nothing
-    python -m benchmarks.scaling replicas                # training steps on 1, 2 and 4 replicas; minutes
-    python -m benchmarks.scaling memory                  # the tables that follow from formulas; seconds
 
 `sharded` measures a call of a proxy loss, value and gradients for embeddings and proxies: whole, with all
 classes on each replica, and sharded, with the classes spread over the replicas. The replicas are logical
@@ -18,8 +19,9 @@ counted where it does so.
 64 px, ccp/contrastive, on one device and divided among replicas, with whole and with sharded proxies. What a
 replica hands over is the size of all tensors that it gives to an exchange in a step.
 
-Results go to benchmarks/scaling.json, row by row, and the tables in docs/scaling.md are made from them. A run
-continues where an earlier one on the same machine stopped: when `--minutes` are over, or by Ctrl-C.
+Results go to benchmarks/scaling.json, and the tables in docs/scaling.md are made from them. `sharded` writes
+row by row, and continues where an earlier run on the same machine stopped: when `--minutes` are over, or by
+Ctrl-C. (The growth of each part, also in docs/scaling.md, is measured by `benchmarks.growth`.)
 """
 
 from __future__ import annotations
@@ -39,14 +41,18 @@ RESULTS = Path(__file__).with_name("scaling.json")
 DOCS = Path(__file__).parents[1] / "docs" / "scaling.md"
 LOSSES, CLASSES, REPLICAS = ("proxy_nca", "proxy_anchor"), (10**4, 10**5, 10**6), (2, 4)
 TOLERANCE = 1e-5
+PARTS = ("memory", "replicas", "sharded")
 
 
 def main() -> None:
     options = parse_options()
-    if options.part == "sharded":
-        sharded(options)
-    if options.part == "replicas":
-        replicas(options)
+    # In this order, as the last one may run out of minutes.
+    for name, part in zip(PARTS, (memory, replicas, sharded), strict=True):
+        if name in options.parts:
+            part(options)
+
+
+def memory(options: argparse.Namespace) -> None:
     if not options.quick:
         scaling_report.write_part(DOCS, "memory", scaling_memory.table())
         scaling_report.write_part(DOCS, "traffic", scaling_memory.traffic())
@@ -155,8 +161,7 @@ def parse_options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    parts = ("sharded", "replicas", "memory")
-    add("part", nargs="?", choices=parts, default="sharded", help="what to do (sharded)")
+    add("parts", nargs="*", help=f"{', '.join(PARTS)} (all)")
     add("--losses", nargs="+", default=LOSSES, help=" ".join(LOSSES))
     add("--classes", nargs="+", type=int, help="10000 100000 1000000")
     add("--replicas", nargs="+", type=int, default=REPLICAS, help="besides one (2 4)")
@@ -171,6 +176,10 @@ def parse_options() -> argparse.Namespace:
     add("--again", action="store_true", help="measure anew what was measured before")
     add("--quick", action="store_true", help="few classes, result files stay as they are")
     options = parser.parse_args()
+    unknown = set(options.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"{', '.join(sorted(unknown))}: expected parts among {', '.join(PARTS)}")
+    options.parts = options.parts or PARTS
     options.classes = options.classes or (CLASSES[:1] if options.quick else CLASSES)
     return options
 

@@ -36,6 +36,7 @@ def main(asked: dict[str, Any]) -> dict[str, float]:
     tf.get_logger().setLevel("ERROR")
     with _counted_bytes() as handed_over:
         trainer = _trainer(asked)
+        trainer.trace()
     # Every replica of this process has traced the step.
     count = sum(handed_over) // asked["replicas"]
     found = measuring.in_turns({"step": lambda: trainer.fit(trainer.epoch + 1)}, asked["repeats"])["step"]

@@ -88,6 +88,7 @@ def measure() -> dict[str, tuple[float, float]]:
         experiment = Experiment(config)
         tick()
         trainer = experiment.make_trainer(RunDirectory.of(config), [])
+        trainer.trace()
         tick()
         # Validation and checkpoint come after the first chunk.
         chunk = trainer._phases.runner(iter(trainer._batches(0)), 10)

@@ -179,7 +179,7 @@ def trainer(config: ExperimentConfig, batch: tuple[tf.Tensor, tf.Tensor]) -> Tra
         projections = AlternatingProjections(model.trainable_variables, loss.proxies, None, options)
         # As from the second problem instance on.
         projections.proximal_coefficient.assign(config.projection.ccp_lambda)
-    return Trainer(
+    made = Trainer(
         model,
         loss,
         parts.make_optimizer_groups(config.training, model, loss),
@@ -189,6 +189,8 @@ def trainer(config: ExperimentConfig, batch: tuple[tf.Tensor, tf.Tensor]) -> Tra
         schedule=parts.make_schedule(config.training),
         jit_compile=config.training.jit_compile,
     )
+    made.trace()
+    return made
 
 
 def epochs(of: Trainer) -> Callable[[], object]:

@@ -106,6 +106,7 @@ def measurement(run: Run, results: dict[str, Any]) -> dict[str, Any]:
         "frozen": {name: 100 * results["frozen_features"][name] for name in COLUMNS},
         "test": {name: 100 * results["test"][name] for name in COLUMNS},
         "best_epoch": results.get("best_epoch"),
+        "resets_share": results["time_shares"]["resets"],
         "steps_per_epoch": results["config"]["steps_per_epoch"],
         "steps": [int(row["step"]) for row in rows],
         "instance": [int(float(row.get("problem_instance") or 0)) for row in rows],

@@ -111,6 +111,10 @@ LINES = {
     "--ccp_min_iterations=5 --ccp_max_iterations=4": ["--ccp_min_iterations=5", "--ccp_max_iterations=4"],
     "--ccp_step_at_batch --ccp_monitor=map_at_r": ["--ccp_step_at_batch", "--ccp_monitor=map_at_r"],
     "--ccp_patience=5 --ccp_reset_rule=fixed": ["--ccp_patience=5", "--ccp_reset_rule=fixed"],
+    "--ccp_normalized_embeddings --pool_size=1": ["--ccp_normalized_embeddings=true", "--pool_size=1"],
+    "--ccp_step_at_batch --chunk_size=5": ["--chunk_size=5", "--ccp_step_at_batch=true"],
+    "--monitor_split=test --validation_cache_mb=9": ["--validation_cache_mb=9", "--monitor_split=test"],
+    "--protocol=conventional --validation_cache_mb=9": ["--validation_cache_mb=9", "--protocol=conv"],
     "--pool_memory_steps=9 --noccp_use_representative_proxy": [
         "--pool_memory_steps=9",
         "--ccp_use_representative_proxy=false",

@@ -236,7 +236,8 @@ def test_an_unknown_name_is_refused():
         ),
         (
             {"augment_representatives": True},
-            "--augment_representatives: it does nothing with --representative_lifetime=0; expected at least",
+            "--augment_representatives=true: it does nothing with --representative_lifetime=0; "
+            "expected at least 1",
         ),
         (
             {"preprocessing": "cifar", "crop_area_min": 0.5},
@@ -274,6 +275,25 @@ def test_an_unknown_name_is_refused():
         (
             {"ccp_patience": 5, "ccp_reset_rule": "fixed"},
             "--ccp_patience=5: it does nothing with --ccp_reset_rule",
+        ),
+        (
+            {"ccp_normalized_embeddings": True, "pool_size": 1},
+            "--ccp_normalized_embeddings=true: it does nothing with --pool_size=1; expected at least 2",
+        ),
+        (
+            {"ccp_step_at_batch": True, "chunk_size": 5},
+            "--chunk_size=5: it does nothing with --ccp_step_at_batch=true; "
+            "expected --ccp_step_at_batch=false",
+        ),
+        (
+            {"monitor_split": "test", "validation_cache_mb": 9},
+            "--validation_cache_mb=9: it does nothing with --monitor_split=test; "
+            "expected --monitor_split=validation",
+        ),
+        (
+            {"protocol": "conventional", "validation_cache_mb": 9},
+            "--validation_cache_mb=9: it does nothing with --protocol=conventional; "
+            "expected --protocol=mlrc or ablation",
         ),
         ({"tensorboard": False, "tensorboard_panels": 3}, "it does nothing with --tensorboard=false"),
         ({"proxies_per_class": 0}, "--proxies_per_class=0 contradicts --loss=ccp/contrastive"),
@@ -338,6 +358,8 @@ def test_validation_names_the_flag(values, named):
         {"optimizer": "sgd", "momentum": 0.5},
         {"warm_up_epochs": 1, "warm_up_learning_rate": 1e-3},
         {"ccp_step_at_batch": True},
+        {"ccp_normalized_embeddings": True, "pool_size": 2},
+        {"protocol": "mlrc", "validation_cache_mb": 9},
         {"mixed_precision": "mixed_float16"},
         {"loss": "ccp/xbm/contrastive", "mine_pairs": True, "memory_size": 9, "ccp_patience": 2},
         {"loss": "mdr/ps/virtual_softmax/proxy_nca"},

@@ -38,6 +38,9 @@ def write(tmp_path, monkeypatch):
         ("--nohorizontal_flip\n--crop_area_min=0.5", ["--preprocessing=mnist"], {"preprocessing": "mnist"}),
         ("--beta_1=0.5\n--seed=3", ["--optimizer=sgd"], {"optimizer": "sgd", "seed": 3}),
         ("--tensorboard_panels=3", ["--notensorboard"], {"tensorboard": False}),
+        ("--chunk_size=5", ["--ccp_step_at_batch"], {"ccp_step_at_batch": True}),
+        ("--ccp_normalized_embeddings", ["--pool_size=1"], {"pool_size": 1}),
+        ("--validation_cache_mb=9", ["--monitor_split=test"], {"monitor_split": "test"}),
         ("--train_fraction=0.4", ["--closed_set"], {"closed_set": "shuffled"}),
     ],
 )

@@ -27,7 +27,7 @@ def superseded(config: ExperimentConfig, arguments: Sequence[Argument]) -> dict[
     places = last_given(arguments)
     return {
         flag.name: flag.default
-        for flag, _, master, _ in useless(config)
+        for flag, master in useless(config)
         if master.name in places and _is_on_top(arguments, places[master.name], places[flag.name])
     }
 

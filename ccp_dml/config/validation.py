@@ -205,8 +205,6 @@ def _contradictions_of_data(data: DataConfig) -> Iterator[str]:
             f"--samples_per_class={data.samples_per_class}: expected at least 2 with {lifetime}, "
             "the representative and another"
         )
-    if data.augment_representatives and not data.representative_lifetime:
-        yield f"--augment_representatives: it does nothing with {lifetime}; expected at least 1"
 
 
 def _check_metric(name: str, metric: str | None, config: ExperimentConfig) -> None:

@@ -7,12 +7,14 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from ccp_dml.geometry.distances import check_distance, pairwise_distances
-from ccp_dml.geometry.normalization import check_normalization, normalize
+from ccp_dml.geometry.distances import pairwise_distances
+from ccp_dml.geometry.normalization import normalize
 from ccp_dml.geometry.pair_masks import pair_masks
+from ccp_dml.losses import pair_options
 from ccp_dml.losses.base import MetricLoss, class_labels
-from ccp_dml.losses.miners import MINERS, Miner, make_miner
-from ccp_dml.losses.pairs import AVERAGES, Pairs, of_shard, pairs_between
+from ccp_dml.losses.miners import Miner, make_miner
+from ccp_dml.losses.pair_diagnostics import pair_diagnostics
+from ccp_dml.losses.pairs import Pairs, of_shard, pairs_between
 from ccp_dml.models.class_shards import ALONE, Shards
 from ccp_dml.models.proxies import Proxies
 from ccp_dml.models.sharded_proxies import make_proxies
@@ -83,8 +85,8 @@ class PairLoss(MetricLoss):
         """
         super().__init__(name=name)
         self.normalization = normalization
-        self.distance = self._narrowed("distance", distance, self.only_distance, "euclidean")
-        self.proxy_anchor = self._narrowed("proxy_anchor", proxy_anchor, self.only_proxy_anchor, False)
+        self.distance = pair_options.narrowed(self, "distance", distance, "euclidean")
+        self.proxy_anchor = pair_options.narrowed(self, "proxy_anchor", proxy_anchor, False)
         self.average = average
         self.miner = miner
         self.weight = weight
@@ -97,7 +99,7 @@ class PairLoss(MetricLoss):
         self.shared_proxies = tuple(shared_proxies)
         self.shard_proxies = shard_proxies
         self.seed = seed
-        self._check()
+        pair_options.check(self)
         self._mined: Miner | None = None if miner is None else make_miner(miner, seed)
         if self.proxies_per_class:
             assert num_classes is not None
@@ -225,19 +227,7 @@ class PairLoss(MetricLoss):
 
     def describe(self, pairs: Pairs, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """`diagnostics` of given pairs. A pair is active if the loss has a gradient for its distance."""
-        with tf.GradientTape() as tape:
-            tape.watch(pairs.distances)
-            loss = self.formula(pairs)
-        gradient = tape.gradient(loss, pairs.distances, unconnected_gradients="zero")
-        counted = tf.cast(pairs.positives | pairs.negatives, tf.float32)
-        active = tf.cast(tf.not_equal(gradient, 0.0), tf.float32) * counted
-        totals = pairs.shards.sums([tf.reduce_sum(active), tf.reduce_sum(counted)])
-        return {
-            "active_pairs": tf.math.divide_no_nan(*totals),
-            "positive_distances": pairs.shards.gather(tf.boolean_mask(pairs.distances, pairs.positives)),
-            "negative_distances": pairs.shards.gather(tf.boolean_mask(pairs.distances, pairs.negatives)),
-            "embedding_norm": tf.reduce_mean(tf.norm(tf.cast(embeddings, tf.float32), axis=-1)),
-        }
+        return pair_diagnostics(self.formula, pairs, embeddings)
 
     def own_pairs(self, labels: tf.Tensor, embeddings: tf.Tensor) -> Pairs:
         """The pairs of the loss alone: with its proxies if it has some, else among the batch.
@@ -265,38 +255,3 @@ class PairLoss(MetricLoss):
     @property
     def _proxy_sets(self) -> list[Proxies]:
         return [*([] if self.proxies is None else [self.proxies]), *self.shared_proxies]
-
-    def _narrowed(self, option: str, asked: Any, only: Any, default: Any) -> Any:
-        if only is not None and asked not in (None, only):
-            raise ValueError(
-                f"{option} of {type(self).__name__} is {asked!r}; it is defined for {only!r} only"
-            )
-        if asked is not None:
-            return asked
-        return default if only is None else only
-
-    def _check(self) -> None:
-        check_normalization(self.normalization)
-        check_distance(self.distance)
-        if self.average not in AVERAGES:
-            raise ValueError(f"average is {self.average!r}; expected one of {', '.join(AVERAGES)}")
-        if self.miner is not None and self.miner not in MINERS:
-            raise ValueError(f"miner is {self.miner!r}; expected None or one of {', '.join(MINERS)}")
-        proxies = f"{self.proxies_per_class} proxies per class and {len(self.shared_proxies)} shared sets"
-        if self.references_per_batch < 0 or (
-            self.references_per_batch and (self.proxies_per_class or self.shared_proxies)
-        ):
-            raise ValueError(
-                f"references_per_batch is {self.references_per_batch} beside {proxies}; "
-                "expected 0, or a positive number without proxies"
-            )
-        if self.proxies_per_class < int(not self.pair_based):
-            raise ValueError(
-                f"proxies_per_class of {type(self).__name__} is {self.proxies_per_class}; "
-                f"expected at least {int(not self.pair_based)}"
-            )
-        if self.proxies_per_class and (self.num_classes is None or self.embedding_size is None):
-            raise ValueError(
-                f"proxies_per_class is {self.proxies_per_class}, but num_classes is {self.num_classes} and "
-                f"embedding_size is {self.embedding_size}; proxies need both"
-            )

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from ccp_dml.training.pool_memory import PoolMemory
+import tensorflow as tf
+
 from ccp_dml.training.projections import AlternatingProjections
 from ccp_dml.training.schedules import Schedule
 from ccp_dml.training.stopping import EarlyStopping
 
 
 class Controllers:
-    """Early stopping, the learning-rate schedule and the alternating projections of a run, each optional.
-
-    Attributes:
-        schedule: the learning-rate schedule.
-    """
+    """Early stopping, the learning-rate schedule and the alternating projections of a run, each optional."""
 
     def __init__(
         self,
@@ -24,14 +22,14 @@ class Controllers:
         schedule: Schedule | None = None,
         projections: AlternatingProjections | None = None,
     ) -> None:
-        self._stopping, self.schedule, self._projections = stopping, schedule, projections
+        self._stopping, self._schedule, self._projections = stopping, schedule, projections
 
     @property
     def state(self) -> dict[str, Any]:
         """What has to be checkpointed, by name."""
         return {
             "stopping": self._stopping,
-            "schedule": self.schedule,
+            "schedule": self._schedule,
             "projections": self._projections,
         }
 
@@ -53,9 +51,10 @@ class Controllers:
         return self._projections is not None and self._projections.options.step_at_batch
 
     @property
-    def memory(self) -> PoolMemory | None:
-        """What takes note of the embeddings of every step; None without."""
-        return None if self._projections is None else self._projections.memory
+    def after_each_step(self) -> Callable[[tf.Tensor, tf.Tensor], None] | None:
+        """What takes note of the labels and embeddings of every step, in tensor code; None without."""
+        memory = None if self._projections is None else self._projections.memory
+        return None if memory is None else memory.note
 
     @property
     def logs(self) -> dict[str, Any]:
@@ -66,6 +65,11 @@ class Controllers:
             "problem_instance": int(self._projections.instance),
             "proximal_coefficient": float(self._projections.proximal_coefficient),
         }
+
+    def set_learning_rate(self, rate: tf.Variable, step: tf.Tensor) -> None:
+        """Sets the learning rate of a step as the schedule says, if there is one; tensor code."""
+        if self._schedule is not None:
+            rate.assign(self._schedule(step))
 
     def begin(self) -> None:
         """Begins training, or training proper after a warm-up: chooses the first proxies."""
@@ -85,8 +89,8 @@ class Controllers:
         # First the best weights are kept, with the proxies that belong to them; then the proxies may change.
         if self._stopping is not None:
             self._stopping.update(_score(logs, self._stopping.monitor), epoch)
-        if self.schedule is not None and self.schedule.monitor is not None:
-            self.schedule.update(_score(logs, self.schedule.monitor))
+        if self._schedule is not None and self._schedule.monitor is not None:
+            self._schedule.update(_score(logs, self._schedule.monitor))
         if self._projections is not None and not self.every_step:
             self._projections.update(_score(logs, self._projections.options.monitor))
             if self._projections.last_staleness is not None:

@@ -16,6 +16,7 @@ class Phases:
     """Which variables are trained when, by which runner. A phase is traced when it is entered.
 
     Attributes:
+        steps_per_epoch: at least 1.
         warm_up_steps: number of steps of the warm-up; 0 without.
     """
 
@@ -38,23 +39,29 @@ class Phases:
         """
         self._warm_up, self._step = warm_up, step
         self._variables, self._make_runner = variables, make_runner
+        self.steps_per_epoch = steps_per_epoch
         self.warm_up_steps = warm_up.steps(steps_per_epoch)
         self._runners: dict[bool, ChunkRunner] = {}
 
     @property
+    def step(self) -> int:
+        """Number of steps made."""
+        return int(self._step)
+
+    @property
     def warming_up(self) -> bool:
         """Whether the next step is one of the warm-up."""
-        return int(self._step) < self.warm_up_steps
+        return self.step < self.warm_up_steps
 
     @property
     def begins(self) -> bool:
         """Whether the next step is the first of a phase."""
-        return int(self._step) in (0, self.warm_up_steps)
+        return self.step in (0, self.warm_up_steps)
 
     @property
     def over_warm_up(self) -> bool:
         """Whether the last step was one after the warm-up."""
-        return int(self._step) > self.warm_up_steps
+        return self.step > self.warm_up_steps
 
     @property
     def learning_rate_multiplier(self) -> float:
@@ -78,7 +85,7 @@ class Phases:
 
     def steps_left(self, most: int) -> int:
         """How many of `most` steps belong to this phase."""
-        return min(most, self.warm_up_steps - int(self._step)) if self.warming_up else most
+        return min(most, self.warm_up_steps - self.step) if self.warming_up else most
 
     def since_warm_up(self, step: tf.Tensor) -> tf.Tensor:
         """Number of steps since the warm-up, 0 during it; tensor code."""

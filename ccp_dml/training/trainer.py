@@ -13,19 +13,20 @@ from ccp_dml import faults
 from ccp_dml.training.batch_diagnostics import BatchDiagnostics
 from ccp_dml.training.chunks import ChunkRunner
 from ccp_dml.training.controllers import Controllers
-from ccp_dml.training.epoch_means import EpochMeans
-from ccp_dml.training.finite import FiniteGuard, untrained_variables
+from ccp_dml.training.epoch_steps import EpochSteps
+from ccp_dml.training.finite import FiniteGuard
 from ccp_dml.training.gradient_transforms import GradientTransform
-from ccp_dml.training.interruption import Interrupted, StopRequest
-from ccp_dml.training.loss_scaling import loss_scale_for_policy
-from ccp_dml.training.optimizer_groups import OptimizerGroups, distinct_variables, optimizer_of
+from ccp_dml.training.interruption import StopRequest
+from ccp_dml.training.optimizer_groups import OptimizerGroups, optimizer_of
 from ccp_dml.training.phases import Phases
 from ccp_dml.training.projections import AlternatingProjections
+from ccp_dml.training.safe_points import SafePoints
 from ccp_dml.training.saving import Saver
 from ccp_dml.training.schedules import Schedule
+from ccp_dml.training.step_parts import StepParts
 from ccp_dml.training.stopping import EarlyStopping
-from ccp_dml.training.train_step import TrainedLoss, TrainStep
-from ccp_dml.training.wall_time import RESETS, TRAINING, VALIDATION, EpochSpeed, WallTime
+from ccp_dml.training.train_step import TrainedLoss
+from ccp_dml.training.wall_time import RESETS, VALIDATION, WallTime
 from ccp_dml.training.warm_up import WarmUp
 from ccp_dml.workers import ALONE, Workers
 
@@ -116,21 +117,29 @@ class Trainer:
                 raise ValueError(f"{name} is {number}; at least 1 is expected.")
         self.model, self.loss = model, loss
         self._strategy, self._workers = strategy or tf.distribute.get_strategy(), workers
-        self._optimizer, self._batches, self._validate = optimizer, batches, validate
-        self._transforms, self._jit_compile = list(transforms), jit_compile
+        self._batches, self._validate = batches, validate
+        self._guard, self._saver = guard or FiniteGuard(), saver or Saver(None)
+        self._parts = StepParts(model, loss, optimizer, list(transforms), self._guard, jit_compile)
         self._controllers = Controllers(stopping=stopping, schedule=schedule, projections=projections)
-        self._saver, self._guard = saver or Saver(None), guard or FiniteGuard()
         self._callbacks = list(callbacks)
         self._steps_per_epoch = steps_per_epoch
-        self._chunk_size = 1 if self._controllers.every_step else chunk_size
         self.step = tf.Variable(0, trainable=False, dtype=tf.int64, name="step")
-        self._loss_scale = loss_scale_for_policy()
         self._phases = Phases(
-            warm_up or WarmUp(), steps_per_epoch, self.step, self._variables, self._make_runner
+            warm_up or WarmUp(), steps_per_epoch, self.step, lambda: self._parts.variables, self._make_runner
         )
         self.wall_time = WallTime()
         self._element_spec = batches(0).element_spec
-        self._means = EpochMeans(self._phases.runner.scalars)
+        self._safe_points = SafePoints(self._saver, self._controllers, self._phases, workers)
+        self._steps = EpochSteps(
+            self._phases,
+            self._controllers,
+            self._guard,
+            self._safe_points,
+            self.wall_time,
+            workers,
+            learning_rate=optimizer.learning_rate,
+            chunk_size=chunk_size,
+        )
         self.diagnostics: dict[str, npt.NDArray[np.float32]] = {}
         self._diagnose = BatchDiagnostics(loss, self._strategy)
         self._saver.track(self.state)
@@ -153,21 +162,8 @@ class Trainer:
     @property
     def state(self) -> dict[str, Any]:
         """Everything that has to survive a restart, by name."""
-        parts = {
-            "model": self.model,
-            "loss": self.loss,
-            "optimizer": self._optimizer,
-            "step": self.step,
-            "means": self._means,
-            "loss_scale": self._loss_scale,
-            "guard": self._guard,
-            **self._controllers.state,
-            **{
-                transform.name: transform
-                for transform in self._transforms
-                if isinstance(transform, tf.Module)
-            },
-        }
+        parts = {**self._parts.state, **self._controllers.state}
+        parts.update({"step": self.step, "means": self._steps.means})
         return {name: part for name, part in parts.items() if isinstance(part, (tf.Module, tf.Variable))}
 
     def restore(self) -> bool:
@@ -177,6 +173,10 @@ class Trainer:
             CheckpointError: if it belongs to another model, loss or optimizer.
         """
         return self._saver.restore()
+
+    def trace(self) -> None:
+        """Traces the steps that come next, unless they are; `fit` does so where that is not done."""
+        self._phases.runner  # noqa: B018 - made on first access
 
     def fit(self, max_epochs: int) -> dict[str, list[float]]:
         """Trains until `max_epochs` epochs are done since the beginning of the run, or earlier.
@@ -195,6 +195,9 @@ class Trainer:
             Diverged: if the loss, the embeddings or the gradients are not finite.
             ValueError: if a monitored score is not among the logs.
         """
+        if self.epoch < max_epochs:
+            # Now: a stop that is asked for meanwhile need not wait for the end of it.
+            self.trace()
         self.model.stop_training = False
         callbacks = tf.keras.callbacks.CallbackList(
             self._callbacks,
@@ -204,7 +207,7 @@ class Trainer:
             steps=self._steps_per_epoch,
             verbose=0,
         )
-        with StopRequest() as request, optimizer_of(self.model, self._optimizer):
+        with StopRequest() as request, optimizer_of(self.model, self._parts.optimizer):
             self._saver.begin(int(self.step))
             callbacks.on_train_begin()
             iterator = iter(self._batches(int(self.step)))
@@ -223,9 +226,13 @@ class Trainer:
         self, iterator: Any, callbacks: tf.keras.callbacks.CallbackList, request: StopRequest
     ) -> None:
         epoch = self.epoch
-        self._begin_training()
+        self._steps.begin()
         callbacks.on_epoch_begin(epoch)
-        logs = self._train_epoch(iterator, callbacks, request)
+        logs, chunk = self._steps(iterator, callbacks, request)
+        self.diagnostics = self._diagnose(chunk.labels, chunk.embeddings)
+        if "active_pairs" in self.diagnostics:
+            logs["active_pairs"] = float(self.diagnostics["active_pairs"])
+        logs.update({**self._guard.logs, **self._controllers.logs})
         callbacks.on_test_begin()
         faults.passage("validation")
         if self._validate is not None:
@@ -240,92 +247,14 @@ class Trainer:
             with self.wall_time.measured(RESETS):
                 self._controllers.after_validation(epoch, logs)
         callbacks.on_epoch_end(epoch, logs)
-        self._save(self._agreed(request)[0])
-
-    def _agreed(self, request: StopRequest) -> tuple[bool, bool]:
-        """Whether to stop, as a worker was asked to; whether the chief says that it is time to save."""
-        found = self._workers.from_all([request.requested, self._saver.due(int(self.step))])
-        return any(requested for requested, _ in found), found[0][1]
-
-    def _save(self, stop: bool) -> None:
-        """Saves, and then stops if that was asked for."""
-        best = None if self.best_epoch is None else (self.best_epoch + 1) * self._steps_per_epoch
-        path = self._saver.save(int(self.step), best)
-        if stop:
-            raise Interrupted(int(self.step), path)
-
-    def _begin_training(self) -> None:
-        """Begins training if this is the first step of the warm-up or of what comes after it."""
-        if self._phases.begins:
-            with self.wall_time.measured(RESETS):
-                self._controllers.begin()
-
-    def _train_epoch(
-        self, iterator: Any, callbacks: tf.keras.callbacks.CallbackList, request: StopRequest
-    ) -> dict[str, Any]:
-        done, speed = int(self.step) % self._steps_per_epoch, EpochSpeed(self.wall_time)
-        if not done:
-            self._means.reset()
-        while done < self._steps_per_epoch:
-            if speed.images:
-                self._begin_training()
-            runner, warming_up = self._phases.runner, self._phases.warming_up
-            multiplier = self._phases.learning_rate_multiplier
-            count = self._phases.steps_left(min(self._chunk_size, self._steps_per_epoch - done))
-            callbacks.on_train_batch_begin(done)
-            with self.wall_time.measured(TRAINING):
-                chunk = runner(iterator, count)
-            self.wall_time.data_wait += chunk.data_wait
-            faults.passage("step")
-            speed.images += count * int(chunk.embeddings.shape[0])
-            done += count
-            self._guard.check(chunk, self._saver)
-            self._means.add(chunk.sums, chunk.finite_steps)
-            logs = {**self._means.result(), **speed.logs}
-            callbacks.on_train_batch_end(done - 1, logs)
-            if not warming_up and chunk.finite_steps:
-                with self.wall_time.measured(RESETS):
-                    means = chunk.means
-                    if self._controllers.every_step:
-                        means = self._workers.from_chief(means)
-                    self._controllers.after_steps(means)
-            # Not at the end of the epoch: what follows belongs to it, and is not in a checkpoint.
-            if done < self._steps_per_epoch:
-                stop, is_due = self._agreed(request)
-                if stop or is_due:
-                    self._save(stop)
-        self.diagnostics = self._diagnose(chunk.labels, chunk.embeddings)
-        return {**logs, **self._present_state(multiplier)}
-
-    def _present_state(self, multiplier: float) -> dict[str, Any]:
-        rate = float(self._optimizer.learning_rate.numpy()) * multiplier
-        state = {"step": int(self.step), "learning_rate": rate}
-        if "active_pairs" in self.diagnostics:
-            state["active_pairs"] = float(self.diagnostics["active_pairs"])
-        return {**state, **self._guard.logs, **self._controllers.logs}
-
-    def _set_learning_rate(self, step: tf.Tensor) -> None:
-        if self._controllers.schedule is not None:
-            rate = self._controllers.schedule(self._phases.since_warm_up(step))
-            self._optimizer.learning_rate.assign(rate)
-
-    def _variables(self) -> list[tf.Variable]:
-        return distinct_variables([*self.model.trainable_variables, *self.loss.trainable_variables])
+        self._safe_points.after_epoch(request)
 
     def _make_runner(self, variables: Sequence[tf.Variable], learning_rate_scale: float) -> ChunkRunner:
-        memory = self._controllers.memory
-        after_step = None if memory is None else memory.note
         with self._strategy.scope():
-            step = TrainStep(
-                self.model,
-                self.loss,
-                self._optimizer,
-                variables,
-                transforms=self._transforms,
-                loss_scale=self._loss_scale,
-                guard=self._guard,
-                state=untrained_variables(self.model, self.loss, *self._transforms),
-                learning_rate_scale=learning_rate_scale,
-                jit_compile=self._jit_compile,
-            )
-            return ChunkRunner(step, self._element_spec, self.step, self._set_learning_rate, after_step)
+            step = self._parts.step(variables, learning_rate_scale)
+            before, after = self._before_step, self._controllers.after_each_step
+            return ChunkRunner(step, self._element_spec, self.step, before, after)
+
+    def _before_step(self, step: tf.Tensor) -> None:
+        rate = self._parts.optimizer.learning_rate
+        self._controllers.set_learning_rate(rate, self._phases.since_warm_up(step))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from ccp_dml import faults
 from ccp_dml.training.checkpoints import Checkpoints
 from ccp_dml.training.interruption import Interrupted, StopRequest
 from ccp_dml.training.metrics_csv import MetricsCsv
@@ -96,6 +97,19 @@ def test_finished_run_stays_finished(tmp_path):
     assert int(first.step) == int(second.step) < 80
     for actual, expected in zip(tiny.values(second), tiny.values(first)):
         np.testing.assert_array_equal(actual, expected)
+
+
+def test_a_run_that_goes_on_after_its_warm_up_does_not_trace_it(tmp_path, monkeypatch):
+    def part():
+        return tiny.trainer(warm_up=(1, 0.1), saver=Saver(Checkpoints(tmp_path)))
+
+    part().fit(1)
+    passed = []
+    monkeypatch.setattr(faults, "passage", passed.append)
+    second = part()
+    assert second.restore()
+    second.fit(2)
+    assert passed.count("tracing") == 1
 
 
 @pytest.fixture

@@ -172,7 +172,7 @@ def test_warm_up_freezes_the_backbone_and_keeps_the_rate():
             kernels.append(self.model.get_layer("backbone").kernel.numpy())
             heads.append(self.model.get_layer("head").kernel.numpy())
             rates.append(logs["learning_rate"])
-            real_rates.append(float(run._optimizer.optimizers[1].learning_rate))
+            real_rates.append(float(run.state["optimizer"].optimizers[1].learning_rate))
 
     schedule = ExponentialDecay(0.02, decay_rate=0.5, decay_steps=1)
     run = tiny.trainer(callbacks=[Watch()], warm_up=(2, 0.1), schedule=schedule, reset_patience=100)
@@ -186,7 +186,7 @@ def test_warm_up_freezes_the_backbone_and_keeps_the_rate():
     assert real_rates == pytest.approx([0.002, 0.002, 0.02 / 8])
     assert rates == pytest.approx(real_rates)
     # The frozen group's count of updates has not moved during the warm-up.
-    assert [int(o.iterations) for o in run._optimizer.optimizers] == [4, 12, 12]
+    assert [int(o.iterations) for o in run.state["optimizer"].optimizers] == [4, 12, 12]
     assert run.trace_count == 2
     # Proxies were chosen at the start and after the warm-up; its validations do not count.
     assert int(run.state["projections"].draws) == 8
@@ -199,7 +199,7 @@ def test_a_warm_up_may_end_inside_an_epoch():
     class Watch(tf.keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             kernels.append((int(run.step), self.model.get_layer("backbone").kernel.numpy()))
-            rates.append(float(run._optimizer.optimizers[1].learning_rate))
+            rates.append(float(run.state["optimizer"].optimizers[1].learning_rate))
             begun.append(int(run.state["projections"].draws))
 
     # Six steps, four an epoch; a chunk of three steps must not reach over the end of the warm-up.
@@ -267,7 +267,7 @@ def test_score_of_every_step():
 
 def test_divergence_is_an_error():
     run = tiny.trainer(optimizer="sgd", transforms=[], schedule=None)
-    run._optimizer.learning_rate.assign(float("inf"))
+    run.state["optimizer"].learning_rate.assign(float("inf"))
     with pytest.raises(Diverged, match="step"):
         run.fit(3)
 
