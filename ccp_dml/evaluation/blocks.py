@@ -51,7 +51,13 @@ class BlockPlan:
 
 
 def plan_search(
-    num_queries: int, num_gallery: int, dimension: int, depth: int, memory_bytes: int = DEFAULT_MEMORY_BYTES
+    num_queries: int,
+    num_gallery: int,
+    dimension: int,
+    depth: int,
+    memory_bytes: int = DEFAULT_MEMORY_BYTES,
+    *,
+    score_bytes: int = 4,
 ) -> BlockPlan:
     """Chooses the blocks of a nearest-neighbour search.
 
@@ -62,6 +68,7 @@ def plan_search(
         depth: neighbours wanted per query, the query's own copy not counted.
         memory_bytes: bound on the sum of all intermediate tensors of a block. The embeddings themselves (the
             gallery twice, once with its squared norms) and the results come on top.
+        score_bytes: of a score, 4 or 2.
 
     Returns:
         The plan.
@@ -74,8 +81,8 @@ def plan_search(
     fewest = min(
         _MIN_QUERIES, num_queries, max(1, memory_bytes // (2 * _ranking_bytes(dimension, candidates)))
     )
-    gallery, chunk = _largest_tile(num_gallery, dimension, candidates, memory_bytes // fewest)
-    per_query = query_bytes(gallery, dimension, chunk, candidates)
+    gallery, chunk = _largest_tile(num_gallery, dimension, candidates, memory_bytes // fewest, score_bytes)
+    per_query = query_bytes(gallery, dimension, chunk, candidates, score_bytes)
     if per_query > memory_bytes:
         raise ValueError(
             f"memory_bytes is {memory_bytes}; a search for {depth} neighbours of one query needs {per_query}"
@@ -101,12 +108,14 @@ def plan_count(
     return BlockPlan(_even_share(num_queries, most), gallery, 0, 0)
 
 
-def query_bytes(gallery: int, dimension: int, chunk: int, candidates: int) -> int:
+def query_bytes(gallery: int, dimension: int, chunk: int, candidates: int, score_bytes: int = 4) -> int:
     """Upper bound of the bytes of all intermediate tensors that one query adds to a block."""
-    scores = gallery + dimension
+    # The query is rounded, too, and what is chosen from scores of two bytes becomes four bytes.
+    scores = score_bytes * gallery + (4 if score_bytes == 4 else 24) * dimension
+    copies = 1 if score_bytes == 4 else 2
     # Maxima; places and scores of the survivors, and what the places are added up from.
-    stage_one = gallery // chunk + candidates * (4 * chunk + 16) if chunk else 0
-    return 4 * (scores + stage_one) + _ranking_bytes(dimension, candidates)
+    stage_one = copies * gallery // chunk + candidates * ((3 + copies) * chunk + 16) if chunk else 0
+    return scores + 4 * stage_one + _ranking_bytes(dimension, candidates)
 
 
 def _ranking_bytes(dimension: int, candidates: int) -> int:
@@ -121,12 +130,14 @@ def _chunk_size(gallery: int, candidates: int) -> int:
     return chunk if 2 * chunk * candidates <= gallery else 0
 
 
-def _largest_tile(gallery: int, dimension: int, candidates: int, bytes_per_query: int) -> tuple[int, int]:
+def _largest_tile(
+    gallery: int, dimension: int, candidates: int, bytes_per_query: int, score_bytes: int
+) -> tuple[int, int]:
     """The most gallery rows whose search stays within the bytes given to a query; at least `candidates`."""
     while gallery > candidates:
         chunk = _chunk_size(gallery, candidates)
         padded = _round_up(gallery, chunk * _MOST_LANES)
-        if query_bytes(padded, dimension, chunk, candidates) <= bytes_per_query:
+        if query_bytes(padded, dimension, chunk, candidates, score_bytes) <= bytes_per_query:
             return padded, chunk
         gallery = max(candidates, gallery * 7 // 8)
     return candidates, 0

@@ -188,8 +188,8 @@ def _measure(
         missed = columns.missed(part, num_positives)
         if missed.size and is_deeper and found.rank_bounds is not None:
             beyond = part[missed]
-            least, largest = found.rank_bounds(missed, positives(beyond))
-            columns.settle(beyond, np.maximum(least, depth + 1), largest)
+            bounds = found.rank_bounds(missed, positives(beyond), depth, cutoffs.recall)
+            columns.settle(beyond, *bounds)
     beyond = columns.missed(np.arange(len(queries)), num_positives)
     if beyond.size and is_deeper:
         columns.first_hit[beyond] = nearest_member_ranks(

@@ -5,6 +5,9 @@ Plain comparisons of rows: a search that looks no deeper than R costs hardly mor
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
@@ -42,7 +45,14 @@ def ranks_by_score(scores: tf.Tensor, rows: Ints, members: Ints, own: Ints) -> I
 
 
 def rank_bounds_by_coarse_score(
-    scores: tf.Tensor, rows: Ints, members: Ints, own: Ints, nearest: Floats, error: Floats
+    scores: tf.Tensor,
+    rows: Ints,
+    members: Ints,
+    own: Ints,
+    nearest: Floats,
+    error: Floats,
+    beyond: int,
+    ks: Sequence[int],
 ) -> tuple[Ints, Ints]:
     """Bounds of these ranks, given scores that were rounded to bfloat16 after an error of the products.
 
@@ -53,6 +63,8 @@ def rank_bounds_by_coarse_score(
         own: as in `ranks_by_score`.
         nearest: float32 [Q], score of the nearest listed row.
         error: float32 [Q], bound of the errors before rounding and of that of `nearest`.
+        beyond: all ranks are known to be larger.
+        ks: ascending; bounds between two of them are good enough.
 
     Returns:
         (least, largest possible ranks), both int64 [Q].
@@ -60,13 +72,15 @@ def rank_bounds_by_coarse_score(
     bits = np.asarray(memoryview(tf.bitcast(scores, tf.uint16)))
     # What is farther cannot be rounded to more than this; what is nearer, not to less than that.
     above, below = _order(nearest + error, up=True) + 1, _order(nearest - error, up=False)
-    least, most = np.empty((2, len(rows)), np.int64)
+    least, most = np.full((2, len(rows)), beyond + 1, np.int64)
     for query, (row, listed, itself) in enumerate(zip(rows, members, own)):
         row, listed = bits[row], listed[listed >= 0]
         itself = row[itself : itself + 1] if itself >= 0 else row[:0]
-        least[query] = 1 + _count_from(row, above[query]) - _count_from(itself, above[query])
         others = np.concatenate([itself, row[listed]])
         most[query] = 1 + _count_from(row, below[query]) - _count_from(others, below[query])
+        if bisect_left(ks, most[query]) > bisect_left(ks, beyond + 1):
+            nearer = _count_from(row, above[query]) - _count_from(itself, above[query])
+            least[query] = max(beyond, nearer) + 1
     return least, most
 
 

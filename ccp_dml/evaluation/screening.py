@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,10 +27,14 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ccp_dml.evaluation import kernels
-from ccp_dml.evaluation.blocks import BlockPlan
+from ccp_dml.evaluation.blocks import BlockPlan, plan_search
 from ccp_dml.evaluation.inputs import Floats, Ints
 from ccp_dml.evaluation.ranks import rank_bounds_by_coarse_score
 
+# Numbers that a matrix unit multiplies and adds at once; rows that end within one cost half as much again.
+_UNIT = 32
+# Blocks looked at while another one is evaluated: parts of a block leave all processors but one idle.
+THREADS = 2
 # What smaller searches take is not worth the time to find out how to do them.
 _FEWEST_PAIRS = 2**27
 # A block on which both ways are tried, and how often.
@@ -46,9 +50,22 @@ _VECTOR = tf.TensorSpec([None], tf.float32)
 _INTEGER = tf.TensorSpec([], tf.int32)
 
 
-def pays(num_queries: int, num_gallery: int, dimension: int, plan: BlockPlan) -> bool:
-    """Whether a search is faster with a first look, on this machine; what it finds is the same."""
-    return plan.chunk > 0 and num_queries * num_gallery >= _FEWEST_PAIRS and _is_faster(dimension)
+def plan(
+    num_queries: int, num_gallery: int, dimension: int, depth: int, memory_bytes: int
+) -> BlockPlan | None:
+    """The blocks of a first look; None if the search is faster without one, on this machine.
+
+    What is found is the same either way. For the arguments see `blocks.plan_search`.
+    """
+    if num_queries * num_gallery < _FEWEST_PAIRS:
+        return None
+    try:
+        found = plan_search(
+            num_queries, num_gallery, dimension, depth, memory_bytes // (THREADS + 1), score_bytes=2
+        )
+    except ValueError:
+        return None  # There may be room for one block in float32 still.
+    return found if found.chunk and _is_faster(dimension) else None
 
 
 @dataclass(frozen=True)
@@ -65,7 +82,7 @@ class Found:
     indices: Ints
     squared_distances: Floats
     proven: npt.NDArray[np.bool_]
-    rank_bounds: Callable[[Ints, Ints], tuple[Ints, Ints]] | None
+    rank_bounds: Callable[..., tuple[Ints, Ints]] | None
 
 
 class Screen:
@@ -119,7 +136,15 @@ class Screen:
         return scores, _best_of_chunks(scores, first, self._count, self._chunk)
 
     def _rank_bounds(
-        self, scores: tf.Tensor, queries: Floats, own: Ints, rows: Ints, places: Ints, members: Ints
+        self,
+        scores: tf.Tensor,
+        queries: Floats,
+        own: Ints,
+        rows: Ints,
+        places: Ints,
+        members: Ints,
+        beyond: int,
+        ks: Sequence[int],
     ) -> tuple[Ints, Ints]:
         block, itself = tf.constant(queries[places]), tf.constant(own[places])
         listed = tf.constant(np.where(members < 0, len(self._gallery), members))
@@ -128,13 +153,13 @@ class Screen:
         nearest = tf.reduce_sum(tf.square(centred), axis=1) - squared[:, 0]
         error = errors(centred, self._largest)
         return rank_bounds_by_coarse_score(
-            scores, rows[places], members, own[places], nearest.numpy(), error.numpy()
+            scores, rows[places], members, own[places], nearest.numpy(), error.numpy(), beyond, ks
         )
 
 
 @tf.function(input_signature=[_MATRIX, _INTEGER], autograph=False)
 def as_coarse_tile(rows: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """As `kernels.as_tile`, bfloat16 [size, D + 3], and the largest norms (see `_norms`), float32 [3].
+    """As `kernels.as_tile`, bfloat16 [size, D + 3 or more], and the largest norms, float32 [3], see `_norms`.
 
     -|g|^2 is in three parts, each the rounding of what those before it leave.
     """
@@ -145,14 +170,19 @@ def as_coarse_tile(rows: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
         rest -= tf.cast(parts[-1], tf.float32)
     coarse = tf.cast(tile[:, :-1], tf.bfloat16)
     norms = tf.reduce_max(_norms(tile[:, :-1], tf.cast(coarse, tf.float32)), axis=1)
-    return tf.concat([coarse, *parts], axis=1), norms
+    return _fill_units(tf.concat([coarse, *parts], axis=1)), norms
 
 
 @tf.function(input_signature=[_MATRIX, _COARSE_MATRIX], autograph=False)
 def coarse_score(queries: tf.Tensor, tile: tf.Tensor) -> tf.Tensor:
     """As `kernels.score`, of a coarse tile, bfloat16 [b, gallery]."""
     ones = tf.ones([tf.shape(queries)[0], 3], tf.bfloat16)
-    return tf.matmul(tf.concat([tf.cast(2.0 * queries, tf.bfloat16), ones], axis=1), tile, transpose_b=True)
+    block = tf.concat([tf.cast(2.0 * queries, tf.bfloat16), ones], axis=1)
+    return tf.matmul(_fill_units(block), tile, transpose_b=True)
+
+
+def _fill_units(rows: tf.Tensor) -> tf.Tensor:
+    return tf.pad(rows, [[0, 0], [0, -tf.shape(rows)[1] % _UNIT]])
 
 
 @tf.function(input_signature=[_MATRIX, _VECTOR], autograph=False)

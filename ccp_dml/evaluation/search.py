@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,7 @@ import tensorflow as tf
 from ccp_dml.evaluation import kernels, screening
 from ccp_dml.evaluation.blocks import DEFAULT_MEMORY_BYTES, BlockPlan, plan_count, plan_search
 from ccp_dml.evaluation.inputs import Floats, Ints, as_embeddings, own_rows
+from ccp_dml.evaluation.overlap import run_ahead
 from ccp_dml.evaluation.ranks import ranks_by_score
 
 # Of a block; with fewer, a first look in bfloat16 costs more than it saves.
@@ -79,15 +80,16 @@ class Neighbors:
         queries: int [b], which ones.
         indices: int32 [b, depth], gallery rows, nearest first, -1 for none.
         squared_distances: float32 [b, depth].
-        rank_bounds: of places in the block and, of each, gallery rows (int32 [n, M], ascending, without the
-            query itself, -1 for none), the least and the largest possible rank, from 1, of the nearest
-            of these, int64 [n]. None if the gallery was too large for one piece.
+        rank_bounds: the least and the largest possible rank, from 1, of the nearest of some gallery rows,
+            int64 [n]; given places in the block, the rows of each (int32 [n, M], ascending, without the query
+            itself, -1 for none), a rank that they are known to be beyond, and ks: bounds between two of them
+            need not be narrower. None if the gallery was too large for one piece.
     """
 
     queries: Ints
     indices: Ints
     squared_distances: Floats
-    rank_bounds: Callable[[Ints, Ints], tuple[Ints, Ints]] | None
+    rank_bounds: Callable[[Ints, Ints, int, Sequence[int]], tuple[Ints, Ints]] | None
 
 
 def iterate_neighbors(
@@ -106,8 +108,9 @@ def iterate_neighbors(
     plan = plan_search(len(queries), len(gallery), gallery.shape[1], depth, memory_bytes)
     rows = tf.constant(gallery)
     remaining: Ints = np.arange(len(queries))
-    if screening.pays(len(queries), len(gallery), gallery.shape[1], plan):
-        remaining = yield from _screened(queries, rows, own, depth, plan)
+    coarse = screening.plan(len(queries), len(gallery), gallery.shape[1], depth, memory_bytes)
+    if coarse is not None:
+        remaining = yield from _screened(queries, rows, own, depth, coarse)
     tiles = _tiles(rows, plan.gallery) if len(remaining) else []
     for part in _parts(len(remaining), plan.queries):
         chosen = remaining[part]
@@ -121,7 +124,9 @@ def iterate_neighbors(
         yield Neighbors(chosen, indices.numpy(), squared.numpy(), bounds)
 
 
-def _rank_bounds(scores: tf.Tensor, own: Ints, places: Ints, members: Ints) -> tuple[Ints, Ints]:
+def _rank_bounds(
+    scores: tf.Tensor, own: Ints, places: Ints, members: Ints, beyond: int, ks: Sequence[int]
+) -> tuple[Ints, Ints]:
     ranks = ranks_by_score(scores, places, members, own[places])
     return ranks, ranks
 
@@ -131,11 +136,13 @@ def _screened(
 ) -> Generator[Neighbors, None, Ints]:
     """Yields neighbours that a look in bfloat16 has found and proven; returns the queries that remain."""
     screen = screening.Screen(rows, plan)
+
+    def look(part: slice) -> screening.Found:
+        return screen.search(queries[part], own[part], depth)
+
     remaining = [np.arange(0)]
-    for part in _parts(len(queries), plan.queries):
-        chosen = np.arange(part.start, part.stop)
-        found = screen.search(queries[part], own[part], depth)
-        proven = found.proven
+    for part, found in run_ahead(look, _parts(len(queries), plan.queries), screening.THREADS):
+        chosen, proven = np.arange(part.start, part.stop), found.proven
         yield Neighbors(
             chosen[proven], found.indices[proven], found.squared_distances[proven], found.rank_bounds
         )

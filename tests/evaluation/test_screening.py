@@ -26,7 +26,8 @@ def always(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         shares.append(found.proven.mean())
         return found
 
-    monkeypatch.setattr(screening, "pays", lambda *arguments: arguments[-1].chunk > 0)
+    monkeypatch.setattr(screening, "_FEWEST_PAIRS", 0)
+    monkeypatch.setattr(screening, "_is_faster", lambda dimension: True)
     monkeypatch.setattr(screening.Screen, "search", search_and_note)
     return shares
 
@@ -40,14 +41,14 @@ def clustered(size: int, dimension: int, scale: float, seed: int = 0) -> tuple[n
     return (scale * embeddings).astype(np.float32), labels
 
 
-@pytest.mark.parametrize("memory", [600_000, 2**28], ids=["several tiles", "one tile"])
+@pytest.mark.parametrize("memory", [1_600_000, 2**28], ids=["several tiles", "one tile"])
 @pytest.mark.parametrize("dimension, scale", [(5, 1.0), (64, 1e-3), (64, 30.0)])
 def test_finds_what_float32_finds(always, dimension, scale, memory, monkeypatch):
     embeddings, _ = clustered(3000, dimension, scale)
-    assert (plan_search(3000, 3000, dimension, 6, memory).gallery < 3000) == (memory < 2**28)
+    assert (screening.plan(3000, 3000, dimension, 6, memory).gallery < 3000) == (memory < 2**28)
     indices, distances = nearest_neighbors(embeddings, k=6, memory_bytes=memory)
     assert max(always) > 0.9
-    monkeypatch.setattr(screening, "pays", lambda *_: False)
+    monkeypatch.setattr(screening, "plan", lambda *_: None)
     expected, expected_distances = nearest_neighbors(embeddings, k=6, memory_bytes=memory)
     np.testing.assert_array_equal(indices, expected)
     np.testing.assert_array_equal(distances, expected_distances)
@@ -91,8 +92,10 @@ def test_a_collapsed_gallery_is_looked_at_once(always):
     embeddings = np.ones((1500, 8), np.float32)
     embeddings[0] += 1.0
     indices, _ = nearest_neighbors(embeddings, k=2, memory_bytes=2**21)
-    assert plan_search(1500, 1500, 8, 2, 2**21).queries < 1500 / 2
-    assert always == [0.0]
+    assert screening.plan(1500, 1500, 8, 2, 2**21).queries < 1500 / 8
+    # Others are begun before what the first block has shown is known.
+    assert 0 < len(always) <= 1 + screening.THREADS
+    assert not any(always)
     assert indices[-1].tolist() == [1, 2]
 
 
@@ -101,7 +104,7 @@ def test_metrics_are_those_of_float32_also_far_down(always, monkeypatch):
     asked = {"recall_at": (1, 3, 10, 30, 100, 1000), "map_at": (5,)}
     found = evaluate_retrieval(embeddings, labels, **asked)
     assert min(always) > 0.9
-    monkeypatch.setattr(screening, "pays", lambda *_: False)
+    monkeypatch.setattr(screening, "plan", lambda *_: None)
     expected = evaluate_retrieval(embeddings, labels, **asked)
     np.testing.assert_array_equal(found.columns(), expected.columns())
     assert 0.0 < np.nanmean(expected.recall_at_k[30]) < np.nanmean(expected.recall_at_k[1000]) <= 1.0
@@ -127,10 +130,15 @@ def test_ranks_lie_within_their_bounds():
     )
     scores = screening.coarse_score(queries, tile)
     error = screening.errors(queries, largest).numpy()
-    least, most = rank_bounds_by_coarse_score(scores, own, members, own, nearest, error)
+    every = range(1, 400)
+    least, most = rank_bounds_by_coarse_score(scores, own, members, own, nearest, error, 0, every)
     assert (least <= exact).all()
     assert (exact <= most).all()
     assert (most - least).mean() < 10
+    wide, same = rank_bounds_by_coarse_score(scores, own, members, own, nearest, error, 0, (50, 200))
+    np.testing.assert_array_equal(same, most)
+    np.testing.assert_array_equal(np.searchsorted((50, 200), wide), np.searchsorted((50, 200), least))
+    assert (wide < least).any()
 
 
 def test_bounds_without_error_are_the_ranks_whatever_the_signs():
@@ -140,18 +148,27 @@ def test_bounds_without_error_are_the_ranks_whatever_the_signs():
     own, members = np.full(30, -1, np.int32), np.arange(30, dtype=np.int32)[:, np.newaxis]
     nearest = scores[np.arange(30), np.arange(30)]
     least, most = rank_bounds_by_coarse_score(
-        tf.constant(scores, tf.bfloat16), np.arange(30), members, own, nearest, np.zeros(30, np.float32)
+        tf.constant(scores, tf.bfloat16),
+        np.arange(30),
+        members,
+        own,
+        nearest,
+        np.zeros(30, np.float32),
+        0,
+        range(1, 50),
     )
     # What ties with the nearest may stand before or after it.
     np.testing.assert_array_equal(least, 1 + (scores > nearest[:, np.newaxis]).sum(axis=1))
     np.testing.assert_array_equal(most, (scores >= nearest[:, np.newaxis]).sum(axis=1))
 
 
-def test_small_searches_do_not_try_what_is_faster(monkeypatch):
-    monkeypatch.setattr(screening, "_is_faster", lambda dimension: True)
-    plan = plan_search(20_000, 20_000, 8, 3)
-    assert screening.pays(20_000, 20_000, 8, plan)
-    assert not screening.pays(1_000, 20_000, 8, plan)
+def test_a_first_look_is_taken_where_it_pays(monkeypatch):
+    monkeypatch.setattr(screening, "_is_faster", lambda dimension: dimension > 4)
+    assert screening.plan(20_000, 20_000, 8, 3, 2**28) is not None
+    assert screening.plan(1_000, 20_000, 8, 3, 2**28) is None
+    assert screening.plan(20_000, 20_000, 4, 3, 2**28) is None
+    assert screening.plan(20_000, 20_000, 8, 3, 1_000) is None  # no room
+    assert screening.plan(20_000, 20_000, 8, 9_000, 2**28) is None  # one stage
 
 
 @pytest.mark.parametrize("coarse, fine", [(1.0, 2.0), (2.0, 1.0)])
@@ -166,9 +183,9 @@ def test_the_faster_way_is_taken(coarse, fine, monkeypatch):
     [(62_000, 128, 10, 2**28), (62_000, 512, 10, 2**26), (5_924, 512, 60, 2**28)],
 )
 def test_all_intermediates_of_a_block_together_fit_the_bound(size, dimension, depth, memory):
-    plan = plan_search(size, size, dimension, depth, memory)
+    plan = plan_search(size, size, dimension, depth, memory // 3, score_bytes=2)
     block, rows = tf.TensorSpec([plan.queries, dimension]), tf.TensorSpec([size, dimension])
-    tile = tf.TensorSpec([plan.gallery, dimension + 3], tf.bfloat16)
+    tile = tf.TensorSpec([plan.gallery, -(-(dimension + 3) // 32) * 32], tf.bfloat16)
     scores, first = tf.TensorSpec([plan.queries, plan.gallery], tf.bfloat16), tf.TensorSpec([], tf.int32)
     found = tf.TensorSpec([plan.queries, plan.candidates])
     candidates = tf.TensorSpec([plan.queries, plan.candidates], tf.int32)
@@ -178,11 +195,12 @@ def test_all_intermediates_of_a_block_together_fit_the_bound(size, dimension, de
     sizes += intermediate_bytes(screening._merge, found, candidates, left_out, found, candidates, left_out)
     sizes += intermediate_bytes(kernels.rank, block, rows, candidates, own, depth)
     sizes += intermediate_bytes(screening.least_distances, block, left_out, tf.TensorSpec([3]))
-    assert max(sizes) <= sum(sizes) <= memory
+    assert max(sizes) <= 3 * sum(sizes) <= memory  # of three blocks
+    assert 3 * sum(sizes) >= memory / 8
 
 
 def test_one_trace_serves_all_shapes(always):
-    for size, dimension, memory in ((700, 3, 2**28), (3000, 5, 600_000)):
+    for size, dimension, memory in ((700, 3, 2**28), (3000, 5, 1_200_000)):
         nearest_neighbors(clustered(size, dimension, 1.0)[0], k=2, memory_bytes=memory)
     assert len(always) > 2
     functions = (
