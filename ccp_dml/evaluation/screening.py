@@ -26,13 +26,11 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ccp_dml.evaluation import kernels
+from ccp_dml.evaluation import coarse, kernels
 from ccp_dml.evaluation.blocks import BlockPlan, plan_search
 from ccp_dml.evaluation.inputs import Floats, Ints
 from ccp_dml.evaluation.ranks import rank_bounds_by_coarse_score
 
-# Numbers that a matrix unit multiplies and adds at once; rows that end within one cost half as much again.
-_UNIT = 32
 # Blocks looked at while another one is evaluated: parts of a block leave all processors but one idle.
 THREADS = 2
 # What smaller searches take is not worth the time to find out how to do them.
@@ -40,14 +38,8 @@ _FEWEST_PAIRS = 2**27
 # A block on which both ways are tried, and how often.
 _TRIAL_QUERIES, _TRIAL_GALLERY, _TRIAL_CHUNK = 256, 8192, 32
 _TRIALS = 3
-# Half the distance to the next number, as a share of a number.
-_COARSE_ROUNDING, _FINE_ROUNDING = 2.0**-8, 2.0**-24
-
-_MATRIX = tf.TensorSpec([None, None], tf.float32)
-_COARSE_MATRIX = tf.TensorSpec([None, None], tf.bfloat16)
-_INDICES = tf.TensorSpec([None, None], tf.int32)
-_VECTOR = tf.TensorSpec([None], tf.float32)
-_INTEGER = tf.TensorSpec([], tf.int32)
+# Rows of the gallery.
+_ROUNDED_AT_ONCE = 4096
 
 
 def plan(
@@ -100,11 +92,22 @@ class Screen:
         self._mean = tf.reduce_mean(gallery, axis=0)
         self._tiles, norms = [], []
         for first in range(0, len(gallery), plan.gallery):
-            rows = gallery[first : first + plan.gallery] - self._mean
-            tile, largest = as_coarse_tile(rows, tf.constant(plan.gallery))
+            tile, largest = self._tile(first, plan.gallery)
             self._tiles.append((tf.constant(first), tile))
             norms.append(largest)
         self._largest = tf.reduce_max(norms, axis=0)
+
+    def _tile(self, first: int, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """As `coarse.as_tile`, of the rows from `first` on: in pieces, so that no float32 copy is whole."""
+        last = min(first + size, len(self._gallery))
+        pieces = []
+        for start in range(first, last, _ROUNDED_AT_ONCE):
+            stop = min(start + _ROUNDED_AT_ONCE, last)
+            # The last piece has the padding.
+            piece = (first + size if stop == last else stop) - start
+            pieces.append(coarse.as_tile(self._gallery[start:stop] - self._mean, tf.constant(piece)))
+        tiles, norms = zip(*pieces)
+        return tf.concat(tiles, axis=0), tf.reduce_max(norms, axis=0)
 
     def search(self, queries: Floats, own: Ints, depth: int) -> Found:
         """Neighbours of a block of queries.
@@ -119,11 +122,11 @@ class Screen:
         scores, best = self._look(centred, *self._tiles[0])
         for tile in self._tiles[1:]:
             scores, later = self._look(centred, *tile)
-            best = _merge(*best, *later)
+            best = coarse.merge(*best, *later)
         _, candidates, left_out = best
         ranked = kernels.rank(block, self._gallery, candidates, tf.constant(own), tf.constant(depth))
         indices, squared = (values.numpy() for values in ranked)
-        proven = squared[:, -1] < least_distances(centred, left_out, self._largest).numpy()
+        proven = squared[:, -1] < coarse.least_distances(centred, left_out, self._largest).numpy()
         bounds = None
         if len(self._tiles) == 1:
             bounds = functools.partial(
@@ -132,8 +135,8 @@ class Screen:
         return Found(indices, squared, proven, bounds)
 
     def _look(self, centred: tf.Tensor, first: tf.Tensor, tile: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        scores = coarse_score(centred, tile)
-        return scores, _best_of_chunks(scores, first, self._count, self._chunk)
+        scores = coarse.score(centred, tile)
+        return scores, coarse.best_of_chunks(scores, first, self._count, self._chunk)
 
     def _rank_bounds(
         self,
@@ -151,100 +154,33 @@ class Screen:
         _, squared = kernels.rank(block, self._gallery, listed, itself, tf.constant(1))
         centred = block - self._mean
         nearest = tf.reduce_sum(tf.square(centred), axis=1) - squared[:, 0]
-        error = errors(centred, self._largest)
+        error = coarse.errors(centred, self._largest)
         return rank_bounds_by_coarse_score(
             scores, rows[places], members, own[places], nearest.numpy(), error.numpy(), beyond, ks
         )
 
 
-@tf.function(input_signature=[_MATRIX, _INTEGER], autograph=False)
-def as_coarse_tile(rows: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """As `kernels.as_tile`, bfloat16 [size, D + 3 or more], and the largest norms, float32 [3], see `_norms`.
-
-    -|g|^2 is in three parts, each the rounding of what those before it leave.
-    """
-    tile = kernels.as_tile(rows, size)
-    rest, parts = tile[:, -1:], []
-    for _ in range(3):
-        parts.append(tf.cast(rest, tf.bfloat16))
-        rest -= tf.cast(parts[-1], tf.float32)
-    coarse = tf.cast(tile[:, :-1], tf.bfloat16)
-    norms = tf.reduce_max(_norms(tile[:, :-1], tf.cast(coarse, tf.float32)), axis=1)
-    return _fill_units(tf.concat([coarse, *parts], axis=1)), norms
-
-
-@tf.function(input_signature=[_MATRIX, _COARSE_MATRIX], autograph=False)
-def coarse_score(queries: tf.Tensor, tile: tf.Tensor) -> tf.Tensor:
-    """As `kernels.score`, of a coarse tile, bfloat16 [b, gallery]."""
-    ones = tf.ones([tf.shape(queries)[0], 3], tf.bfloat16)
-    block = tf.concat([tf.cast(2.0 * queries, tf.bfloat16), ones], axis=1)
-    return tf.matmul(_fill_units(block), tile, transpose_b=True)
-
-
-def _fill_units(rows: tf.Tensor) -> tf.Tensor:
-    return tf.pad(rows, [[0, 0], [0, -tf.shape(rows)[1] % _UNIT]])
-
-
-@tf.function(input_signature=[_MATRIX, _VECTOR], autograph=False)
-def errors(queries: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
-    """A bound [b] of the errors of coarse scores, before these are rounded, and of float32 distances."""
-    doubled = 2.0 * queries
-    rounded = tf.cast(tf.cast(doubled, tf.bfloat16), tf.float32)
-    norm, rounded_norm, change = tf.unstack(_norms(doubled, rounded), 3)
-    row_norm, rounded_row_norm, row_change = tf.unstack(largest, 3)
-    products = change * rounded_row_norm + norm * row_change
-    terms = tf.cast(tf.shape(queries)[1] + 8, tf.float32)
-    sums = 4.0 * _FINE_ROUNDING * terms * tf.square(rounded_norm + norm + rounded_row_norm + row_norm)
-    return products + sums
-
-
-@tf.function(input_signature=[_MATRIX, _VECTOR, _VECTOR], autograph=False)
-def least_distances(queries: tf.Tensor, left_out: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
-    """A bound from below [b] of the squared distances of rows whose coarse scores are at most `left_out`."""
-    highest_score = left_out + _COARSE_ROUNDING * tf.abs(left_out) + errors(queries, largest)
-    return tf.reduce_sum(tf.square(queries), axis=1) - highest_score
-
-
-def _norms(rows: tf.Tensor, rounded: tf.Tensor) -> tf.Tensor:
-    """Norms of rows, of their roundings, and of the difference, float32 [3, n]."""
-    return tf.norm(tf.stack([rows, rounded, rows - rounded]), axis=2)
-
-
-@tf.function(input_signature=[_COARSE_MATRIX, _INTEGER, _INTEGER, _INTEGER], autograph=False)
-def _best_of_chunks(
-    scores: tf.Tensor, first: tf.Tensor, count: tf.Tensor, chunk: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    return kernels.in_two_stages(scores, first, count, chunk)
-
-
-@tf.function(input_signature=[_MATRIX, _INDICES, _VECTOR] * 2, autograph=False)
-def _merge(
-    scores: tf.Tensor,
-    indices: tf.Tensor,
-    left_out: tf.Tensor,
-    later_scores: tf.Tensor,
-    later_indices: tf.Tensor,
-    later_left_out: tf.Tensor,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """As `kernels.merge`, and the best score of what is left out."""
-    best = tf.math.top_k(tf.concat([scores, later_scores], axis=1), tf.shape(scores)[1] + 1)[0][:, -1]
-    kept = kernels.merge(scores, indices, later_scores, later_indices)
-    return (*kept, tf.reduce_max([left_out, later_left_out, best], axis=0))
-
-
 @functools.cache
 def _is_faster(dimension: int) -> bool:
-    """Whether a block takes less time in bfloat16 than in float32, the best of few trials."""
-    queries = tf.ones([_TRIAL_QUERIES, dimension])
-    rows, size = tf.ones([_TRIAL_GALLERY, dimension]), tf.constant(_TRIAL_GALLERY)
-    fine, coarse = kernels.as_tile(rows, size), as_coarse_tile(rows, size)[0]
-    first, count, chunk = tf.constant(0), tf.constant(1), tf.constant(_TRIAL_CHUNK)
+    """Whether a block takes less time in bfloat16 than in float32, the best of few trials.
+
+    Not if the machine adds up products with less than float32, so that the bounds do not hold.
+    """
+    queries, rows = (
+        tf.random.stateless_normal([size, dimension], seed=(size, 0))
+        for size in (_TRIAL_QUERIES, _TRIAL_GALLERY)
+    )
+    size, first, count, chunk = map(tf.constant, (_TRIAL_GALLERY, 0, 1, _TRIAL_CHUNK))
+    tile, (coarse_tile, largest) = kernels.as_tile(rows, size), coarse.as_tile(rows, size)
+    scores, coarse_scores = kernels.score(queries, tile), coarse.score(queries, coarse_tile)
+    if not coarse.within_bounds(queries, scores, coarse_scores, largest):
+        return False
 
     def in_float32() -> tf.Tensor:
-        return kernels.best_of_chunks(kernels.score(queries, fine), first, count, chunk)[1]
+        return kernels.best_of_chunks(kernels.score(queries, tile), first, count, chunk)[1]
 
     def in_bfloat16() -> tf.Tensor:
-        return _best_of_chunks(coarse_score(queries, coarse), first, count, chunk)[1]
+        return coarse.best_of_chunks(coarse.score(queries, coarse_tile), first, count, chunk)[1]
 
     return _least_seconds(in_bfloat16) < _least_seconds(in_float32)
 

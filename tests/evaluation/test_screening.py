@@ -8,8 +8,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccp_dml.evaluation import evaluate_retrieval, kernels, screening
-from ccp_dml.evaluation.blocks import plan_search
+from ccp_dml.evaluation import coarse, evaluate_retrieval, kernels, screening
+from ccp_dml.evaluation.blocks import BlockPlan, plan_search
 from ccp_dml.evaluation.ranks import rank_bounds_by_coarse_score, ranks_by_score
 from ccp_dml.evaluation.search import nearest_neighbors
 from tests.evaluation.test_search import intermediate_bytes
@@ -59,11 +59,11 @@ def test_finds_what_float32_finds(always, dimension, scale, memory, monkeypatch)
 def test_no_row_is_nearer_than_the_bound_of_its_score(seed, dimension, scale):
     embeddings, _ = clustered(300, dimension, scale, seed)
     queries, rows = embeddings[:20], embeddings[20:]
-    tile, largest = screening.as_coarse_tile(tf.constant(rows), tf.constant(len(rows)))
-    scores = tf.cast(screening.coarse_score(tf.constant(queries), tile), tf.float32).numpy()
+    tile, largest = coarse.as_tile(tf.constant(rows), tf.constant(len(rows)))
+    scores = tf.cast(coarse.score(tf.constant(queries), tile), tf.float32).numpy()
     squared = ((queries[:, np.newaxis].astype(np.float64) - rows) ** 2).sum(axis=2)
     for column in range(0, len(rows), 7):
-        bounds = screening.least_distances(tf.constant(queries), tf.constant(scores[:, column]), largest)
+        bounds = coarse.least_distances(tf.constant(queries), tf.constant(scores[:, column]), largest)
         no_better = scores <= scores[:, column, np.newaxis]
         assert (np.where(no_better, squared, np.inf).min(axis=1) >= bounds.numpy()).all()
 
@@ -113,7 +113,7 @@ def test_metrics_are_those_of_float32_also_far_down(always, monkeypatch):
 def test_ranks_lie_within_their_bounds():
     embeddings, labels = clustered(400, 12, 1.0)
     rows, queries = tf.constant(embeddings), tf.constant(embeddings[:60])
-    tile, largest = screening.as_coarse_tile(rows, tf.constant(400))
+    tile, largest = coarse.as_tile(rows, tf.constant(400))
     own = np.arange(60, dtype=np.int32)
     members = np.full((60, 40), -1, np.int32)
     for query in own:
@@ -128,8 +128,8 @@ def test_ranks_lie_within_their_bounds():
         ],
         np.float32,
     )
-    scores = screening.coarse_score(queries, tile)
-    error = screening.errors(queries, largest).numpy()
+    scores = coarse.score(queries, tile)
+    error = coarse.errors(queries, largest).numpy()
     every = range(1, 400)
     least, most = rank_bounds_by_coarse_score(scores, own, members, own, nearest, error, 0, every)
     assert (least <= exact).all()
@@ -171,11 +171,18 @@ def test_a_first_look_is_taken_where_it_pays(monkeypatch):
     assert screening.plan(20_000, 20_000, 8, 9_000, 2**28) is None  # one stage
 
 
-@pytest.mark.parametrize("coarse, fine", [(1.0, 2.0), (2.0, 1.0)])
-def test_the_faster_way_is_taken(coarse, fine, monkeypatch):
-    seconds = iter([coarse, fine])
-    monkeypatch.setattr(screening, "_least_seconds", lambda call: [call(), next(seconds)][1])
-    assert screening._is_faster.__wrapped__(8) == (coarse < fine)
+@pytest.mark.parametrize("seconds", [(1.0, 2.0), (2.0, 1.0)])
+def test_the_faster_way_is_taken(seconds, monkeypatch):
+    measured = iter(seconds)
+    monkeypatch.setattr(screening, "_least_seconds", lambda call: [call(), next(measured)][1])
+    assert screening._is_faster.__wrapped__(8) == (seconds[0] < seconds[1])
+
+
+def test_a_machine_that_adds_up_in_bfloat16_takes_no_first_look(monkeypatch):
+    monkeypatch.setattr(screening, "_least_seconds", iter([1.0, 2.0]).__next__)
+    score = coarse.score
+    monkeypatch.setattr(coarse, "score", lambda *of: score(*of) + tf.constant(2.0, tf.bfloat16))
+    assert not screening._is_faster.__wrapped__(64)
 
 
 @pytest.mark.parametrize(
@@ -190,13 +197,28 @@ def test_all_intermediates_of_a_block_together_fit_the_bound(size, dimension, de
     found = tf.TensorSpec([plan.queries, plan.candidates])
     candidates = tf.TensorSpec([plan.queries, plan.candidates], tf.int32)
     left_out, own = tf.TensorSpec([plan.queries]), tf.TensorSpec([plan.queries], tf.int32)
-    sizes = intermediate_bytes(screening.coarse_score, block, tile)
-    sizes += intermediate_bytes(screening._best_of_chunks, scores, first, plan.candidates, plan.chunk)
-    sizes += intermediate_bytes(screening._merge, found, candidates, left_out, found, candidates, left_out)
+    sizes = intermediate_bytes(coarse.score, block, tile)
+    sizes += intermediate_bytes(coarse.best_of_chunks, scores, first, plan.candidates, plan.chunk)
+    sizes += intermediate_bytes(coarse.merge, found, candidates, left_out, found, candidates, left_out)
     sizes += intermediate_bytes(kernels.rank, block, rows, candidates, own, depth)
-    sizes += intermediate_bytes(screening.least_distances, block, left_out, tf.TensorSpec([3]))
+    sizes += intermediate_bytes(coarse.least_distances, block, left_out, tf.TensorSpec([3]))
     assert max(sizes) <= 3 * sum(sizes) <= memory  # of three blocks
     assert 3 * sum(sizes) >= memory / 8
+
+
+@pytest.mark.parametrize("at_once", [7, 100, 1000])
+def test_a_gallery_is_rounded_piece_by_piece(at_once, monkeypatch):
+    monkeypatch.setattr(screening, "_ROUNDED_AT_ONCE", at_once)
+    rows = tf.constant(clustered(250, 6, 1.0)[0])
+    screen = screening.Screen(rows, BlockPlan(queries=1, gallery=100, chunk=1, candidates=3))
+    centred = rows - tf.reduce_mean(rows, axis=0)
+    for (first, tile), expected_first in zip(screen._tiles, (0, 100, 200), strict=True):
+        part = centred[expected_first : expected_first + 100]
+        expected, _ = coarse.as_tile(part, tf.constant(100))
+        assert int(first) == expected_first
+        assert tf.reduce_all(tile == expected)
+    _, largest = coarse.as_tile(centred, tf.constant(250))
+    np.testing.assert_array_equal(screen._largest, largest)
 
 
 def test_one_trace_serves_all_shapes(always):
@@ -204,11 +226,11 @@ def test_one_trace_serves_all_shapes(always):
         nearest_neighbors(clustered(size, dimension, 1.0)[0], k=2, memory_bytes=memory)
     assert len(always) > 2
     functions = (
-        screening.as_coarse_tile,
-        screening.coarse_score,
-        screening.errors,
-        screening.least_distances,
-        screening._best_of_chunks,
-        screening._merge,
+        coarse.as_tile,
+        coarse.score,
+        coarse.errors,
+        coarse.least_distances,
+        coarse.best_of_chunks,
+        coarse.merge,
     )
     assert {function.experimental_get_tracing_count() for function in functions} == {1}
