@@ -13,6 +13,8 @@ from ccp_dml.evaluation import kernels
 _UNIT = 32
 # Half the distance to the next number, as a share of a number.
 _COARSE_ROUNDING, _FINE_ROUNDING = 2.0**-8, 2.0**-24
+# Norms are raised by it: squares below 2^-126 count as zero, and with them what is below 2^-63 in a norm.
+_UNDERFLOW = 2.0**-40
 
 _MATRIX = tf.TensorSpec([None, None], tf.float32)
 _COARSE_MATRIX = tf.TensorSpec([None, None], tf.bfloat16)
@@ -58,8 +60,8 @@ def errors(queries: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
     row_norm, rounded_row_norm, row_change = tf.unstack(largest, 3)
     products = change * rounded_row_norm + norm * row_change
     terms = tf.cast(tf.shape(queries)[1] + 8, tf.float32)
-    sums = 4.0 * _FINE_ROUNDING * terms * tf.square(rounded_norm + norm + rounded_row_norm + row_norm)
-    return products + sums
+    reach = rounded_norm + norm + rounded_row_norm + row_norm + _UNDERFLOW
+    return products + 4.0 * _FINE_ROUNDING * terms * tf.square(reach)
 
 
 @tf.function(input_signature=[_MATRIX, _VECTOR, _VECTOR], autograph=False)
@@ -67,14 +69,6 @@ def least_distances(queries: tf.Tensor, left_out: tf.Tensor, largest: tf.Tensor)
     """A bound from below [b] of the squared distances of rows whose coarse scores are at most `left_out`."""
     highest_score = left_out + _COARSE_ROUNDING * tf.abs(left_out) + errors(queries, largest)
     return tf.reduce_sum(tf.square(queries), axis=1) - highest_score
-
-
-@tf.function(input_signature=[_MATRIX, _MATRIX, _COARSE_MATRIX, _VECTOR], autograph=False)
-def within_bounds(queries: tf.Tensor, fine: tf.Tensor, coarse: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
-    """Whether coarse scores are as near to those in float32 [b, gallery] as they have to be, bool."""
-    coarse = tf.cast(coarse, tf.float32)
-    bounds = errors(queries, largest)[:, tf.newaxis] + _COARSE_ROUNDING * tf.abs(coarse)
-    return tf.reduce_all(tf.abs(coarse - fine) <= bounds)
 
 
 def _norms(rows: tf.Tensor, rounded: tf.Tensor) -> tf.Tensor:

@@ -190,6 +190,8 @@ def _measure(
             beyond = part[missed]
             bounds = found.rank_bounds(missed, positives(beyond), depth, cutoffs.recall)
             columns.settle(beyond, *bounds)
+            del bounds
+        del found  # Its scores, before those of the next block are made.
     beyond = columns.missed(np.arange(len(queries)), num_positives)
     if beyond.size and is_deeper:
         columns.first_hit[beyond] = nearest_member_ranks(

@@ -16,7 +16,8 @@ def run_ahead(
 ) -> Iterator[tuple[Item, Result]]:
     """Yields items and results of calls, in order, while as many threads make the next ones.
 
-    For calls that leave Python for most of their time. There are at most `threads + 1` results at a time.
+    For calls that leave Python for most of their time. There are at most `threads + 1` results at a time, and
+    one more as long as its user keeps the last.
 
     Args:
         call: what is done with an item; what it raises is raised in its place.

@@ -28,11 +28,14 @@ import tensorflow as tf
 
 from ccp_dml.evaluation import coarse, kernels
 from ccp_dml.evaluation.blocks import BlockPlan, plan_search
+from ccp_dml.evaluation.full_precision import full_float32
 from ccp_dml.evaluation.inputs import Floats, Ints
 from ccp_dml.evaluation.ranks import rank_bounds_by_coarse_score
 
 # Blocks looked at while another one is evaluated: parts of a block leave all processors but one idle.
 THREADS = 2
+# With the one that is evaluated, and the one before it, which its user may still hold.
+_BLOCKS_AT_ONCE = THREADS + 2
 # What smaller searches take is not worth the time to find out how to do them.
 _FEWEST_PAIRS = 2**27
 # A block on which both ways are tried, and how often.
@@ -47,13 +50,14 @@ def plan(
 ) -> BlockPlan | None:
     """The blocks of a first look; None if the search is faster without one, on this machine.
 
-    What is found is the same either way. For the arguments see `blocks.plan_search`.
+    What is found is the same either way, but for rows that float32 scores cannot tell apart: of queries that
+    are proven it is then the more exact. For the arguments see `blocks.plan_search`.
     """
     if num_queries * num_gallery < _FEWEST_PAIRS:
         return None
     try:
         found = plan_search(
-            num_queries, num_gallery, dimension, depth, memory_bytes // (THREADS + 1), score_bytes=2
+            num_queries, num_gallery, dimension, depth, memory_bytes // _BLOCKS_AT_ONCE, score_bytes=2
         )
     except ValueError:
         return None  # There may be room for one block in float32 still.
@@ -164,16 +168,18 @@ class Screen:
 def _is_faster(dimension: int) -> bool:
     """Whether a block takes less time in bfloat16 than in float32, the best of few trials.
 
-    Not if the machine adds up products with less than float32, so that the bounds do not hold.
+    Not if the machine adds up in less than float32, so that the bounds do not hold.
     """
+    # Small integers: in float32 nothing but the result is rounded, whatever the order of the sums.
     queries, rows = (
-        tf.random.stateless_normal([size, dimension], seed=(size, 0))
+        tf.round(4.0 * tf.random.stateless_normal([size, dimension], seed=(size, 0)))
         for size in (_TRIAL_QUERIES, _TRIAL_GALLERY)
     )
     size, first, count, chunk = map(tf.constant, (_TRIAL_GALLERY, 0, 1, _TRIAL_CHUNK))
-    tile, (coarse_tile, largest) = kernels.as_tile(rows, size), coarse.as_tile(rows, size)
-    scores, coarse_scores = kernels.score(queries, tile), coarse.score(queries, coarse_tile)
-    if not coarse.within_bounds(queries, scores, coarse_scores, largest):
+    tile, (coarse_tile, _) = kernels.as_tile(rows, size), coarse.as_tile(rows, size)
+    with full_float32():
+        scores, coarse_scores = kernels.score(queries, tile), coarse.score(queries, coarse_tile)
+    if not tf.reduce_all(coarse_scores == tf.cast(scores, tf.bfloat16)):
         return False
 
     def in_float32() -> tf.Tensor:
@@ -182,7 +188,8 @@ def _is_faster(dimension: int) -> bool:
     def in_bfloat16() -> tf.Tensor:
         return coarse.best_of_chunks(coarse.score(queries, coarse_tile), first, count, chunk)[1]
 
-    return _least_seconds(in_bfloat16) < _least_seconds(in_float32)
+    with full_float32():
+        return _least_seconds(in_bfloat16) < _least_seconds(in_float32)
 
 
 def _least_seconds(call: Callable[[], tf.Tensor]) -> float:

@@ -14,7 +14,6 @@ Memory is linear in the number of rows; the working memory on top is bounded (se
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import tensorflow as tf
 
 from ccp_dml.evaluation import kernels, screening
 from ccp_dml.evaluation.blocks import DEFAULT_MEMORY_BYTES, BlockPlan, plan_count, plan_search
+from ccp_dml.evaluation.full_precision import full_float32
 from ccp_dml.evaluation.inputs import Floats, Ints, as_embeddings, own_rows
 from ccp_dml.evaluation.overlap import run_ahead
 from ccp_dml.evaluation.ranks import ranks_by_score
@@ -69,6 +69,7 @@ def nearest_neighbors(
         depth = found.indices.shape[1]
         indices[found.queries, :depth] = found.indices
         distances[found.queries, :depth] = np.sqrt(found.squared_distances)
+        del found  # Its scores, before those of the next block are made.
     return indices, distances
 
 
@@ -115,13 +116,16 @@ def iterate_neighbors(
     for part in _parts(len(remaining), plan.queries):
         chosen = remaining[part]
         block = tf.constant(queries[chosen])
-        with _full_float32():
+        with full_float32():
             candidates, scores = _search_tiles(block, tiles, plan)
             indices, squared = kernels.rank(
                 block, rows, candidates, tf.constant(own[chosen]), tf.constant(depth)
             )
         bounds = functools.partial(_rank_bounds, scores, own[chosen]) if len(tiles) == 1 else None
-        yield Neighbors(chosen, indices.numpy(), squared.numpy(), bounds)
+        found = Neighbors(chosen, indices.numpy(), squared.numpy(), bounds)
+        del scores, bounds
+        yield found
+        del found  # Its scores, before those of the next block are made.
 
 
 def _rank_bounds(
@@ -180,7 +184,7 @@ def nearest_member_ranks(
     for part in _parts(len(queries), plan.queries):
         block, listed = tf.constant(queries[part]), tf.constant(members[part])
         ignored = tf.concat([listed, tf.constant(own[part, np.newaxis])], axis=1)
-        with _full_float32():
+        with full_float32():
             threshold, position = kernels.nearest_member(block, rows, listed)
             nearer = [
                 kernels.count_nearer(block, tile, tf.constant(first), threshold, position, ignored).numpy()
@@ -195,7 +199,7 @@ def _ranks_in_one_piece(queries: Floats, rows: tf.Tensor, own: Ints, members: In
     ranks = np.empty(len(queries), np.int64)
     for part in _parts(len(queries), plan.queries):
         block = tf.constant(queries[part])
-        with _full_float32():
+        with full_float32():
             scores = kernels.score(block, tile)
         ranks[part] = ranks_by_score(scores, np.arange(len(block)), members[part], own[part])
     return ranks
@@ -211,17 +215,6 @@ def _tiles(rows: tf.Tensor, size: int) -> list[tuple[np.int32, tf.Tensor]]:
 def _parts(total: int, size: int) -> Iterator[slice]:
     for start in range(0, total, size):
         yield slice(start, min(start + size, total))
-
-
-@contextlib.contextmanager
-def _full_float32() -> Iterator[None]:
-    """Full float32 products: TensorFloat-32, the default on GPUs, keeps 10 bits and reorders neighbours."""
-    before = tf.config.experimental.tensor_float_32_execution_enabled()
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    try:
-        yield
-    finally:
-        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def _search_tiles(

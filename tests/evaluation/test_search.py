@@ -9,6 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from ccp_dml.evaluation import kernels, search
 from ccp_dml.evaluation.blocks import plan_count, plan_search
+from ccp_dml.evaluation.full_precision import full_float32
 from ccp_dml.evaluation.search import nearest_neighbors
 
 
@@ -93,7 +94,7 @@ def test_tensor_float_32_is_off_inside_and_restored():
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     for state in (True, False):
         tf.config.experimental.enable_tensor_float_32_execution(state)
-        with search._full_float32():
+        with full_float32():
             states.append(tf.config.experimental.tensor_float_32_execution_enabled())
         states.append(tf.config.experimental.tensor_float_32_execution_enabled())
     tf.config.experimental.enable_tensor_float_32_execution(before)
