@@ -91,7 +91,7 @@ def measure() -> dict[str, tuple[float, float]]:
         trainer.trace()
         tick()
         # Validation and checkpoint come after the first chunk.
-        chunk = trainer._phases.runner(iter(trainer._batches(0)), 10)
+        chunk = trainer._phases.runner()(iter(trainer._batches(0)), 10)
         chunk.embeddings.numpy()
         tick()
     pairs = itertools.pairwise(clock)

@@ -86,7 +86,7 @@ class EpochSteps:
         while done < total:
             if speed.images:
                 self.begin()
-            runner, warming_up = self._phases.runner, self._phases.warming_up
+            runner, warming_up = self._phases.runner(), self._phases.warming_up
             multiplier = self._phases.learning_rate_multiplier
             count = self._phases.steps_left(min(self._chunk_size, total - done))
             callbacks.on_train_batch_begin(done)

@@ -68,9 +68,8 @@ class Phases:
         """Factor on the learning rate in this phase."""
         return self._warm_up.learning_rate_multiplier if self.warming_up else 1.0
 
-    @property
     def runner(self) -> ChunkRunner:
-        """What makes the steps of this phase."""
+        """What makes the steps of this phase; traced by the first call in it."""
         warming_up = self.warming_up
         if warming_up not in self._runners:
             variables = self._variables()

@@ -176,7 +176,7 @@ class Trainer:
 
     def trace(self) -> None:
         """Traces the steps that come next, unless they are; `fit` does so where that is not done."""
-        self._phases.runner  # noqa: B018 - made on first access
+        self._phases.runner()
 
     def fit(self, max_epochs: int) -> dict[str, list[float]]:
         """Trains until `max_epochs` epochs are done since the beginning of the run, or earlier.
