@@ -7,14 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
-def lanes_of(number_bytes: int) -> int:
-    """Neighbouring columns that lie in different chunks: the numbers that fill the widest vector register."""
-    return 64 // number_bytes
-
-
-# Of scores of two bytes.
-_MOST_LANES = lanes_of(2)
+# Neighbouring columns that lie in different chunks: as many scores of two bytes as fill a vector register.
+LANES = 32
 
 DEFAULT_MEMORY_BYTES = 256 * 2**20
 
@@ -29,6 +23,10 @@ _MIN_QUERIES = 32
 # A survivor is gathered from a cache line of its own, then ranked; a chunk's maximum is only ranked.
 _SURVIVOR_COST = 2.5
 _CHUNK_SIZES = (16, 32, 64, 128, 256)
+# Two stages pay if at most one in so many scores survives the first.
+_FEWEST_LEFT_OUT = 6
+# Rows that matrix units take at a time; a product of other numbers of rows can take half as long again.
+_UNIT_ROWS = 32
 # Score, three comparisons, two combinations of them and the summand, per query and gallery row.
 _COUNT_BYTES = 4 + 5 * 1 + 4
 
@@ -127,7 +125,7 @@ def _chunk_size(gallery: int, candidates: int) -> int:
     """The chunk with which both stages cost the least; 0 if two stages do not pay."""
     ideal = (gallery / (_SURVIVOR_COST * candidates)) ** 0.5
     chunk = min(_CHUNK_SIZES, key=lambda size: abs(size - ideal))
-    return chunk if 2 * chunk * candidates <= gallery else 0
+    return chunk if _FEWEST_LEFT_OUT * chunk * candidates <= gallery else 0
 
 
 def _largest_tile(
@@ -136,7 +134,7 @@ def _largest_tile(
     """The most gallery rows whose search stays within the bytes given to a query; at least `candidates`."""
     while gallery > candidates:
         chunk = _chunk_size(gallery, candidates)
-        padded = _round_up(gallery, chunk * _MOST_LANES)
+        padded = _round_up(gallery, chunk * LANES)
         if query_bytes(padded, dimension, chunk, candidates, score_bytes) <= bytes_per_query:
             return padded, chunk
         gallery = max(candidates, gallery * 7 // 8)
@@ -148,6 +146,8 @@ def _round_up(size: int, multiple: int) -> int:
 
 
 def _even_share(total: int, most: int) -> int:
-    """Size of equal blocks of at most `most`, so that the last one is not mostly padding."""
+    """Size of equal blocks of at most `most`, so that the last one is not mostly padding; of whole units."""
     blocks = -(-total // most)
-    return -(-total // blocks)
+    share = -(-total // blocks)
+    whole = _round_up(share, _UNIT_ROWS)
+    return whole if whole <= most else share // _UNIT_ROWS * _UNIT_ROWS or share

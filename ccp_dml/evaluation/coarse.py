@@ -76,12 +76,18 @@ def _norms(rows: tf.Tensor, rounded: tf.Tensor) -> tf.Tensor:
     return tf.norm(tf.stack([rows, rounded, rows - rounded]), axis=2)
 
 
-@tf.function(input_signature=[_COARSE_MATRIX, _INTEGER, _INTEGER, _INTEGER], autograph=False)
 def best_of_chunks(
-    scores: tf.Tensor, first: tf.Tensor, count: tf.Tensor, chunk: tf.Tensor
+    scores: tf.Tensor, first: tf.Tensor, count: tf.Tensor, chunk: int
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """As `kernels.best_of_chunks`, of coarse scores."""
-    return kernels.in_two_stages(scores, first, count, chunk)
+    return best_of_given_chunks(scores, kernels.maxima_of_chunks(scores, chunk), first, count)
+
+
+best_of_given_chunks = tf.function(
+    kernels.choose_from_chunks,
+    input_signature=[_COARSE_MATRIX, _COARSE_MATRIX, _INTEGER, _INTEGER],
+    autograph=False,
+)
 
 
 @tf.function(input_signature=[_MATRIX, _INDICES, _VECTOR] * 2, autograph=False)

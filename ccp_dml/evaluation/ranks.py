@@ -5,8 +5,8 @@ Plain comparisons of rows: a search that looks no deeper than R costs hardly mor
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,8 @@ import tensorflow as tf
 from ccp_dml.evaluation.inputs import Floats, Ints
 
 _SIGN = 0x8000
+# A place before that of every number.
+_NOWHERE = -_SIGN
 
 
 def ranks_by_score(scores: tf.Tensor, rows: Ints, members: Ints, own: Ints) -> Ints:
@@ -71,29 +73,42 @@ def rank_bounds_by_coarse_score(
     """
     bits = np.asarray(memoryview(tf.bitcast(scores, tf.uint16)))
     # What is farther cannot be rounded to more than this; what is nearer, not to less than that.
-    above, below = _order(nearest + error, up=True) + 1, _order(nearest - error, up=False)
-    least, most = np.full((2, len(rows)), beyond + 1, np.int64)
-    for query, (row, listed, itself) in enumerate(zip(rows, members, own)):
-        row, listed = bits[row], listed[listed >= 0]
-        itself = row[itself : itself + 1] if itself >= 0 else row[:0]
-        others = np.concatenate([itself, row[listed]])
-        most[query] = 1 + _count_from(row, below[query]) - _count_from(others, below[query])
-        if bisect_left(ks, most[query]) > bisect_left(ks, beyond + 1):
-            nearer = _count_from(row, above[query]) - _count_from(itself, above[query])
-            least[query] = max(beyond, nearer) + 1
+    above, below = _place_beside(nearest + error, up=True) + 1, _place_beside(nearest - error, up=False)
+    not_counted = np.column_stack([own, members])
+    places = np.where(not_counted < 0, _NOWHERE, _place(bits[rows[:, np.newaxis], not_counted]))
+    most = 1 + _count_from(bits, rows, below) - np.sum(places >= below[:, np.newaxis], axis=1)
+    least = np.full_like(most, beyond + 1)
+    unsettled = np.searchsorted(ks, most) > np.searchsorted(ks, beyond + 1)
+    above = above[unsettled]
+    nearer = _count_from(bits, rows[unsettled], above) - (places[unsettled, 0] >= above)
+    least[unsettled] = 1 + np.maximum(nearer, beyond)
     return least, most
 
 
-def _order(values: Floats, up: bool) -> Ints:
-    """The place among bfloat16 numbers, 0 for zero, of the next that is not smaller (or not larger)."""
+def _place_beside(values: Floats, up: bool) -> Ints:
+    """The place among bfloat16 numbers of the next one that is not smaller (or not larger)."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32).astype(np.int64)
-    magnitude, between = (bits & 0x7FFFFFFF) >> 16, (bits & 0xFFFF) > 0
-    negative = bits >> 31 == 1
-    return np.where(negative, -magnitude - (between & (not up)), magnitude + (between & up))
+    is_between, is_negative = (bits & 0xFFFF) > 0, bits >> 31 == 1
+    steps = (is_between & ~is_negative & up).astype(np.int64) - (is_between & is_negative & (not up))
+    return _place(bits >> 16) + steps
 
 
-def _count_from(bits: npt.NDArray[np.uint16], order: int) -> int:
-    """How many bfloat16 numbers have at least this place in their order, by one comparison of their bits."""
-    if order > 0:
-        return np.count_nonzero(bits.view(np.int16) >= order)
-    return np.count_nonzero(bits <= _SIGN - order)
+def _place(bits: npt.NDArray[np.integer[Any]]) -> Ints:
+    """The place among bfloat16 numbers in their order, 0 for zero."""
+    bits = bits.astype(np.int64)
+    return np.where(bits < _SIGN, bits, _SIGN - bits)
+
+
+def _count_from(bits: npt.NDArray[np.uint16], rows: Ints, places: Ints) -> Ints:
+    """How many bfloat16 numbers of each row have at least a place in their order."""
+    signed, counts = bits.view(np.int16), np.empty(len(rows), np.int64)
+    # Made once: otherwise making it takes as long as the comparison.
+    reached = np.empty(bits.shape[1], np.bool_)
+    for query, (row, place) in enumerate(zip(rows.tolist(), places.tolist())):
+        # A number of the rows' type: otherwise these are cast.
+        if place > 0:
+            np.greater_equal(signed[row], np.int16(place), out=reached)
+        else:
+            np.less_equal(bits[row], np.uint16(_SIGN - place), out=reached)
+        counts[query] = np.count_nonzero(reached)
+    return counts

@@ -40,7 +40,7 @@ _BLOCKS_AT_ONCE = THREADS + 2
 _FEWEST_PAIRS = 2**27
 # A block on which both ways are tried, and how often.
 _TRIAL_QUERIES, _TRIAL_GALLERY, _TRIAL_CHUNK = 256, 8192, 32
-_TRIALS = 3
+_TRIALS = 5
 # Rows of the gallery.
 _ROUNDED_AT_ONCE = 4096
 
@@ -91,7 +91,7 @@ class Screen:
 
     def __init__(self, gallery: tf.Tensor, plan: BlockPlan):
         self._gallery = gallery
-        self._count, self._chunk = tf.constant(plan.candidates), tf.constant(plan.chunk)
+        self._count, self._chunk = tf.constant(plan.candidates), plan.chunk
         # No distance changes, but the norms shrink, and with them the errors.
         self._mean = tf.reduce_mean(gallery, axis=0)
         self._tiles, norms = [], []
@@ -175,7 +175,7 @@ def _is_faster(dimension: int) -> bool:
         tf.round(4.0 * tf.random.stateless_normal([size, dimension], seed=(size, 0)))
         for size in (_TRIAL_QUERIES, _TRIAL_GALLERY)
     )
-    size, first, count, chunk = map(tf.constant, (_TRIAL_GALLERY, 0, 1, _TRIAL_CHUNK))
+    size, first, count = map(tf.constant, (_TRIAL_GALLERY, 0, 1))
     tile, (coarse_tile, _) = kernels.as_tile(rows, size), coarse.as_tile(rows, size)
     with full_float32():
         scores, coarse_scores = kernels.score(queries, tile), coarse.score(queries, coarse_tile)
@@ -183,10 +183,10 @@ def _is_faster(dimension: int) -> bool:
         return False
 
     def in_float32() -> tf.Tensor:
-        return kernels.best_of_chunks(kernels.score(queries, tile), first, count, chunk)[1]
+        return kernels.best_of_chunks(kernels.score(queries, tile), first, count, _TRIAL_CHUNK)[1]
 
     def in_bfloat16() -> tf.Tensor:
-        return coarse.best_of_chunks(coarse.score(queries, coarse_tile), first, count, chunk)[1]
+        return coarse.best_of_chunks(coarse.score(queries, coarse_tile), first, count, _TRIAL_CHUNK)[1]
 
     with full_float32():
         return _least_seconds(in_bfloat16) < _least_seconds(in_float32)

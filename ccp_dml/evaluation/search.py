@@ -232,7 +232,7 @@ def _search_tiles(
 def _best(scores: tf.Tensor, first: tf.Tensor, plan: BlockPlan) -> tuple[tf.Tensor, tf.Tensor]:
     count = tf.constant(plan.candidates)
     if plan.chunk:
-        best, indices, left_out = kernels.best_of_chunks(scores, first, count, tf.constant(plan.chunk))
+        best, indices, left_out = kernels.best_of_chunks(scores, first, count, plan.chunk)
         if not tf.reduce_any(tf.reduce_min(best, axis=1) <= left_out):
             return best, indices
     return kernels.best_of_rows(scores, first, count)
