@@ -18,14 +18,15 @@ SPARE_CANDIDATES = 8
 
 # Larger blocks gain nothing (the product is compute bound) and fall out of the processor's cache.
 _MAX_QUERIES = 512
-# Below this the product is bound by reading the gallery, so the gallery is cut into tiles instead.
-_MIN_QUERIES = 32
+# Below this the product is bound by reading the gallery, so the gallery is cut into tiles instead; by the
+# bytes of a score: products of two bytes leave less time to read.
+_MIN_QUERIES = {4: 32, 2: 128}
 # A survivor is gathered from a cache line of its own, then ranked; a chunk's maximum is only ranked.
 _SURVIVOR_COST = 2.5
 _CHUNK_SIZES = (16, 32, 64, 128, 256)
-# Two stages pay if at most one in so many scores survives the first.
-_FEWEST_LEFT_OUT = 6
-# Rows that matrix units take at a time; a product of other numbers of rows can take half as long again.
+# Two stages pay if there are as many scores at least for each that survives the first.
+_SCORES_PER_SURVIVOR = 6
+# Rows that a product with matrix units takes at a time.
 _UNIT_ROWS = 32
 # Score, three comparisons, two combinations of them and the summand, per query and gallery row.
 _COUNT_BYTES = 4 + 5 * 1 + 4
@@ -77,7 +78,9 @@ def plan_search(
     candidates = min(depth + 1 + SPARE_CANDIDATES, num_gallery)
     # Cutting the gallery does not shrink what ranking the candidates takes, so it must leave room for that.
     fewest = min(
-        _MIN_QUERIES, num_queries, max(1, memory_bytes // (2 * _ranking_bytes(dimension, candidates)))
+        _MIN_QUERIES[score_bytes],
+        num_queries,
+        max(1, memory_bytes // (2 * _ranking_bytes(dimension, candidates))),
     )
     gallery, chunk = _largest_tile(num_gallery, dimension, candidates, memory_bytes // fewest, score_bytes)
     per_query = query_bytes(gallery, dimension, chunk, candidates, score_bytes)
@@ -99,7 +102,7 @@ def plan_count(
     half = memory_bytes // 2
     most = min(half // (4 * members * (3 * dimension + 16)), _MAX_QUERIES, num_queries)
     # The gallery's row numbers are made once per block, as if by one more query.
-    gallery = min(half // (_COUNT_BYTES * (min(most, _MIN_QUERIES) + 1)), num_gallery)
+    gallery = min(half // (_COUNT_BYTES * (min(most, _MIN_QUERIES[4]) + 1)), num_gallery)
     if most < 1 or gallery < 1:
         raise ValueError(f"memory_bytes is {memory_bytes}, too few to rank {members} positives of one query")
     most = min(most, half // (_COUNT_BYTES * gallery) - 1)
@@ -111,8 +114,9 @@ def query_bytes(gallery: int, dimension: int, chunk: int, candidates: int, score
     # The query is rounded, too, and what is chosen from scores of two bytes becomes four bytes.
     scores = score_bytes * gallery + (4 if score_bytes == 4 else 24) * dimension
     copies = 1 if score_bytes == 4 else 2
-    # Maxima; places and scores of the survivors, and what the places are added up from.
-    stage_one = copies * gallery // chunk + candidates * ((3 + copies) * chunk + 16) if chunk else 0
+    # Maxima and where pooling notes their places; places and scores of the survivors, and what the places are
+    # added up from.
+    stage_one = (copies + 1) * gallery // chunk + candidates * ((3 + copies) * chunk + 16) if chunk else 0
     return scores + 4 * stage_one + _ranking_bytes(dimension, candidates)
 
 
@@ -125,19 +129,23 @@ def _chunk_size(gallery: int, candidates: int) -> int:
     """The chunk with which both stages cost the least; 0 if two stages do not pay."""
     ideal = (gallery / (_SURVIVOR_COST * candidates)) ** 0.5
     chunk = min(_CHUNK_SIZES, key=lambda size: abs(size - ideal))
-    return chunk if _FEWEST_LEFT_OUT * chunk * candidates <= gallery else 0
+    return chunk if _SCORES_PER_SURVIVOR * chunk * candidates <= gallery else 0
 
 
 def _largest_tile(
     gallery: int, dimension: int, candidates: int, bytes_per_query: int, score_bytes: int
 ) -> tuple[int, int]:
-    """The most gallery rows whose search stays within the bytes given to a query; at least `candidates`."""
-    while gallery > candidates:
-        chunk = _chunk_size(gallery, candidates)
-        padded = _round_up(gallery, chunk * LANES)
+    """The largest of equal tiles whose search stays within the bytes given to a query, and its chunk.
+
+    A tile has `candidates` rows at least.
+    """
+    tiles = 1
+    while (rows := -(-gallery // tiles)) > candidates:
+        chunk = _chunk_size(rows, candidates)
+        padded = _round_up(rows, chunk * LANES)
         if query_bytes(padded, dimension, chunk, candidates, score_bytes) <= bytes_per_query:
             return padded, chunk
-        gallery = max(candidates, gallery * 7 // 8)
+        tiles = max(tiles + 1, tiles * 8 // 7)
     return candidates, 0
 
 
@@ -146,7 +154,9 @@ def _round_up(size: int, multiple: int) -> int:
 
 
 def _even_share(total: int, most: int) -> int:
-    """Size of equal blocks of at most `most`, so that the last one is not mostly padding; of whole units."""
+    """Size of blocks of at most `most`: equal, or of whole units where there are several blocks."""
+    if total <= most:
+        return total
     blocks = -(-total // most)
     share = -(-total // blocks)
     whole = _round_up(share, _UNIT_ROWS)

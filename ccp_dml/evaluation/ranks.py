@@ -1,6 +1,6 @@
 """How deep the nearest positive of a query lies, counted in scores that were computed anyway.
 
-Plain comparisons of rows: a search that looks no deeper than R costs hardly more when it is asked for R@1000.
+Plain comparisons of rows: R@1000 needs no search that is deeper than R.
 """
 
 from __future__ import annotations
@@ -102,10 +102,8 @@ def _place(bits: npt.NDArray[np.integer[Any]]) -> Ints:
 def _count_from(bits: npt.NDArray[np.uint16], rows: Ints, places: Ints) -> Ints:
     """How many bfloat16 numbers of each row have at least a place in their order."""
     signed, counts = bits.view(np.int16), np.empty(len(rows), np.int64)
-    # Made once: otherwise making it takes as long as the comparison.
     reached = np.empty(bits.shape[1], np.bool_)
     for query, (row, place) in enumerate(zip(rows.tolist(), places.tolist())):
-        # A number of the rows' type: otherwise these are cast.
         if place > 0:
             np.greater_equal(signed[row], np.int16(place), out=reached)
         else:

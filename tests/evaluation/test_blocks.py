@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccp_dml.evaluation.blocks import plan_count, plan_search, query_bytes
+from ccp_dml.evaluation.blocks import LANES, plan_count, plan_search, query_bytes
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)
@@ -25,7 +25,7 @@ def test_a_plan_is_consistent_and_within_the_bound(queries, gallery, dimension, 
     assert plan.candidates == min(gallery, depth + 9) <= plan.gallery
     assert plan.queries * query_bytes(plan.gallery, dimension, plan.chunk, plan.candidates) <= memory
     if plan.chunk:
-        assert plan.gallery % plan.chunk == 0
+        assert plan.gallery % (plan.chunk * LANES) == 0
         assert plan.candidates <= plan.gallery // plan.chunk
 
 
@@ -43,6 +43,7 @@ def test_large_classes_do_not_cut_the_gallery_into_slivers():
 def test_blocks_are_even():
     plan = plan_search(1_025, 100, 8, 3)
     assert plan.queries == 352  # three blocks, not 512 + 512 + 1, of whole units
+    assert [plan_search(total, 100, 8, 3).queries for total in (33, 500, 512)] == [33, 500, 512]
 
 
 @pytest.mark.parametrize("plan", [plan_search, plan_count])

@@ -10,7 +10,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccp_dml.evaluation import coarse, evaluate_retrieval, kernels, screening, search
+from ccp_dml.evaluation import blocks, coarse, evaluate_retrieval, kernels, screening, search
 from ccp_dml.evaluation.blocks import BlockPlan, plan_search
 from ccp_dml.evaluation.ranks import rank_bounds_by_coarse_score, ranks_by_score
 from ccp_dml.evaluation.search import nearest_neighbors
@@ -30,6 +30,7 @@ def always(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     monkeypatch.setattr(screening, "_FEWEST_PAIRS", 0)
     monkeypatch.setattr(screening, "_is_faster", lambda dimension: True)
+    monkeypatch.setattr(blocks, "_MIN_QUERIES", {4: 32, 2: 32})  # several tiles of small sets, too
     monkeypatch.setattr(screening.Screen, "search", search_and_note)
     return shares
 
@@ -166,6 +167,32 @@ def test_bounds_without_error_are_the_ranks_whatever_the_signs():
     np.testing.assert_array_equal(most, (scores >= nearest[:, np.newaxis]).sum(axis=1))
 
 
+def test_neither_the_query_nor_its_listed_rows_nor_padding_come_before_the_nearest():
+    rng = np.random.default_rng(1)
+    levels = np.arange(-4, 5, dtype=np.float32) / 4
+    scores = np.concatenate([rng.choice(levels, (30, 40)), np.full((30, 8), kernels.PADDING_SCORE)], axis=1)
+    rows = rng.permutation(30)
+    own = np.where(rng.random(30) < 0.5, rng.integers(0, 40, 30), -1).astype(np.int32)
+    members = np.sort(rng.permuted(np.tile(np.arange(40), (30, 1)), axis=1)[:, :5], axis=1).astype(np.int32)
+    # As in a list of a class from which the query has been taken.
+    members[:, 2] = -1
+    members[members == own[:, np.newaxis]] = -1
+    expected_least, expected_most, nearest = [], [], []
+    for row, listed, itself in zip(scores[rows], members, own):
+        listed = listed[listed >= 0]
+        others = [score for column, score in enumerate(row) if column != itself]
+        rest = [score for column, score in enumerate(row) if column not in {itself, *listed}]
+        nearest.append(max(row[listed]))
+        expected_least.append(1 + sum(score > nearest[-1] for score in others))
+        expected_most.append(1 + sum(score >= nearest[-1] for score in rest))
+    error, every = np.zeros(30, np.float32), range(1, 48)
+    least, most = rank_bounds_by_coarse_score(
+        tf.constant(scores, tf.bfloat16), rows, members, own, np.array(nearest, np.float32), error, 0, every
+    )
+    np.testing.assert_array_equal(least, expected_least)
+    np.testing.assert_array_equal(most, expected_most)
+
+
 def test_a_first_look_is_taken_where_it_pays(monkeypatch):
     monkeypatch.setattr(screening, "_is_faster", lambda dimension: dimension > 4)
     assert screening.plan(20_000, 20_000, 8, 3, 2**28) is not None
@@ -221,6 +248,7 @@ def test_squares_that_underflow_prove_nothing(always, monkeypatch):
 def test_the_scores_of_few_blocks_are_there_at_once(ahead, monkeypatch):
     monkeypatch.setattr(screening, "_FEWEST_PAIRS", 0 if ahead else np.inf)
     monkeypatch.setattr(screening, "_is_faster", lambda dimension: True)
+    monkeypatch.setattr(blocks, "_MIN_QUERIES", {4: 32, 2: 32})
     holders, most = [], []
     module = coarse if ahead else kernels
     score = module.score

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
 from ccp_dml.evaluation import kernels, search
-from ccp_dml.evaluation.blocks import plan_count, plan_search
+from ccp_dml.evaluation.blocks import LANES, plan_count, plan_search
 from ccp_dml.evaluation.full_precision import full_float32
 from ccp_dml.evaluation.search import nearest_neighbors
 
@@ -133,6 +133,21 @@ def test_one_trace_serves_all_shapes():
     for size, dimension, k, memory in ((50, 3, 2, 2**28), (1500, 5, 3, 2**28), (1500, 6, 2, 60_000)):
         nearest_neighbors(rng.standard_normal((size, dimension)), k=k, memory_bytes=memory)
     assert max(traces()) == 1
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+@pytest.mark.parametrize("chunk", [16, 64, 256])
+def test_maxima_are_those_of_every_so_many_columns(chunk, dtype):
+    scores = tf.random.stateless_uniform([3, 2 * chunk * LANES], [chunk, 0], -9.0, -1.0)
+    scores = tf.cast(tf.concat([scores[:, :-500], tf.fill([3, 500], kernels.PADDING_SCORE)], axis=1), dtype)
+    values = scores.numpy().astype(np.float64)
+    expected = [
+        [max(row[start + lane : start + chunk * LANES : LANES]) for lane in range(LANES)]
+        for row in values
+        for start in (0, chunk * LANES)
+    ]
+    actual = kernels.maxima_of_chunks(scores, chunk)
+    np.testing.assert_array_equal(actual.numpy().astype(np.float64), np.reshape(expected, [3, -1]))
 
 
 def intermediate_bytes(function, *arguments) -> list[int]:
