@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python; do \
 	$$python $(VERSION_CHECK) 2>/dev/null && echo $$python && break; done)
 VERSION_CHECK := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'
 
-BENCHMARKS := retrieval losses sampling step reset input startup shares scaling growth
+BENCHMARKS := retrieval search_parts losses sampling step reset input startup shares scaling growth
 STUDIES := emoji_study methods
 
 RUN_TIME := $(VENV)/.installed

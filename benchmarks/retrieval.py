@@ -4,10 +4,10 @@
     make bench BENCHMARKS=retrieval ARGS="--cases all"      # all sizes: about 20 minutes on 2 cores
     python -m benchmarks.retrieval --cases sop --rows product ours      # some rows; writes nothing
 
-Rows: the bare float32 product of the same blocks; `evaluate_retrieval` (P@1, P@R, MAP@R and R@k for k up to
-8, then up to 1000); a stand-in for the original's evaluation (blocks of 128 queries, top-k over whole rows,
-the query dropped as the first of its ranking); pytorch-metric-learning's AccuracyCalculator with FAISS. The
-data are random unit vectors that lie nearer to their class than to others.
+Rows: the bare float32 product, in the blocks of a search in float32; `evaluate_retrieval` (P@1, P@R, MAP@R
+and R@k for k up to 8, then up to 1000); a stand-in for the original's evaluation (blocks of 128 queries,
+top-k over whole rows, the query dropped as the first of its ranking); pytorch-metric-learning's
+AccuracyCalculator with FAISS. The data are random unit vectors that lie nearer to their class than to others.
 
 Each row of a case has a process of its own. They take turns; medians over the turns are reported with the
 smallest and the largest, ratios are medians of the ratios within a turn, of elapsed time and of processor

@@ -16,7 +16,7 @@ Values = dict[str, float]
 
 
 def product(problem: Problem) -> Values:
-    """All scores in the blocks of our search, each thrown away: what any exact evaluation has to compute."""
+    """All scores in the blocks of a search in float32, thrown away: what exact evaluation has to compute."""
     queries, gallery = problem.queries, problem.gallery
     plan = plan_search(len(queries), len(gallery), gallery.shape[1], int(problem.num_positives().max()))
     starts = range(0, len(gallery), plan.gallery)

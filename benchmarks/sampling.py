@@ -140,7 +140,12 @@ def headlines(rows: list[dict[str, Any]]) -> Iterator[Headline]:
         epoch = f"an epoch of {size.images:,} images, slowest sampler"
         yield Headline(epoch, max(row["seconds"] for row in found), " s", size.most_seconds)
         peak = max(row["peak_megabytes"] for row in found)
-        yield Headline(f"{epoch}, whole process", peak, " MB", size.most_megabytes)
+        yield Headline(
+            f"an epoch of {size.images:,} images, most of any sampler, whole process",
+            peak,
+            " MB",
+            size.most_megabytes,
+        )
 
 
 if __name__ == "__main__":

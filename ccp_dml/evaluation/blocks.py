@@ -66,7 +66,8 @@ def plan_search(
         dimension: embedding size.
         depth: neighbours wanted per query, the query's own copy not counted.
         memory_bytes: bound on the sum of all intermediate tensors of a block. The embeddings themselves (the
-            gallery twice, once with its squared norms) and the results come on top.
+            gallery twice, once with its squared norms; more for a look in bfloat16) and the results come
+            on top.
         score_bytes: of a score, 4 or 2.
 
     Returns:

@@ -124,7 +124,7 @@ class Experiment:
         config, training = self.config, self.config.training
         if training.jit_compile:
             if not tf.config.list_logical_devices("GPU"):
-                warn("--jit_compile: on a CPU, XLA makes convolutional backbones many times slower")
+                warn("--jit_compile: on a CPU, XLA makes convolutional backbones slower")
             use_up_xla_notice()
         has_scores = self.monitored is not None
         projections = parts.make_projections(
