@@ -1,11 +1,11 @@
 """What the parts of a retrieval search take, each by itself.
 
-    python -m benchmarks.search_parts               # two minutes
+    python -m benchmarks.search_parts               # half a minute
 
-For some problems of benchmarks.retrieval and both types of scores: the product of a block, the choice of the
-candidates from its scores, within it the maxima of chunks and the same by `tf.reduce_max`, and the ranking of
-the candidates by exact differences. The parts of one block take turns, and the median is multiplied by the
-number of blocks. Which type a search takes is another matter (`ccp_dml.evaluation.screening`).
+For some problems of benchmarks.retrieval, with scores in float32 and, where the search on this machine looks
+in bfloat16 first, in that: the product of a block, the choice of the candidates from its scores, within it the
+maxima of chunks and the same by `tf.reduce_max`, and the ranking of the candidates by exact differences. The
+parts of one block take turns, and the median is multiplied by the number of blocks.
 """
 
 from __future__ import annotations
@@ -21,17 +21,14 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.measuring import in_turns, times, write
-from benchmarks.retrieval_cases import CASES, Case, as_problem, make
-from ccp_dml.evaluation import coarse, kernels
-from ccp_dml.evaluation.blocks import DEFAULT_MEMORY_BYTES, LANES, plan_search
+from benchmarks.retrieval_cases import CASES, Case, Problem, as_problem, make
+from ccp_dml.evaluation import coarse, kernels, screening
+from ccp_dml.evaluation.blocks import DEFAULT_MEMORY_BYTES, LANES, BlockPlan, plan_search
 
-# With the bytes of a score: no search of as many neighbours in so small a set takes two.
-PROBLEMS = (("sop", 4), ("sop", 2), ("sop512", 4), ("sop512", 2), ("cub", 4))
+PROBLEMS = ("sop", "sop512", "cub")
 PRODUCT, CHOICE, RANKING = "product", "choice of candidates", "exact ranking"
 POOLED, REDUCED = "of it, maxima of chunks", "these by tf.reduce_max"
 PARTS = (PRODUCT, CHOICE, POOLED, REDUCED, RANKING)
-# Blocks of scores in bfloat16 that share the memory; see `screening`.
-_COARSE_BLOCKS = 4
 
 
 def main() -> None:
@@ -43,23 +40,31 @@ def main() -> None:
         "--write", action=argparse.BooleanOptionalAction, default=True, help="write the results"
     )
     options = parser.parse_args()
-    found = [measure(CASES[name], size, options.repeats) for name, size in PROBLEMS]
+    found = [row for name in PROBLEMS for row in measure(CASES[name], options.repeats)]
     lines = list(table(found))
     print("\n".join(lines))
     if options.write:
         write("search_parts", {"rows": found}, lines)
 
 
-def measure(case: Case, score_bytes: int, repeats: int) -> dict[str, Any]:
-    """Seconds of each part over all blocks of a problem."""
+def measure(case: Case, repeats: int) -> Iterator[dict[str, Any]]:
+    """Seconds of each part over all blocks of a problem, for each type of scores that a search takes."""
     problem = as_problem(case, *make(case))
-    sizes = len(problem.queries), len(problem.gallery), case.dimension, int(problem.num_positives().max())
-    memory = DEFAULT_MEMORY_BYTES if score_bytes == 4 else DEFAULT_MEMORY_BYTES // _COARSE_BLOCKS
-    plan = plan_search(*sizes, memory, score_bytes=score_bytes)
-    kind = kernels if score_bytes == 4 else coarse
-    rows, depth = tf.constant(problem.gallery), tf.constant(sizes[-1])
+    depth = int(problem.num_positives().max())
+    sizes = len(problem.queries), len(problem.gallery), case.dimension, depth, DEFAULT_MEMORY_BYTES
+    yield measure_blocks(case, problem, depth, plan_search(*sizes), repeats, in_float32=True)
+    first_look = screening.plan(*sizes)
+    if first_look is not None:
+        yield measure_blocks(case, problem, depth, first_look, repeats, in_float32=False)
+
+
+def measure_blocks(
+    case: Case, problem: Problem, deepest: int, plan: BlockPlan, repeats: int, *, in_float32: bool
+) -> dict[str, Any]:
+    kind = kernels if in_float32 else coarse
+    rows, depth = tf.constant(problem.gallery), tf.constant(deepest)
     made = kind.as_tile(rows[: plan.gallery], tf.constant(plan.gallery))
-    tile = made if score_bytes == 4 else made[0]
+    tile = made if in_float32 else made[0]
     block = tf.constant(problem.queries[: plan.queries])
     own, first, count = (
         tf.constant(value, tf.int32) for value in (np.arange(len(block)), 0, plan.candidates)
@@ -76,10 +81,10 @@ def measure(case: Case, score_bytes: int, repeats: int) -> dict[str, Any]:
         tasks[REDUCED] = lambda: _reduced(scores, plan.chunk)
     else:
         tasks[CHOICE] = lambda: kernels.best_of_rows(scores, first, count)
-    blocks = -(-sizes[0] // plan.queries) * -(-sizes[1] // plan.gallery)
+    blocks = -(-len(problem.queries) // plan.queries) * -(-len(rows) // plan.gallery)
     return {
         "title": case.title,
-        "type": "float32" if score_bytes == 4 else "bfloat16",
+        "type": "float32" if in_float32 else "bfloat16",
         "queries": plan.queries,
         "gallery": plan.gallery,
         "candidates": plan.candidates,

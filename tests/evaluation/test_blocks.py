@@ -14,16 +14,18 @@ from ccp_dml.evaluation.blocks import LANES, plan_count, plan_search, query_byte
     dimension=st.integers(1, 2048),
     depth=st.integers(1, 2000),
     memory=st.integers(2**20, 2**32),
+    score_bytes=st.sampled_from([4, 2]),
 )
-def test_a_plan_is_consistent_and_within_the_bound(queries, gallery, dimension, depth, memory):
+def test_a_plan_is_consistent_and_within_the_bound(queries, gallery, dimension, depth, memory, score_bytes):
     try:
-        plan = plan_search(queries, gallery, dimension, depth, memory)
+        plan = plan_search(queries, gallery, dimension, depth, memory, score_bytes=score_bytes)
     except ValueError:
-        assert query_bytes(1, dimension, 0, min(gallery, depth + 9)) > memory / 2
+        assert query_bytes(1, dimension, 0, min(gallery, depth + 9), score_bytes) > memory / 2
         return
     assert 1 <= plan.queries <= queries
     assert plan.candidates == min(gallery, depth + 9) <= plan.gallery
-    assert plan.queries * query_bytes(plan.gallery, dimension, plan.chunk, plan.candidates) <= memory
+    per_query = query_bytes(plan.gallery, dimension, plan.chunk, plan.candidates, score_bytes)
+    assert plan.queries * per_query <= memory
     if plan.chunk:
         assert plan.gallery % (plan.chunk * LANES) == 0
         assert plan.candidates <= plan.gallery // plan.chunk
