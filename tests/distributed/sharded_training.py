@@ -29,16 +29,16 @@ from ccp_dml.training.train_step import TrainStep
 from ccp_dml.training.trainer import Trainer
 from ccp_dml.workers import Workers
 from tests.distributed import devices
-from tests.distributed.runs import INPUT, batches, network
+from tests.distributed.runs import INPUT, SMOOTH, batches, network
 from tests.losses.cases import NUM_CLASSES, SIZE, LossCase
 from tests.losses.shard_cases import table_of
 
 STEPS = 3
 # Of each epoch: the second is the best one, the next ones end a problem instance.
 SCORES = (0.1, 0.5, 0.3, 0.2, 0.4)
-CCP = LossCase("ccp/contrastive", {"proxies_per_class": 2, "negative_margin": 1.1})
+CCP = LossCase("ccp/contrastive", {"proxies_per_class": 2, **SMOOTH})
 NCA = LossCase("proxy_nca", {"proxies_per_class": 2})
-MEMORY = LossCase("ccp/xbm/contrastive", {"memory_size": 12, "start_step": 2, "proxies_per_class": 2})
+MEMORY = LossCase("ccp/xbm/contrastive", {"memory_size": 12, "start_step": 2, "proxies_per_class": 2, **SMOOTH})
 LEVELS = LossCase("mdr/proxy_nca", {"regularization_weight": 0.5, "level_weight": 0.1})
 
 
