@@ -3,9 +3,9 @@
     python -m benchmarks.search_parts               # half a minute
 
 For some problems of benchmarks.retrieval, with scores in float32 and, where the search on this machine looks
-in bfloat16 first, in that: the product of a block, the choice of the candidates from its scores, within it the
-maxima of chunks and the same by `tf.reduce_max`, and the ranking of the candidates by exact differences. The
-parts of one block take turns, and the median is multiplied by the number of blocks.
+in bfloat16 first, in that: the product of a block, the choice of the candidates from its scores, within it the maxima
+of chunks and the same by `tf.reduce_max`, and the ranking of the candidates by exact differences. The parts of one
+block take turns, and the median is multiplied by the number of blocks.
 """
 
 from __future__ import annotations

@@ -38,7 +38,9 @@ STEPS = 3
 SCORES = (0.1, 0.5, 0.3, 0.2, 0.4)
 CCP = LossCase("ccp/contrastive", {"proxies_per_class": 2, **SMOOTH})
 NCA = LossCase("proxy_nca", {"proxies_per_class": 2})
-MEMORY = LossCase("ccp/xbm/contrastive", {"memory_size": 12, "start_step": 2, "proxies_per_class": 2, **SMOOTH})
+MEMORY = LossCase(
+    "ccp/xbm/contrastive", {"memory_size": 12, "start_step": 2, "proxies_per_class": 2, **SMOOTH}
+)
 LEVELS = LossCase("mdr/proxy_nca", {"regularization_weight": 0.5, "level_weight": 0.1})
 
 
