@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ccp_dml.geometry.coverage import covering_radius, proxy_spread
-from ccp_dml.geometry.distances import pairwise_distances
+from ccp_dml.geometry import covering_radius, pairwise_distances, proxy_spread
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

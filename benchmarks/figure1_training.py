@@ -14,16 +14,15 @@ from benchmarks.figure1_data import CLASSES, Split, batches, preprocess
 from benchmarks.figure1_measures import Floats
 from ccp_dml.data.sampling import OnePerClassSampler
 from ccp_dml.evaluation.embedding import Embedder
-from ccp_dml.geometry.normalization import normalize
+from ccp_dml.geometry import normalize
 from ccp_dml.losses.ccp import CCP
 from ccp_dml.losses.contrastive import Contrastive
-from ccp_dml.training.gradient_transforms import ProximalTerm, standard_transforms
-from ccp_dml.training.optimizer_groups import OptimizerGroups, VariableGroup
-from ccp_dml.training.optimizers import make_optimizer
-from ccp_dml.training.projection_options import ProjectionOptions
-from ccp_dml.training.projections import AlternatingProjections
-from ccp_dml.training.proxy_pool import ProxyPool
-from ccp_dml.training.reset_rules import FixedRule
+from ccp_dml.projections.options import ProjectionOptions
+from ccp_dml.projections.pool import ProxyPool
+from ccp_dml.projections.projections import AlternatingProjections
+from ccp_dml.projections.reset_rules import FixedRule
+from ccp_dml.training.gradients import ProximalTerm, standard_transforms
+from ccp_dml.training.optimizers import OptimizerGroups, VariableGroup, make_optimizer
 from ccp_dml.training.trainer import Trainer
 from datasets.fashion_mnist import source
 

@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from ccp_dml.data.sampling import MPerClassSampler, OnePerClassSampler
 from ccp_dml.evaluation.metrics import evaluate_retrieval
-from ccp_dml.geometry.kcenter import greedy_k_center
+from ccp_dml.geometry import greedy_k_center
 from ccp_dml.losses import registry
-from ccp_dml.training.proxy_pool import ProxyPool
+from ccp_dml.projections.pool import ProxyPool
 
 BATCHES = 2_000
 _IMAGES_PER_CLASS = 20

@@ -31,18 +31,18 @@ import sklearn.datasets
 import tensorflow as tf
 
 from benchmarks.measuring import Headline, Seconds, in_turns, ratio, times, write
-from ccp_dml.data.augmentation import choose, num_draws
-from ccp_dml.data.image_collection import ImageCollection, InMemoryRecords
-from ccp_dml.data.image_header import image_size
-from ccp_dml.data.pipeline import inference_batches, training_batches, without_tuning
-from ccp_dml.data.preprocessing import (
+from ccp_dml.data.collection import ImageCollection, InMemoryRecords
+from ccp_dml.data.images import (
     TestPreprocessing,
     TrainPreprocessing,
+    choose,
+    num_draws,
     resize,
     resize_shorter_side,
 )
+from ccp_dml.data.pipeline import image_size, inference_batches, training_batches, without_tuning
+from ccp_dml.data.random_streams import uniform_draws
 from ccp_dml.data.sampling import MPerClassSampler
-from ccp_dml.data.uniform_draws import uniform_draws
 from datasets.smaller_copy import smaller_image
 
 WIDTH, HEIGHT, QUALITY, SIDE, SHORTER_SIDE = 500, 375, 95, 227, 256

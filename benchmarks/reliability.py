@@ -47,11 +47,9 @@ def measure(deterministic: bool, repeats: int, steps: int) -> None:
 
     from ccp_dml.losses import registry
     from ccp_dml.models.embedding_model import build_embedding_model
-    from ccp_dml.training.checkpoints import Checkpoints
-    from ccp_dml.training.optimizer_groups import OptimizerGroups, VariableGroup
-    from ccp_dml.training.optimizers import make_optimizer
-    from ccp_dml.training.saving import Saver
-    from ccp_dml.training.stopping import EarlyStopping
+    from ccp_dml.training.checkpoints import Checkpoints, Saver
+    from ccp_dml.training.controllers import EarlyStopping
+    from ccp_dml.training.optimizers import OptimizerGroups, VariableGroup, make_optimizer
     from ccp_dml.training.trainer import Trainer
 
     tf.keras.utils.set_random_seed(0)

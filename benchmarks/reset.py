@@ -31,15 +31,15 @@ import tensorflow as tf
 from benchmarks.measuring import Headline, Seconds, in_turns, ratio, times, write
 from benchmarks.sampling import SIZES, simulated_labels
 from ccp_dml.config import ExperimentConfig, command_line
-from ccp_dml.data.image_collection import ImageCollection
+from ccp_dml.data.collection import ImageCollection
 from ccp_dml.data.pipeline import inference_batches
 from ccp_dml.data.sampling import OnePerClassSampler
+from ccp_dml.evaluation.embedding import SmallerBlocks
 from ccp_dml.experiment import parts
 from ccp_dml.experiment.batches import make_sampler
-from ccp_dml.experiment.smaller_blocks import SmallerBlocks
 from ccp_dml.experiment.task import load_task
-from ccp_dml.geometry.kcenter import greedy_k_center
-from ccp_dml.training.proxy_pool import ProxyPool
+from ccp_dml.geometry import greedy_k_center
+from ccp_dml.projections.pool import ProxyPool
 
 PROXIES_PER_CLASS, DRAWS, DIMENSIONS = 4, 7, 128
 REMEMBERED_EPOCHS = (1, 5)

@@ -23,9 +23,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.measuring import Headline, megabytes, write
-from ccp_dml.data.representative_sampling import RepresentativeSampler
-from ccp_dml.data.sampling import MPerClassSampler, OnePerClassSampler, Sampler
-from ccp_dml.data.uniform_sampling import ClassUniformSampler, RandomSampler
+from ccp_dml.data.sampling import (
+    ClassUniformSampler,
+    MPerClassSampler,
+    OnePerClassSampler,
+    RandomSampler,
+    RepresentativeSampler,
+    Sampler,
+)
 
 CLASSES_PER_BATCH, SAMPLES_PER_CLASS, LIFETIME, DRAWS = 8, 4, 10, 7
 BATCH_SIZE = CLASSES_PER_BATCH * SAMPLES_PER_CLASS

@@ -19,13 +19,13 @@ import tensorflow as tf
 
 from benchmarks import measuring
 from benchmarks.step import CLASSES, SECTIONS, configuration, noise
-from ccp_dml import replicas
+from ccp_dml.distributed import replicas
+from ccp_dml.distributed.shards import ReplicaShards
+from ccp_dml.distributed.strategy import make_strategy, scope_of
 from ccp_dml.experiment import parts
-from ccp_dml.experiment.strategy import make_strategy, scope_of
-from ccp_dml.models.class_shards import ReplicaShards
+from ccp_dml.projections.options import ProjectionOptions
+from ccp_dml.projections.projections import AlternatingProjections
 from ccp_dml.training.distributed_batches import distributed_batches
-from ccp_dml.training.projection_options import ProjectionOptions
-from ccp_dml.training.projections import AlternatingProjections
 from ccp_dml.training.trainer import Trainer
 
 LOSS = "ccp/contrastive"

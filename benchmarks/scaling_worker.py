@@ -18,8 +18,8 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import measuring
+from ccp_dml.distributed.shards import ReplicaShards
 from ccp_dml.losses.registry import build
-from ccp_dml.models.class_shards import ReplicaShards
 from ccp_dml.models.sharded_proxies import ShardedProxies
 
 

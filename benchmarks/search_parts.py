@@ -3,9 +3,9 @@
     python -m benchmarks.search_parts               # half a minute
 
 For some problems of benchmarks.retrieval, with scores in float32 and, where the search on this machine looks
-in bfloat16 first, in that: the product of a block, the choice of the candidates from its scores, within it the maxima
-of chunks and the same by `tf.reduce_max`, and the ranking of the candidates by exact differences. The parts of one
-block take turns, and the median is multiplied by the number of blocks.
+in bfloat16 first, in that: the product of a block, the choice of the candidates from its scores, within it
+the maxima of chunks and the same by `tf.reduce_max`, and the ranking of the candidates by exact differences.
+The parts of one block take turns, and the median is multiplied by the number of blocks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from benchmarks.measuring import in_turns, times, write
 from benchmarks.retrieval_cases import CASES, Case, Problem, as_problem, make
-from ccp_dml.evaluation import coarse, kernels, screening
+from ccp_dml.evaluation import bfloat16, kernels
 from ccp_dml.evaluation.blocks import DEFAULT_MEMORY_BYTES, LANES, BlockPlan, plan_search
 
 PROBLEMS = ("sop", "sop512", "cub")
@@ -53,7 +53,7 @@ def measure(case: Case, repeats: int) -> Iterator[dict[str, Any]]:
     depth = int(problem.num_positives().max())
     sizes = len(problem.queries), len(problem.gallery), case.dimension, depth, DEFAULT_MEMORY_BYTES
     yield measure_blocks(case, problem, depth, plan_search(*sizes), repeats, in_float32=True)
-    first_look = screening.plan(*sizes)
+    first_look = bfloat16.plan(*sizes)
     if first_look is not None:
         yield measure_blocks(case, problem, depth, first_look, repeats, in_float32=False)
 
@@ -61,7 +61,7 @@ def measure(case: Case, repeats: int) -> Iterator[dict[str, Any]]:
 def measure_blocks(
     case: Case, problem: Problem, deepest: int, plan: BlockPlan, repeats: int, *, in_float32: bool
 ) -> dict[str, Any]:
-    kind = kernels if in_float32 else coarse
+    kind = kernels if in_float32 else bfloat16
     rows, depth = tf.constant(problem.gallery), tf.constant(deepest)
     made = kind.as_tile(rows[: plan.gallery], tf.constant(plan.gallery))
     tile = made if in_float32 else made[0]

@@ -34,8 +34,8 @@ from ccp_dml.config import ExperimentConfig, command_line
 from ccp_dml.data.pipeline import without_tuning
 from ccp_dml.experiment import parts
 from ccp_dml.experiment.native_output import use_up_xla_notice
-from ccp_dml.training.projection_options import ProjectionOptions
-from ccp_dml.training.projections import AlternatingProjections
+from ccp_dml.projections.options import ProjectionOptions
+from ccp_dml.projections.projections import AlternatingProjections
 from ccp_dml.training.trainer import Trainer
 
 CLASSES, PROXIES_PER_CLASS, SAMPLES_PER_CLASS = 240, 4, 4

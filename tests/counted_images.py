@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from ccp_dml.data.image_collection import ImageCollection, InMemoryRecords
+from ccp_dml.data.collection import ImageCollection, InMemoryRecords
 
 SIDE = 8
 

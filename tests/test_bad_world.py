@@ -12,9 +12,9 @@ import pytest
 
 import train
 from ccp_dml import commands, faults
+from ccp_dml.monitoring.console import MetricsCsv
 from ccp_dml.run_directory import RunDirectory, State
 from ccp_dml.run_lock import run_lock
-from ccp_dml.training.metrics_csv import MetricsCsv
 from tests.image_folder import write_classes
 from tests.killed_runs import assert_same, start, wait_for_step
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ccp_dml.config import ExperimentConfig
-from ccp_dml.config.cluster import check_tf_config, writes
+from ccp_dml.distributed.cluster import check_tf_config, writes
 from ccp_dml.errors import ConfigError
 
 _WORKERS = {"worker": ["one:1", "two:2"]}

@@ -49,8 +49,8 @@ def test_the_listed_choices_are_those_that_exist():
     from ccp_dml.config import sections
     from ccp_dml.config.experiment_config import ExperimentConfig
     from ccp_dml.losses.miners import MINERS
+    from ccp_dml.projections.reset_rules import RESET_RULES
     from ccp_dml.training.optimizers import OPTIMIZERS
-    from ccp_dml.training.reset_rules import RESET_RULES
 
     choices = {flag.name: flag.kind for flag, _ in ExperimentConfig().items()}
     assert set(sections.OPTIMIZERS) == set(OPTIMIZERS)

@@ -16,8 +16,8 @@ from PIL import Image
 import train
 from ccp_dml import commands, evaluate, export
 from ccp_dml.evaluation.report import format_table
+from ccp_dml.monitoring.console import MetricsCsv
 from ccp_dml.run_directory import RunDirectory, State
-from ccp_dml.training.metrics_csv import MetricsCsv
 from tests.image_folder import SMALL_RUN, write_classes, write_manifest
 from tests.killed_runs import assert_same
 

@@ -8,7 +8,7 @@ from ccp_dml.config.sections import DataConfig
 from ccp_dml.errors import UserError
 
 if TYPE_CHECKING:
-    from ccp_dml.data.permutations import IntArray
+    from ccp_dml.data.random_streams import IntArray
 
 
 def split_classes(config: DataConfig, num_classes: int) -> tuple[IntArray, IntArray]:
@@ -37,7 +37,7 @@ def split_classes(config: DataConfig, num_classes: int) -> tuple[IntArray, IntAr
 
 def _split(config: DataConfig, num_classes: int) -> tuple[IntArray, IntArray]:
     # NumPy, which the help text must not wait for.
-    from ccp_dml.data.class_splits import class_fold, hold_out_classes
+    from ccp_dml.data.splits import class_fold, hold_out_classes
 
     try:
         if config.fold is not None and config.num_folds is not None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ccp_dml.config import cluster, protocols, validation
+from ccp_dml.config import protocols, validation
 from ccp_dml.config.fields import Flag, flags_of
 from ccp_dml.config.sections import (
     CONVENTIONAL,
@@ -19,6 +19,7 @@ from ccp_dml.config.sections import (
     RunConfig,
     TrainingConfig,
 )
+from ccp_dml.distributed import cluster
 from ccp_dml.errors import ConfigError
 from ccp_dml.losses import registry as losses
 from ccp_dml.models.backbones import registry as backbones

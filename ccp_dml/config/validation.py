@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from ccp_dml.config import protocols, sharding, useless_flags
 from ccp_dml.config.class_split import split_classes
-from ccp_dml.config.cluster import check_tf_config
 from ccp_dml.config.data_source import data_source
 from ccp_dml.config.fields import Flag, flags_of
 from ccp_dml.config.sections import DataConfig, TrainingConfig
 from ccp_dml.data import catalog
+from ccp_dml.distributed.cluster import check_tf_config
 from ccp_dml.errors import ConfigError, as_user_errors
 from ccp_dml.losses import registry as losses
 from ccp_dml.models.backbones import registry as backbones

@@ -9,26 +9,62 @@ depend on the number of threads.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from ccp_dml.data.augmentation import choose, num_draws, train_image
-from ccp_dml.data.branches import either
-from ccp_dml.data.exit_guard import guarded
-from ccp_dml.data.image_collection import ImageCollection
-from ccp_dml.data.image_header import image_size
-from ccp_dml.data.permutations import random_keys
-from ccp_dml.data.preprocessing import Augmentation, TestPreprocessing, test_image
-from ccp_dml.data.random_streams import AUGMENTATION
+from ccp_dml.data.collection import ImageCollection
+from ccp_dml.data.images import (
+    Augmentation,
+    TestPreprocessing,
+    choose,
+    either,
+    num_draws,
+    test_image,
+    train_image,
+)
+from ccp_dml.data.random_streams import AUGMENTATION, IntArray, random_keys, uniform_draws
 from ccp_dml.data.sampling import Sampler
-from ccp_dml.data.shard import WHOLE, Shard
-from ccp_dml.data.uniform_draws import uniform_draws
 from ccp_dml.errors import UserError
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of several equal parts of every batch, cut by position, and the pieces that it is given out in.
+
+    Attributes:
+        index: number of the part, from 0.
+        count: number of parts.
+        pieces: number of equal pieces of the part; each is an element of the stream.
+    """
+
+    index: int = 0
+    count: int = 1
+    pieces: int = 1
+
+    def rows(self, batch_size: int) -> IntArray:
+        """Positions of the part in a batch, int64 [batch_size / count], ascending.
+
+        Raises:
+            ValueError: if the batch cannot be divided into the pieces of all parts.
+        """
+        pieces = self.count * self.pieces
+        if batch_size % pieces:
+            raise ValueError(f"A batch of {batch_size} images cannot be divided into {pieces} equal parts.")
+        size = batch_size // self.count
+        return np.arange(self.index * size, (self.index + 1) * size)
+
+
+WHOLE = Shard()
 
 
 def training_batches(
@@ -209,3 +245,111 @@ def without_tuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.with_options(options)
+
+
+_QUIET_SECONDS = 0.02
+_MOST_SECONDS = 2.0
+
+
+class _Gate:
+    """Lets calls through, one at a time, until it is closed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._closed = False
+        self._arrivals = 0
+
+    def call(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        self._arrivals += 1
+        with self._lock:
+            if self._closed:
+                raise StopIteration
+            return function(*arguments)
+
+    def close(self, callers: weakref.ref[Any]) -> None:
+        """Waits for the call under way, and then until no further ones arrive, if anybody is left to call."""
+        if callers() is None:
+            return
+        with self._lock:
+            self._closed = True
+        give_up = time.monotonic() + _MOST_SECONDS
+        arrivals = -1
+        while arrivals != self._arrivals and time.monotonic() < give_up:
+            arrivals = self._arrivals
+            time.sleep(_QUIET_SECONDS)
+
+
+def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the function, made to be called by an input pipeline; its calls are serialised.
+
+    A pipeline that reads ahead calls Python from a thread of its own. If it does so while the interpreter is
+    being torn down, the call never returns, and the pipeline's destructor waits for it for ever: the process
+    hangs. That happens when a pipeline is alive at exit, say in the traceback of the error that ends a
+    program. A guarded function ends the pipeline's reading before the interpreter goes.
+    """
+    gate = _Gate()
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        return gate.call(function, arguments)
+
+    weakref.finalize(call, gate.close, weakref.ref(call))
+    return call
+
+
+class KeptBatches:
+    """Keeps the batches of the first whole pass and gives them again in later ones.
+
+    A pass that is broken off keeps nothing.
+    """
+
+    def __init__(self, batches: Iterable[Any]) -> None:
+        """Takes the batches, which are iterated until one pass was whole.
+
+        Args:
+            batches: finite; the same in every pass.
+        """
+        self._batches = batches
+        self._kept: list[Any] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept = []
+        for batch in self._batches:
+            kept.append(batch)
+            yield batch
+        self._kept = kept
+
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
+_MARKER = 0xFF
+# Markers of frames, in which the size is: C0 to CF without those of tables and the reserved one.
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+def image_size(encoded: bytes) -> tuple[int, int]:
+    """Height and width of a JPEG or PNG image in pixels.
+
+    Raises:
+        ValueError: if it is neither, or its header is damaged.
+    """
+    if encoded.startswith(_PNG):
+        if len(encoded) < 24:
+            raise ValueError("the header of the PNG image is damaged")
+        return int.from_bytes(encoded[20:24], "big"), int.from_bytes(encoded[16:20], "big")
+    if not encoded.startswith(_JPEG):
+        raise ValueError("neither a JPEG nor a PNG image")
+    place = 2
+    while place + 9 <= len(encoded) and encoded[place] == _MARKER:
+        marker = encoded[place + 1]
+        if marker == _MARKER:  # Markers may be preceded by any number of these.
+            place += 1
+            continue
+        if marker in _FRAMES:
+            height, width = encoded[place + 5 : place + 7], encoded[place + 7 : place + 9]
+            return int.from_bytes(height, "big"), int.from_bytes(width, "big")
+        place += 2 + int.from_bytes(encoded[place + 2 : place + 4], "big")
+    raise ValueError("the header of the JPEG image is damaged")

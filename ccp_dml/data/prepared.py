@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ccp_dml.data.image_collection import ImageCollection, ImageDataset
-from ccp_dml.data.permutations import IntArray
-from ccp_dml.data.skip_report import from_metadata
+from ccp_dml.data.collection import ImageCollection, ImageDataset, from_metadata
+from ccp_dml.data.random_streams import IntArray
 from ccp_dml.errors import UserError
 
 _CHUNK = 1024

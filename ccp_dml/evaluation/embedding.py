@@ -5,17 +5,20 @@ A baseline ("frozen features") is evaluated by the same functions with another m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
+from sklearn.decomposition import PCA
 
-from ccp_dml.evaluation.inputs import Floats, Ints
+from ccp_dml.commands import warn
+from ccp_dml.distributed.workers import ALONE, Workers
+from ccp_dml.errors import UserError
+from ccp_dml.evaluation.inputs import Floats, Ints, UnscorableError
 from ccp_dml.evaluation.metrics import RetrievalResult, evaluate_retrieval
-from ccp_dml.geometry.normalization import check_normalization, normalize
-from ccp_dml.workers import ALONE, Workers
+from ccp_dml.geometry import check_normalization, normalize
 
 
 class Embedder:
@@ -153,3 +156,133 @@ def evaluate_images(
         **options,
     )
     return Evaluation(result, embeddings, gallery_embeddings)
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Normalised embeddings of the images of a task.
+
+    Attributes:
+        test: float32 [Q, D], of the test images; the queries if there is a gallery.
+        gallery: float32 [G, D], or None for self-retrieval.
+        training: float32 [T, D], of the training images, in an order that does not depend on the fold; None
+            unless a PCA needs them.
+    """
+
+    test: Floats
+    gallery: Floats | None = None
+    training: Floats | None = None
+
+    @property
+    def parts(self) -> tuple[Floats | None, Floats | None, Floats | None]:
+        """Test, gallery and training embeddings."""
+        return self.test, self.gallery, self.training
+
+    def projected(self, projection: Projection) -> Embedded:
+        """Test and gallery embeddings after a projection."""
+        gallery = None if self.gallery is None else projection(self.gallery)
+        return Embedded(projection(self.test), gallery)
+
+
+def concatenate(models: Sequence[Embedded], normalization: str = "none") -> Embedded:
+    """Embeddings of several models side by side.
+
+    Args:
+        models: at least one; of the same images.
+        normalization: applied to the embeddings of each model before: "none" leaves them as the run
+            normalised them; "unit" gives every model the same weight, as in A Metric Learning Reality Check.
+
+    Returns:
+        Embeddings whose D is the sum of those of the models.
+    """
+
+    def joined(parts: Sequence[Floats | None]) -> Floats | None:
+        present = [normalize(part, normalization).numpy() for part in parts if part is not None]
+        return np.concatenate(present, axis=1) if present else None
+
+    test, gallery, training = (joined(parts) for parts in zip(*(model.parts for model in models)))
+    assert test is not None
+    return Embedded(test, gallery, training)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """The affine map onto principal components: `(x - mean) @ components.T`.
+
+    Attributes:
+        mean: float32 [D].
+        components: float32 [N, D], orthonormal rows, the largest variance first.
+    """
+
+    mean: Floats
+    components: Floats
+
+    def __call__(self, embeddings: Floats) -> Floats:
+        """Maps float32 [B, D] to float32 [B, N]."""
+        return (embeddings - self.mean) @ self.components.T
+
+
+def fit_pca(training: Floats, dimensions: int) -> Projection:
+    """The principal components of embeddings.
+
+    Args:
+        training: float32 [T, D], embeddings of training images.
+        dimensions: N.
+
+    Raises:
+        UnscorableError: if N is above T or D.
+    """
+    most = min(training.shape)
+    if dimensions > most:
+        count, width = training.shape
+        raise UnscorableError(
+            f"a PCA of {count} training embeddings of {width} dimensions has at most {most} components, "
+            f"{dimensions} were asked for"
+        )
+    pca = PCA(dimensions, svd_solver="full").fit(training.astype(np.float64))
+    return Projection(pca.mean_.astype(np.float32), pca.components_.astype(np.float32))
+
+
+_DIVISOR = 4
+_NO_MEMORY = (tf.errors.ResourceExhaustedError, MemoryError)
+T = TypeVar("T")
+
+
+class SmallerBlocks:
+    """Repeats a computation once in blocks of a quarter of the size, and keeps to them.
+
+    Attributes:
+        divisor: what the sizes of blocks are divided by: 1, or 4 once the memory did not suffice.
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        """Takes the flag `--evaluation_batch_size`, which messages name."""
+        self._batch_size, self.divisor = batch_size, 1
+
+    @property
+    def batch_size(self) -> int:
+        """Images per block now."""
+        return max(1, self._batch_size // self.divisor)
+
+    def __call__(self, compute: Callable[[], T]) -> T:
+        """Returns what `compute` does, called a second time if the memory does not suffice.
+
+        Raises:
+            UserError: it does not suffice for the smaller blocks either.
+        """
+        if self.divisor == 1:
+            try:
+                return compute()
+            except _NO_MEMORY:
+                self.divisor = _DIVISOR
+                warn(
+                    f"--evaluation_batch_size={self._batch_size}: too little memory to embed or search; "
+                    f"going on with {self.batch_size}"
+                )
+        try:
+            return compute()
+        except _NO_MEMORY as error:
+            raise UserError(
+                f"--evaluation_batch_size={self._batch_size}: too little memory to embed or search, "
+                f"not even {self.batch_size} images at once; expected a smaller number"
+            ) from error

@@ -7,6 +7,9 @@ A tile is [gallery, D + 1]: rows g, then -|g|^2.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 import tensorflow as tf
 
@@ -150,3 +153,14 @@ def count_nearer(
 
 def _count_true(values: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(values, tf.int32), axis=1)
+
+
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Full float32 products: TensorFloat-32, the default on GPUs, keeps 10 bits and reorders neighbours."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)

@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccp_dml.evaluation.blocks import DEFAULT_MEMORY_BYTES
-from ccp_dml.evaluation.inputs import Floats, Ints, as_cutoffs
-from ccp_dml.evaluation.problem import ClassMembers, RetrievalProblem
+from ccp_dml.evaluation.inputs import ClassMembers, Floats, Ints, RetrievalProblem, as_cutoffs
 from ccp_dml.evaluation.search import iterate_neighbors, nearest_member_ranks
 
 RECALL_AT = (1, 2, 4, 8)

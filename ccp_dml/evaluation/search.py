@@ -21,11 +21,11 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from ccp_dml.evaluation import kernels, screening
+from ccp_dml.evaluation import bfloat16, kernels
+from ccp_dml.evaluation.bfloat16 import run_ahead
 from ccp_dml.evaluation.blocks import DEFAULT_MEMORY_BYTES, BlockPlan, plan_count, plan_search
-from ccp_dml.evaluation.full_precision import full_float32
 from ccp_dml.evaluation.inputs import Floats, Ints, as_embeddings, own_rows
-from ccp_dml.evaluation.overlap import run_ahead
+from ccp_dml.evaluation.kernels import full_float32
 from ccp_dml.evaluation.ranks import ranks_by_score
 
 # Of a block; with fewer, a first look in bfloat16 costs more than it saves.
@@ -109,7 +109,7 @@ def iterate_neighbors(
     plan = plan_search(len(queries), len(gallery), gallery.shape[1], depth, memory_bytes)
     rows = tf.constant(gallery)
     remaining: Ints = np.arange(len(queries))
-    coarse = screening.plan(len(queries), len(gallery), gallery.shape[1], depth, memory_bytes)
+    coarse = bfloat16.plan(len(queries), len(gallery), gallery.shape[1], depth, memory_bytes)
     if coarse is not None:
         remaining = yield from _screened(queries, rows, own, depth, coarse)
     tiles = _tiles(rows, plan.gallery) if len(remaining) else []
@@ -139,13 +139,13 @@ def _screened(
     queries: Floats, rows: tf.Tensor, own: Ints, depth: int, plan: BlockPlan
 ) -> Generator[Neighbors, None, Ints]:
     """Yields neighbours that a look in bfloat16 has found and proven; returns the queries that remain."""
-    screen = screening.Screen(rows, plan)
+    screen = bfloat16.Screen(rows, plan)
 
-    def look(part: slice) -> screening.Found:
+    def look(part: slice) -> bfloat16.Found:
         return screen.search(queries[part], own[part], depth)
 
     remaining = [np.arange(0)]
-    for part, found in run_ahead(look, _parts(len(queries), plan.queries), screening.THREADS):
+    for part, found in run_ahead(look, _parts(len(queries), plan.queries), bfloat16.THREADS):
         chosen, proven = np.arange(part.start, part.stop), found.proven
         yield Neighbors(
             chosen[proven], found.indices[proven], found.squared_distances[proven], found.rank_bounds

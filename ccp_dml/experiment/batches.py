@@ -9,13 +9,16 @@ import tensorflow as tf
 
 from ccp_dml.config import ExperimentConfig
 from ccp_dml.config.sections import DataConfig
-from ccp_dml.data.image_collection import ImageCollection
-from ccp_dml.data.pipeline import training_batches
-from ccp_dml.data.preprocessing import Augmentation, PadAndCrop, TestPreprocessing, TrainPreprocessing
-from ccp_dml.data.representative_sampling import RepresentativeSampler
-from ccp_dml.data.sampling import MPerClassSampler, Sampler
-from ccp_dml.data.shard import WHOLE, Shard
-from ccp_dml.data.uniform_sampling import ClassUniformSampler, RandomSampler
+from ccp_dml.data.collection import ImageCollection
+from ccp_dml.data.images import Augmentation, PadAndCrop, TestPreprocessing, TrainPreprocessing
+from ccp_dml.data.pipeline import WHOLE, Shard, training_batches
+from ccp_dml.data.sampling import (
+    ClassUniformSampler,
+    MPerClassSampler,
+    RandomSampler,
+    RepresentativeSampler,
+    Sampler,
+)
 from ccp_dml.experiment.parts import MID_GRAY, test_preprocessing
 from ccp_dml.training.distributed_batches import distributed_batches
 

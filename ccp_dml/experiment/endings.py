@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from ccp_dml.distributed.workers import ALONE, Workers
 from ccp_dml.errors import Interrupted, UserError
 from ccp_dml.run_directory import RunDirectory
-from ccp_dml.training import interruption
-from ccp_dml.workers import ALONE, Workers
+from ccp_dml.training import checkpoints
 
 # Python and TensorFlow each have types of their own for these; the words are the same.
 _FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
@@ -36,7 +36,7 @@ def resumable(directory: RunDirectory, workers: Workers = ALONE) -> Iterator[Non
     same_flags = f"the same flags with --run_dir={directory.path} go on from"
     try:
         yield
-    except interruption.Interrupted as stop:
+    except checkpoints.Interrupted as stop:
         raise Interrupted(f"after step {stop.step}, saved; {same_flags} there") from stop
     except KeyboardInterrupt as stop:
         signal = str(stop) or "Ctrl-C"

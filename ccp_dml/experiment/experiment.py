@@ -9,23 +9,22 @@ import tensorflow as tf
 
 from ccp_dml.commands import warn
 from ccp_dml.config import ExperimentConfig
-from ccp_dml.data.image_collection import ImageCollection
+from ccp_dml.data.collection import ImageCollection
+from ccp_dml.distributed.strategy import make_strategy, scope_of, workers_of
 from ccp_dml.errors import UserError
-from ccp_dml.evaluation.embedding import Embedder, Evaluation
+from ccp_dml.evaluation.embedding import Embedder, Evaluation, SmallerBlocks
 from ccp_dml.experiment import parts
 from ccp_dml.experiment.batches import make_batches
 from ccp_dml.experiment.native_output import use_up_xla_notice
 from ccp_dml.experiment.repetition import make_saver
 from ccp_dml.experiment.scoring import Scorer
-from ccp_dml.experiment.smaller_blocks import SmallerBlocks
-from ccp_dml.experiment.strategy import make_strategy, scope_of, workers_of
 from ccp_dml.experiment.task import Task, load_task
 from ccp_dml.experiment.weights import load_initial_weights
-from ccp_dml.geometry.spread import mean_cosine
+from ccp_dml.geometry import mean_cosine
 from ccp_dml.models.embedding_model import feature_model, synchronize_batch_norm
 from ccp_dml.run_directory import RunDirectory
+from ccp_dml.training.controllers import EarlyStopping
 from ccp_dml.training.finite import FiniteGuard
-from ccp_dml.training.stopping import EarlyStopping
 from ccp_dml.training.trainer import Trainer
 
 _BASELINE_NORMALIZATION = "unit"

@@ -7,9 +7,9 @@ from pathlib import Path
 import tensorflow as tf
 
 from ccp_dml.config import ExperimentConfig
-from ccp_dml.evaluation.ensembles import Projection
+from ccp_dml.evaluation.embedding import Projection
 from ccp_dml.experiment import parts
-from ccp_dml.models.normalization import LipschitzNormalization
+from ccp_dml.models.layers import LipschitzNormalization
 from ccp_dml.serving.export import export_saved_model
 
 

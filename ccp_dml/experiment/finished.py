@@ -9,8 +9,7 @@ import tensorflow as tf
 
 from ccp_dml.config import ExperimentConfig
 from ccp_dml.errors import UserError
-from ccp_dml.evaluation.embedding import Embedder
-from ccp_dml.evaluation.ensembles import Embedded
+from ccp_dml.evaluation.embedding import Embedded, Embedder
 from ccp_dml.experiment import parts
 from ccp_dml.experiment.exporting import export_model
 from ccp_dml.experiment.scoring import Scorer

@@ -14,18 +14,17 @@ import tensorflow as tf
 from ccp_dml import environment
 from ccp_dml.config import ExperimentConfig
 from ccp_dml.config.protocols import Member
-from ccp_dml.evaluation.aggregate import Aggregate, Means, mean
-from ccp_dml.evaluation.ensembles import Embedded, concatenate
-from ccp_dml.evaluation.group_report import GroupReport, MemberScores
+from ccp_dml.distributed.strategy import make_strategy, workers_of
+from ccp_dml.distributed.workers import Workers
+from ccp_dml.evaluation.embedding import Embedded, concatenate
+from ccp_dml.evaluation.report import Aggregate, GroupReport, Means, MemberScores, mean
 from ccp_dml.experiment import single
 from ccp_dml.experiment.endings import resumable
 from ccp_dml.experiment.finished import FinishedRun, forget_models, scorer_of
 from ccp_dml.experiment.published import published
 from ccp_dml.experiment.scoring import Scorer, read_embeddings
-from ccp_dml.experiment.strategy import make_strategy, workers_of
 from ccp_dml.experiment.task import load_task
 from ccp_dml.run_directory import RunDirectory
-from ccp_dml.workers import Workers
 
 # How the embeddings of the folds are normalised before they are put side by side.
 _CONCATENATED = {"concatenated": "none", "concatenated_unit": "unit"}

@@ -10,26 +10,27 @@ import tensorflow as tf
 
 from ccp_dml.commands import warn
 from ccp_dml.config.fields import Change
-from ccp_dml.data.image_collection import ImageCollection
-from ccp_dml.data.permutations import IntArray
+from ccp_dml.data.collection import ImageCollection
+from ccp_dml.data.images import TestPreprocessing
 from ccp_dml.data.pipeline import inference_batches
-from ccp_dml.data.preprocessing import TestPreprocessing
+from ccp_dml.data.random_streams import IntArray
 from ccp_dml.evaluation.embedding import Evaluation
 from ccp_dml.evaluation.inputs import Floats
 from ccp_dml.experiment import parts
-from ccp_dml.geometry.normalization import normalize
+from ccp_dml.geometry import normalize
+from ccp_dml.monitoring import panels
+from ccp_dml.monitoring.console import HealthCheck, MetricsCsv, Progress
+from ccp_dml.monitoring.events import EventLog
+from ccp_dml.monitoring.projector import write_projector
+from ccp_dml.monitoring.tensorboard import (
+    CoverageMonitor,
+    DistanceMonitor,
+    HParamsLogger,
+    ProfileSteps,
+    ScalarLogger,
+    write_results,
+)
 from ccp_dml.run_directory import RunDirectory
-from ccp_dml.training.health import HealthCheck
-from ccp_dml.training.metrics_csv import MetricsCsv
-from ccp_dml.training.monitoring import panels
-from ccp_dml.training.monitoring.coverage import CoverageMonitor
-from ccp_dml.training.monitoring.distances import DistanceMonitor
-from ccp_dml.training.monitoring.events import EventLog
-from ccp_dml.training.monitoring.hparams import HParamsLogger
-from ccp_dml.training.monitoring.profiler import ProfileSteps
-from ccp_dml.training.monitoring.projector import write_projector
-from ccp_dml.training.monitoring.scalars import ScalarLogger, write_results
-from ccp_dml.training.progress import Progress
 
 if TYPE_CHECKING:
     from ccp_dml.experiment.experiment import Experiment

@@ -16,32 +16,37 @@ from ccp_dml.config.sections import (
     DataConfig,
     TrainingConfig,
 )
-from ccp_dml.data.image_collection import ImageCollection
-from ccp_dml.data.permutations import IntArray
+from ccp_dml.data.collection import ImageCollection
+from ccp_dml.data.images import TestPreprocessing
 from ccp_dml.data.pipeline import inference_batches
-from ccp_dml.data.preprocessing import TestPreprocessing
+from ccp_dml.data.random_streams import IntArray
 from ccp_dml.data.sampling import OnePerClassSampler
+from ccp_dml.distributed.workers import ALONE, Workers
 from ccp_dml.errors import UserError
-from ccp_dml.evaluation.embedding import Embedder
+from ccp_dml.evaluation.embedding import Embedder, SmallerBlocks
 from ccp_dml.evaluation.inputs import Floats
 from ccp_dml.experiment.repetition import make_repeatable
-from ccp_dml.experiment.smaller_blocks import SmallerBlocks
 from ccp_dml.losses import registry as losses
 from ccp_dml.losses.base import MetricLoss
-from ccp_dml.models.auxiliary_crops import with_test_crops
-from ccp_dml.models.embedding_model import backbone_variables, batch_norm_variables, build_embedding_model
-from ccp_dml.training.gradient_transforms import GradientTransform, ProximalTerm, standard_transforms
-from ccp_dml.training.optimizer_groups import OptimizerGroups, VariableGroup
-from ccp_dml.training.optimizers import make_optimizer
-from ccp_dml.training.pool_memory import PoolMemory
-from ccp_dml.training.projection_options import ProjectionOptions
-from ccp_dml.training.projections import AlternatingProjections
-from ccp_dml.training.proxy_pool import ProxyPool
-from ccp_dml.training.reset_rules import make_reset_rule
-from ccp_dml.training.schedules import ExponentialDecay, ReduceOnPlateau, Schedule
+from ccp_dml.models.embedding_model import (
+    backbone_variables,
+    batch_norm_variables,
+    build_embedding_model,
+    with_test_crops,
+)
+from ccp_dml.projections.options import ProjectionOptions
+from ccp_dml.projections.pool import PoolMemory, ProxyPool
+from ccp_dml.projections.projections import AlternatingProjections
+from ccp_dml.projections.reset_rules import make_reset_rule
+from ccp_dml.training.controllers import ExponentialDecay, ReduceOnPlateau, Schedule
+from ccp_dml.training.gradients import (
+    AverageRegularization,
+    GradientTransform,
+    ProximalTerm,
+    standard_transforms,
+)
+from ccp_dml.training.optimizers import OptimizerGroups, VariableGroup, make_optimizer
 from ccp_dml.training.warm_up import WarmUp
-from ccp_dml.training.weight_averages import AverageRegularization
-from ccp_dml.workers import ALONE, Workers
 
 Inference = Callable[..., tf.Tensor]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from ccp_dml.config import ExperimentConfig
 from ccp_dml.config.sections import ALL_FOLDS
-from ccp_dml.evaluation import paper
-from ccp_dml.evaluation.aggregate import Aggregate
+from ccp_dml.evaluation import report
+from ccp_dml.evaluation.report import Aggregate
 
 
 def published(
@@ -24,12 +24,12 @@ def published(
     Returns:
         `paper` and, unless that is empty, `paper_method` and `paper_note` of a `GroupReport`.
     """
-    of_paper = config.data.fold == ALL_FOLDS and config.data.num_folds == paper.NUM_FOLDS
+    of_paper = config.data.fold == ALL_FOLDS and config.data.num_folds == report.NUM_FOLDS
     same_test = evaluated.data.dataset == config.data.dataset and evaluated.evaluation.pca_dim is None
     found = {}
     if of_paper and same_test:
         for kind in ("separate", "concatenated"):
-            row = paper.published(config.data.dataset, config.loss.loss, aggregates[kind].dimensions)
+            row = report.published(config.data.dataset, config.loss.loss, aggregates[kind].dimensions)
             if row is not None:
                 found[kind] = row
     if not found:
@@ -50,6 +50,6 @@ def _differences(config: ExperimentConfig) -> list[str]:
         f"--prepared_shorter_side={data.prepared_shorter_side}": bool(data.prepared_shorter_side),
     }
     given = [flag for flag, is_given in flags.items() if is_given]
-    other_backbone = f"its backbone is {paper.BACKBONE}, here {backbone}"
+    other_backbone = f"its backbone is {report.BACKBONE}, here {backbone}"
     other_images = f"other images or labels here: {' '.join(given)}"
-    return [*([other_backbone] if backbone != paper.BACKBONE else []), *([other_images] if given else [])]
+    return [*([other_backbone] if backbone != report.BACKBONE else []), *([other_images] if given else [])]

@@ -6,10 +6,9 @@ import tensorflow as tf
 
 from ccp_dml.commands import warn
 from ccp_dml.config import ExperimentConfig
+from ccp_dml.distributed.workers import ALONE, Workers
 from ccp_dml.run_directory import RunDirectory
-from ccp_dml.training.checkpoints import Checkpoints
-from ccp_dml.training.saving import Saver
-from ccp_dml.workers import ALONE, Workers
+from ccp_dml.training.checkpoints import Checkpoints, Saver
 
 
 def make_repeatable(config: ExperimentConfig) -> None:

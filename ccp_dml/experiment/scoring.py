@@ -9,19 +9,17 @@ import numpy as np
 import tensorflow as tf
 
 from ccp_dml.config import ExperimentConfig
-from ccp_dml.data.image_collection import ImageCollection
-from ccp_dml.data.kept_batches import KeptBatches
+from ccp_dml.data.collection import ImageCollection
+from ccp_dml.data.pipeline import KeptBatches
+from ccp_dml.distributed.workers import ALONE, Workers
 from ccp_dml.errors import UserError
 from ccp_dml.evaluation.blocks import DEFAULT_MEMORY_BYTES
-from ccp_dml.evaluation.embedding import Embedder, Evaluation
-from ccp_dml.evaluation.ensembles import Embedded, Projection, fit_pca
+from ccp_dml.evaluation.embedding import Embedded, Embedder, Evaluation, Projection, SmallerBlocks, fit_pca
 from ccp_dml.evaluation.inputs import Floats, NotFiniteError, UnscorableError
 from ccp_dml.evaluation.metrics import RetrievalResult, evaluate_retrieval
 from ccp_dml.experiment import parts
-from ccp_dml.experiment.smaller_blocks import SmallerBlocks
 from ccp_dml.experiment.task import Task, labeled_images
 from ccp_dml.run_directory import EMBEDDED_PARTS, RunDirectory
-from ccp_dml.workers import ALONE, Workers
 
 # Three channels in float32.
 _BYTES_OF_PIXEL = 12

@@ -7,7 +7,7 @@ from typing import Any
 
 from ccp_dml import environment
 from ccp_dml.config import ExperimentConfig
-from ccp_dml.data.fingerprint import fingerprint
+from ccp_dml.data.collection import fingerprint
 from ccp_dml.errors import UserError
 from ccp_dml.evaluation.report import format_table, results_dict
 from ccp_dml.experiment.endings import resumable

@@ -12,11 +12,10 @@ from ccp_dml.config.class_split import split_classes
 from ccp_dml.config.data_source import data_source
 from ccp_dml.config.sections import DataConfig
 from ccp_dml.data import catalog
-from ccp_dml.data.closed_set import closed_set
-from ccp_dml.data.image_collection import ImageCollection, ImageDataset
-from ccp_dml.data.label_noise import add_label_noise
+from ccp_dml.data.collection import ImageCollection, ImageDataset
+from ccp_dml.data.images import TestPreprocessing
 from ccp_dml.data.pipeline import inference_batches
-from ccp_dml.data.preprocessing import TestPreprocessing
+from ccp_dml.data.splits import add_label_noise, closed_set
 from ccp_dml.errors import UserError
 from ccp_dml.evaluation.embedding import LabeledImages
 

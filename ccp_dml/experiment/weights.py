@@ -7,12 +7,13 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from ccp_dml import durable, faults, replicas
+from ccp_dml import durable, faults
+from ccp_dml.distributed import replicas
+from ccp_dml.distributed.workers import ALONE, Workers
 from ccp_dml.errors import UserError
 from ccp_dml.losses.base import MetricLoss
-from ccp_dml.models.backbones.hdf5_file import check_hdf5
+from ccp_dml.models.backbones.weights import check_hdf5
 from ccp_dml.run_directory import RunDirectory
-from ccp_dml.workers import ALONE, Workers
 
 _BEST = "best"
 _KERAS_FILES = (".h5", ".hdf5")

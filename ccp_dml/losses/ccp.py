@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from ccp_dml.geometry.normalization import check_normalization
+from ccp_dml.geometry import check_normalization
 from ccp_dml.losses.base import MetricLoss, class_labels, in_float32
 from ccp_dml.losses.wrapper import ExtendingLoss
 from ccp_dml.models.proxies import Proxies

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from ccp_dml.geometry.distances import pairwise_distances
+from ccp_dml.distributed.replicas import own_state
+from ccp_dml.geometry import pairwise_distances
 from ccp_dml.losses.base import MetricLoss
 from ccp_dml.losses.wrapper import WrappingLoss
-from ccp_dml.replicas import own_state
 
 _OUTERMOST_LEVEL = 3.0
 # Below this, a mean or a deviation of distances says nothing about their scale.

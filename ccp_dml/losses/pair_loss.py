@@ -7,15 +7,12 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from ccp_dml.geometry.distances import pairwise_distances
-from ccp_dml.geometry.normalization import normalize
-from ccp_dml.geometry.pair_masks import pair_masks
+from ccp_dml.distributed.shards import ALONE, Shards
+from ccp_dml.geometry import normalize, pair_masks, pairwise_distances
 from ccp_dml.losses import pair_options
 from ccp_dml.losses.base import MetricLoss, class_labels
 from ccp_dml.losses.miners import Miner, make_miner
-from ccp_dml.losses.pair_diagnostics import pair_diagnostics
-from ccp_dml.losses.pairs import Pairs, of_shard, pairs_between
-from ccp_dml.models.class_shards import ALONE, Shards
+from ccp_dml.losses.pairs import Pairs, of_shard, pair_diagnostics, pairs_between
 from ccp_dml.models.proxies import Proxies
 from ccp_dml.models.sharded_proxies import make_proxies
 

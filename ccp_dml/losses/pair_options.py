@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ccp_dml.geometry.distances import check_distance
-from ccp_dml.geometry.normalization import check_normalization
+from ccp_dml.geometry import check_distance, check_normalization
 from ccp_dml.losses.miners import MINERS
 from ccp_dml.losses.pairs import AVERAGES
 

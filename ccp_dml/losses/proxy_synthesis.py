@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from ccp_dml.geometry.normalization import normalize
+from ccp_dml.distributed.replicas import own_state
+from ccp_dml.geometry import normalize
 from ccp_dml.losses.base import class_labels, in_float32
 from ccp_dml.losses.proxy_anchor import ProxyAnchor
 from ccp_dml.losses.proxy_nca import ProxyNCA
 from ccp_dml.losses.virtual_softmax import VirtualSoftmax
 from ccp_dml.losses.wrapper import WrappingLoss
-from ccp_dml.replicas import own_state
 
 
 class Synthesis(NamedTuple):

@@ -54,7 +54,7 @@ LOSSES: dict[str, LossSpec] = {
         "ccp_dml.losses.contrastive:Contrastive", ("positive_margin", "negative_margin", *_COMMON)
     ),
     "original_contrastive": LossSpec(
-        "ccp_dml.losses.original_contrastive:OriginalContrastive", ("margin", "slack", *_COMMON)
+        "ccp_dml.losses.contrastive:OriginalContrastive", ("margin", "slack", *_COMMON)
     ),
     "triplet": LossSpec("ccp_dml.losses.triplet:Triplet", ("margin", "triplets", *_COMMON)),
     "multi_similarity": LossSpec(

@@ -6,10 +6,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from ccp_dml.geometry.normalization import check_normalization, normalize
+from ccp_dml.distributed.shards import Shards
+from ccp_dml.geometry import check_normalization, normalize
 from ccp_dml.losses.pair_loss import PairLoss
 from ccp_dml.losses.pairs import Pairs
-from ccp_dml.models.class_shards import Shards
 from ccp_dml.models.proxies import Proxies
 
 

@@ -6,13 +6,12 @@ import dataclasses
 
 import tensorflow as tf
 
-from ccp_dml.geometry.distances import squared_norms
-from ccp_dml.geometry.normalization import normalize
+from ccp_dml.distributed.shards import ALONE, Shards
+from ccp_dml.geometry import normalize, squared_norms
 from ccp_dml.losses.base import in_float32
 from ccp_dml.losses.pairs import Pairs
 from ccp_dml.losses.proxy_nca import ProxyNCA
 from ccp_dml.losses.wrapper import WrappingLoss
-from ccp_dml.models.class_shards import ALONE, Shards
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ccp_dml.models.class_shards import ALONE, Shards
+from ccp_dml.distributed.shards import ALONE, Shards
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")

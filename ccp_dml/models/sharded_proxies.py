@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ccp_dml import replicas
-from ccp_dml.models.class_parts import ClassParts
-from ccp_dml.models.class_shards import ReplicaShards
+from ccp_dml.distributed import replicas
+from ccp_dml.distributed.shards import ClassParts, ReplicaShards
 from ccp_dml.models.proxies import Proxies
 
 # Classes whose first proxies are drawn at once: the draw does not depend on the number of replicas.
@@ -32,7 +31,7 @@ class ShardedProxies(Proxies):
     of the replica, and a gradient for `embeddings` is complete there: it must not be added up over replicas.
 
     A checkpoint holds the whole table, which `Proxies` and any number of replicas can read. One that several
-    workers write has to be written within `ccp_dml.replicas.whole_tables`: else it holds the part of one.
+    workers write has to be written within `replicas.whole_tables`: else it holds the part of one.
 
     Attributes:
         embeddings: float32 variable, [n * K, D] on each replica, with values of its own there; outside of

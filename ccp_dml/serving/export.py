@@ -14,9 +14,9 @@ from pathlib import Path
 import tensorflow as tf
 
 from ccp_dml import durable, faults
-from ccp_dml.data.preprocessing import TestPreprocessing, test_image
-from ccp_dml.geometry.normalization import check_normalization, normalize
-from ccp_dml.serving.decoding import decode_upright_rgb
+from ccp_dml.data.images import TestPreprocessing, test_image
+from ccp_dml.geometry import check_normalization, normalize
+from ccp_dml.serving.images import decode_upright_rgb
 
 Outputs = dict[str, tf.Tensor]
 

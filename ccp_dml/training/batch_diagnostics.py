@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ccp_dml import replicas
+from ccp_dml.distributed import replicas
 from ccp_dml.training.train_step import TrainedLoss
 
 

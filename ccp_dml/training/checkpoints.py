@@ -6,14 +6,19 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Callable
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any
 
 import tensorflow as tf
 
-from ccp_dml import durable, faults, replicas
-from ccp_dml.workers import ALONE, Workers
+from ccp_dml import durable, faults
+from ccp_dml.distributed import replicas
+from ccp_dml.distributed.workers import ALONE, Workers
 
 _NAME = "state"
 _WRITING = ".writing"
@@ -197,3 +202,121 @@ class Checkpoints:
 
     def _path(self, step: int) -> str:
         return str(self._folder(step) / _NAME)
+
+
+class Saver:
+    """Saves a run, and knows when it is time to.
+
+    Durations are those of a clock that never goes back, so a change of the computer's time does no harm.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints | None,
+        *,
+        every_steps: int = 0,
+        every_minutes: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Creates the schedule.
+
+        Args:
+            checkpoints: where to save; None: nowhere.
+            every_steps: steps since the last checkpoint that make one due; 0: none do.
+            every_minutes: minutes since then that do; 0: none do.
+            clock: seconds, from any beginning.
+
+        Raises:
+            ValueError: if a number is negative.
+        """
+        if every_steps < 0 or every_minutes < 0:
+            raise ValueError(
+                f"Checkpoints every {every_steps} steps or {every_minutes} minutes; at least 0 is expected."
+            )
+        self._checkpoints = checkpoints
+        self._every_steps, self._every_seconds, self._clock = every_steps, 60.0 * every_minutes, clock
+        self._step, self._time = 0, clock()
+
+    def track(self, state: Mapping[str, Any]) -> None:
+        """Says what is saved: trackable objects by name."""
+        if self._checkpoints is not None:
+            self._checkpoints.track(**state)
+
+    def restore(self) -> bool:
+        """Reads the newest checkpoint; see `Checkpoints.restore`. Returns whether there is one."""
+        return self._checkpoints is not None and self._checkpoints.restore() is not None
+
+    @property
+    def latest(self) -> str | None:
+        """Path of the newest checkpoint, None if there is none."""
+        return None if self._checkpoints is None else self._checkpoints.latest
+
+    def begin(self, step: int) -> None:
+        """Says at which step training begins or goes on."""
+        self._step, self._time = step, self._clock()
+
+    def due(self, step: int) -> bool:
+        """Whether it is time for a checkpoint between two epochs' ends."""
+        if self._checkpoints is None:
+            return False
+        by_steps = 0 < self._every_steps <= step - self._step
+        return by_steps or 0 < self._every_seconds <= self._clock() - self._time
+
+    def save(self, step: int, best_step: int | None = None) -> str | None:
+        """Saves; see `Checkpoints.save`. Returns the path, None if there is nowhere to save."""
+        if self._checkpoints is None:
+            return None
+        path = self._checkpoints.save(step, best_step)
+        self.begin(step)
+        return path
+
+
+class Interrupted(Exception):
+    """Training was asked to stop and has saved where it was.
+
+    Attributes:
+        step: number of steps made.
+        checkpoint: path of the checkpoint; None if there is no folder for checkpoints.
+    """
+
+    def __init__(self, step: int, checkpoint: str | None) -> None:
+        saved = f"saved as {checkpoint}; the same command continues from there" if checkpoint else "not saved"
+        super().__init__(f"Interrupted after step {step}, {saved}.")
+        self.step = step
+        self.checkpoint = checkpoint
+
+
+class StopRequest:
+    """Context in which the first SIGINT or SIGTERM is only noted; a second one acts as usual.
+
+    Python calls signal handlers in the main thread; entered elsewhere the context does nothing.
+
+    Attributes:
+        requested: whether a signal has come.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._restore()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        self._restore()
+        # Not by print, which fails if the signal has come while something is being printed.
+        os.write(2, b"\nStopping at the next safe point; the same signal again stops at once.\n")
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}

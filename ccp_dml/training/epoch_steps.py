@@ -7,15 +7,15 @@ from typing import Any
 import tensorflow as tf
 
 from ccp_dml import faults
+from ccp_dml.distributed.workers import Workers
+from ccp_dml.training.checkpoints import StopRequest
 from ccp_dml.training.chunks import Chunk
 from ccp_dml.training.controllers import Controllers
 from ccp_dml.training.epoch_means import EpochMeans
 from ccp_dml.training.finite import FiniteGuard
-from ccp_dml.training.interruption import StopRequest
 from ccp_dml.training.phases import Phases
 from ccp_dml.training.safe_points import SafePoints
 from ccp_dml.training.wall_time import RESETS, TRAINING, EpochSpeed, WallTime
-from ccp_dml.workers import Workers
 
 
 class EpochSteps:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 if TYPE_CHECKING:
+    from ccp_dml.training.checkpoints import Saver
     from ccp_dml.training.chunks import Chunk
-    from ccp_dml.training.saving import Saver
 
 POLICIES = ("stop", "skip")
 

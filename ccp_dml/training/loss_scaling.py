@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from ccp_dml.training.gradient_transforms import Gradients
+from ccp_dml.training.gradients import Gradients
 
 
 class DynamicLossScale(tf.Module):

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from typing import Any, Union
+from collections.abc import Callable, Iterator, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, Union
 
 import tensorflow as tf
+
+from ccp_dml.distributed.replicas import table_of
+from ccp_dml.training.gradients import Gradients
 
 Optimizer = Union[tf.keras.optimizers.Optimizer, tf.keras.optimizers.legacy.Optimizer]  # noqa: UP007
 
@@ -69,3 +75,162 @@ def _load(module: str, kind: str) -> Any:
         warnings.simplefilter("ignore")
         import tensorflow_addons.optimizers as addons
     return getattr(addons, kind)
+
+
+class VariableGroup(NamedTuple):
+    """Variables that share an optimizer.
+
+    Attributes:
+        variables: the variables, which belong to no other group.
+        multiplier: factor on the learning rate, non-negative.
+    """
+
+    variables: Sequence[tf.Variable]
+    multiplier: float = 1.0
+
+
+class OptimizerGroups(tf.Module):
+    """Applies gradients by groups of variables, matched by identity.
+
+    The step size of group i is `learning_rate * multiplier_i`. Each group has a whole optimizer of its own,
+    whose variables all exist from the start and are checkpointed. A group none of whose variables gets a
+    gradient (a frozen backbone) is not touched: neither its moments nor its step count.
+
+    A variable in parts (`distributed.replicas`) is a group of its own; so are its moments, then, in the same
+    parts. Its optimizer has to treat each component by itself, which LAMB and Adafactor do not.
+
+    It has the attributes `lr` and `iterations` that Keras callbacks look for in `model.optimizer`.
+
+    Attributes:
+        learning_rate: float32 variable, the rate that the multipliers scale.
+        optimizers: the optimizer of each group.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[float], Optimizer],
+        groups: Sequence[VariableGroup],
+        learning_rate: float,
+        name: str = "optimizer_groups",
+    ) -> None:
+        """Creates the optimizers and their slots.
+
+        Args:
+            make: makes an optimizer from a learning rate, such as
+                `functools.partial(make_optimizer, "adam")`.
+            groups: the groups; empty ones are left out.
+            learning_rate: initial base rate, positive.
+            name: name of the module.
+
+        Raises:
+            ValueError: if there is no variable, a variable is in two groups or a multiplier is negative, or a
+                variable in parts shares a group.
+        """
+        super().__init__(name=name)
+        groups = [group for group in groups if len(group.variables)]
+        if not groups:
+            raise ValueError("There are no variables to optimize.")
+        self._multipliers = tuple(float(group.multiplier) for group in groups)
+        if min(self._multipliers) < 0:
+            raise ValueError(
+                f"A learning-rate multiplier is {min(self._multipliers)}; it cannot be negative."
+            )
+        group_of: dict[object, int] = {}
+        for index, group in enumerate(groups):
+            for variable in group.variables:
+                if group_of.setdefault(variable.ref(), index) != index:
+                    raise ValueError(f"The variable {variable.name} is in two groups of the optimizer.")
+        # A proxy, because a module would try to checkpoint a plain dictionary.
+        self._group_of = MappingProxyType(group_of)
+        self.learning_rate = tf.Variable(
+            learning_rate, trainable=False, dtype=tf.float32, name="learning_rate"
+        )
+        self.optimizers = [make(learning_rate) for _ in groups]
+        for optimizer, group in zip(self.optimizers, groups):
+            _build(optimizer, list(group.variables))
+            _keep_parts(optimizer, group.variables)
+
+    @property
+    def lr(self) -> tf.Variable:
+        """The base learning rate."""
+        return self.learning_rate
+
+    @property
+    def iterations(self) -> tf.Variable:
+        """Number of updates of the group that had most: scalar int64."""
+        counts = [optimizer.iterations for optimizer in self.optimizers]
+        return max(counts, key=lambda count: int(count.numpy()))
+
+    def apply(self, gradients: Gradients, variables: Sequence[tf.Variable], scale: float = 1.0) -> None:
+        """Updates the variables; tensor code that may be traced, outside of the replicas.
+
+        Args:
+            gradients: a gradient or None for each variable; with several replicas, that of the global batch,
+                which each of them has.
+            variables: variables of the groups, in any order, not necessarily all.
+            scale: a further factor on the learning rate.
+
+        Raises:
+            ValueError: if a variable with a gradient is in no group, or all gradients are None.
+        """
+        of_group: list[list[tf.Tensor]] = [[] for _ in self.optimizers]
+        members: list[list[tf.Variable]] = [[] for _ in self.optimizers]
+        for gradient, variable in zip(gradients, variables):
+            if gradient is None:
+                continue
+            if variable.ref() not in self._group_of:
+                raise ValueError(f"The variable {variable.name} is in no group of the optimizer.")
+            of_group[self._group_of[variable.ref()]].append(gradient)
+            members[self._group_of[variable.ref()]].append(variable)
+        if not any(members):
+            raise ValueError("No variable has a gradient: the loss does not depend on any of them.")
+        for optimizer, multiplier, own in zip(self.optimizers, self._multipliers, members):
+            if own:
+                optimizer.learning_rate.assign(self.learning_rate * (multiplier * scale))
+
+        def update(of_group: list[list[tf.Tensor]]) -> None:
+            for optimizer, own_gradients, own in zip(self.optimizers, of_group, members):
+                if own:
+                    pairs = list(zip(own_gradients, own))
+                    optimizer.apply_gradients(pairs, experimental_aggregate_gradients=False)
+
+        tf.distribute.get_strategy().run(update, args=(of_group,))
+
+
+@contextlib.contextmanager
+def optimizer_of(model: tf.keras.Model, optimizer: OptimizerGroups) -> Iterator[None]:
+    """Shows the optimizer to Keras callbacks as `model.optimizer`, without making it a part of the model."""
+    previous = getattr(model, "optimizer", None)
+    object.__setattr__(model, "optimizer", optimizer)
+    try:
+        yield
+    finally:
+        object.__setattr__(model, "optimizer", previous)
+
+
+def distinct_variables(variables: Sequence[tf.Variable]) -> list[tf.Variable]:
+    """Leaves out repetitions, keeping the order."""
+    return list({variable.ref(): variable for variable in variables}.values())
+
+
+def _keep_parts(optimizer: Optimizer, variables: Sequence[tf.Variable]) -> None:
+    """Moments of a variable in parts are in parts, too."""
+    for variable in variables:
+        table = table_of(variable)
+        if table is None:
+            continue
+        if len(variables) > 1:
+            raise ValueError(
+                f"The variable {variable.name} has a part on each replica and shares a group with others; "
+                "expected it to be a group of its own."
+            )
+        table.checkpoint_whole(optimizer.variables())
+
+
+def _build(optimizer: Optimizer, variables: list[tf.Variable]) -> None:
+    # Slots have to exist before a checkpoint is restored and before the step is traced.
+    if isinstance(optimizer, tf.keras.optimizers.legacy.Optimizer):
+        optimizer.iterations  # noqa: B018 - the count is created on first access
+        optimizer._create_all_weights(variables)
+    else:
+        optimizer.build(variables)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from ccp_dml.distributed.workers import Workers
+from ccp_dml.training.checkpoints import Interrupted, Saver, StopRequest
 from ccp_dml.training.controllers import Controllers
-from ccp_dml.training.interruption import Interrupted, StopRequest
 from ccp_dml.training.phases import Phases
-from ccp_dml.training.saving import Saver
-from ccp_dml.workers import Workers
 
 
 class SafePoints:

@@ -9,9 +9,9 @@ from typing import Any
 import tensorflow as tf
 
 from ccp_dml.training.finite import FiniteGuard, untrained_variables
-from ccp_dml.training.gradient_transforms import GradientTransform
+from ccp_dml.training.gradients import GradientTransform
 from ccp_dml.training.loss_scaling import DynamicLossScale, loss_scale_for_policy
-from ccp_dml.training.optimizer_groups import OptimizerGroups, distinct_variables
+from ccp_dml.training.optimizers import OptimizerGroups, distinct_variables
 from ccp_dml.training.train_step import TrainedLoss, TrainStep
 
 

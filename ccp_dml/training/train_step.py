@@ -7,11 +7,11 @@ from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
-from ccp_dml import replicas
+from ccp_dml.distributed import replicas
 from ccp_dml.training.finite import FiniteGuard, all_finite, put_back, read
-from ccp_dml.training.gradient_transforms import Gradients, GradientTransform
+from ccp_dml.training.gradients import Gradients, GradientTransform
 from ccp_dml.training.loss_scaling import DynamicLossScale
-from ccp_dml.training.optimizer_groups import OptimizerGroups
+from ccp_dml.training.optimizers import OptimizerGroups
 
 
 class TrainedLoss(Protocol):
@@ -89,7 +89,7 @@ class TrainStep:
             jit_compile: compile with XLA; batches must have a static shape.
 
         Raises:
-            ValueError: if a variable is in parts (`ccp_dml.replicas`) and the step is to be compiled.
+            ValueError: if a variable is in parts (`distributed.replicas`) and the step is to be compiled.
         """
         in_parts = [variable.name for variable in variables if replicas.table_of(variable) is not None]
         if in_parts and jit_compile:

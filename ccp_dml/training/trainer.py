@@ -10,25 +10,22 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ccp_dml import faults
+from ccp_dml.distributed.workers import ALONE, Workers
+from ccp_dml.projections.projections import AlternatingProjections
 from ccp_dml.training.batch_diagnostics import BatchDiagnostics
+from ccp_dml.training.checkpoints import Saver, StopRequest
 from ccp_dml.training.chunks import ChunkRunner
-from ccp_dml.training.controllers import Controllers
+from ccp_dml.training.controllers import Controllers, EarlyStopping, Schedule
 from ccp_dml.training.epoch_steps import EpochSteps
 from ccp_dml.training.finite import FiniteGuard
-from ccp_dml.training.gradient_transforms import GradientTransform
-from ccp_dml.training.interruption import StopRequest
-from ccp_dml.training.optimizer_groups import OptimizerGroups, optimizer_of
+from ccp_dml.training.gradients import GradientTransform
+from ccp_dml.training.optimizers import OptimizerGroups, optimizer_of
 from ccp_dml.training.phases import Phases
-from ccp_dml.training.projections import AlternatingProjections
 from ccp_dml.training.safe_points import SafePoints
-from ccp_dml.training.saving import Saver
-from ccp_dml.training.schedules import Schedule
 from ccp_dml.training.step_parts import StepParts
-from ccp_dml.training.stopping import EarlyStopping
 from ccp_dml.training.train_step import TrainedLoss
 from ccp_dml.training.wall_time import RESETS, VALIDATION, WallTime
 from ccp_dml.training.warm_up import WarmUp
-from ccp_dml.workers import ALONE, Workers
 
 Batches = Callable[[int], Any]
 Validate = Callable[[], dict[str, float]]

@@ -9,10 +9,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from ccp_dml.data import augmentation
-from ccp_dml.data.image_collection import ImageCollection, InMemoryRecords
-from ccp_dml.data.image_header import image_size
-from ccp_dml.data.preprocessing import Augmentation
+from ccp_dml.data import images
+from ccp_dml.data.collection import ImageCollection, InMemoryRecords
+from ccp_dml.data.images import Augmentation
+from ccp_dml.data.pipeline import image_size
 
 
 def encode(pixels: np.ndarray, image_format: str) -> bytes:
@@ -32,9 +32,9 @@ def train_image(
 ) -> tf.Tensor:
     """One image as a batch of one would hold it."""
     whole = tf.constant([0, 0, *image_size(encoded.numpy())]) if box is None else box
-    draws = tf.random.stateless_uniform([1, augmentation.num_draws(config)], seed)
-    windows, mirrored = augmentation.choose(config, whole[tf.newaxis], draws)
-    return augmentation.train_image(encoded, config, windows[0], mirrored[0], box)
+    draws = tf.random.stateless_uniform([1, images.num_draws(config)], seed)
+    windows, mirrored = images.choose(config, whole[tf.newaxis], draws)
+    return images.train_image(encoded, config, windows[0], mirrored[0], box)
 
 
 @pytest.fixture(scope="session")

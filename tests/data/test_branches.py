@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import tensorflow as tf
 
-from ccp_dml.data.branches import either
+from ccp_dml.data.images import either
 
 
 def halved_or_tripled(value: tf.Tensor) -> tf.Tensor:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccp_dml.data.class_splits import class_fold, hold_out_classes
+from ccp_dml.data.splits import class_fold, hold_out_classes
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)

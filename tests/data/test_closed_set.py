@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccp_dml.data.closed_set import closed_set, join, split_images
-from ccp_dml.data.image_collection import ImageCollection, ImageDataset, InMemoryRecords
+from ccp_dml.data.collection import ImageCollection, ImageDataset, InMemoryRecords
+from ccp_dml.data.splits import closed_set, join, split_images
 
 quick = settings(max_examples=40, deadline=None, derandomize=True)
 

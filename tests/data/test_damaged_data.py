@@ -10,8 +10,8 @@ import pytest
 
 from ccp_dml.data import catalog
 from ccp_dml.data.catalog import Source
+from ccp_dml.data.images import TestPreprocessing
 from ccp_dml.data.pipeline import inference_batches, reading_errors
-from ccp_dml.data.preprocessing import TestPreprocessing
 from ccp_dml.errors import UserError
 from tests.image_folder import write_classes
 

@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from ccp_dml.data.exit_guard import guarded
+from ccp_dml.data.pipeline import guarded
 
 # A failing program whose traceback keeps a pipeline alive that is calling Python.
 PROGRAM = """
 import time
 import tensorflow as tf
-from ccp_dml.data.exit_guard import guarded
+from ccp_dml.data.pipeline import guarded
 
 def slow(number):
     time.sleep(0.1)
@@ -48,7 +48,7 @@ def test_results_and_errors_pass_through() -> None:
 
 def test_forgetting_a_function_waits_for_nothing(monkeypatch) -> None:
     waits = []
-    monkeypatch.setattr("ccp_dml.data.exit_guard.time.sleep", waits.append)
+    monkeypatch.setattr("ccp_dml.data.pipeline.time.sleep", waits.append)
     guarded(lambda: None)()
     gc.collect()
     assert waits == []

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ccp_dml.data.fingerprint import fingerprint
-from ccp_dml.data.image_collection import ImageCollection, InMemoryRecords
+from ccp_dml.data.collection import ImageCollection, InMemoryRecords, fingerprint
 
 
 def test_what_is_noticed(collection: ImageCollection) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ccp_dml.data.image_collection import ImageCollection, ImageDataset, InMemoryRecords
+from ccp_dml.data.collection import ImageCollection, ImageDataset, InMemoryRecords
 
 
 def numbered() -> ImageCollection:

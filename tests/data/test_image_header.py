@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ccp_dml.data.image_header import image_size
+from ccp_dml.data.pipeline import image_size
 
 OPTIONS = {
     "plain": {},

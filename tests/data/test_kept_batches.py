@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ccp_dml.data.kept_batches import KeptBatches
+from ccp_dml.data.pipeline import KeptBatches
 
 
 class Source:

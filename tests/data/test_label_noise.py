@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccp_dml.data.image_collection import ImageCollection, InMemoryRecords
-from ccp_dml.data.label_noise import add_label_noise
+from ccp_dml.data.collection import ImageCollection, InMemoryRecords
+from ccp_dml.data.splits import add_label_noise
 
 quick = settings(max_examples=40, deadline=None, derandomize=True)
 

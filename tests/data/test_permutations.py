@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccp_dml.data.permutations import (
+from ccp_dml.data.random_streams import (
     PermutationWindows,
     RaggedPermutationWindows,
     random_keys,

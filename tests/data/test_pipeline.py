@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.data.image_collection import ImageCollection
+from ccp_dml.data.collection import ImageCollection
+from ccp_dml.data.images import PadAndCrop, TestPreprocessing, TrainPreprocessing, test_image
 from ccp_dml.data.pipeline import inference_batches, training_batches
-from ccp_dml.data.preprocessing import PadAndCrop, TestPreprocessing, TrainPreprocessing, test_image
-from ccp_dml.data.representative_sampling import RepresentativeSampler
-from ccp_dml.data.sampling import MPerClassSampler, Sampler
-from ccp_dml.data.uniform_sampling import ClassUniformSampler, RandomSampler
+from ccp_dml.data.sampling import (
+    ClassUniformSampler,
+    MPerClassSampler,
+    RandomSampler,
+    RepresentativeSampler,
+    Sampler,
+)
 
 TRAIN, TEST = TrainPreprocessing(image_size=12), TestPreprocessing(image_size=12, shorter_side=14)
 

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from ccp_dml.data.preparation_lock import preparation_lock
+from ccp_dml.data.catalog import preparation_lock
 
 PROGRAM = """
 import sys
-from ccp_dml.data.preparation_lock import preparation_lock
+from ccp_dml.data.catalog import preparation_lock
 with preparation_lock(sys.argv[1], sys.argv[2]):
     print("inside", flush=True)
 """

@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ccp_dml.data.augmentation import WINDOW_ATTEMPTS
-from ccp_dml.data.preprocessing import (
+from ccp_dml.data.images import (
+    WINDOW_ATTEMPTS,
     TestPreprocessing,
     TrainPreprocessing,
     central_crop_or_pad,
+    crop_windows,
     decode_rgb,
     resize_shorter_side,
     test_image,
 )
-from ccp_dml.data.random_window import crop_windows
 from tests.data.conftest import encode, smooth_pixels, train_image
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)

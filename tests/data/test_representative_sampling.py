@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccp_dml.data.representative_sampling import RepresentativeSampler
-from ccp_dml.data.sampling import MPerClassSampler
+from ccp_dml.data.sampling import MPerClassSampler, RepresentativeSampler
 from tests.data.test_sampling import class_sizes, shuffled_labels
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)

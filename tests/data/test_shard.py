@@ -7,12 +7,10 @@ import pytest
 import tensorflow as tf
 
 from ccp_dml.data import pipeline
-from ccp_dml.data.image_collection import ImageCollection
-from ccp_dml.data.pipeline import training_batches
-from ccp_dml.data.preprocessing import TestPreprocessing, TrainPreprocessing
-from ccp_dml.data.representative_sampling import RepresentativeSampler
-from ccp_dml.data.shard import Shard
-from ccp_dml.data.uniform_sampling import RandomSampler
+from ccp_dml.data.collection import ImageCollection
+from ccp_dml.data.images import TestPreprocessing, TrainPreprocessing
+from ccp_dml.data.pipeline import Shard, training_batches
+from ccp_dml.data.sampling import RandomSampler, RepresentativeSampler
 
 TRAIN, TEST = TrainPreprocessing(image_size=12), TestPreprocessing(image_size=12, shorter_side=14)
 BATCH, STEPS = 12, 5

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.data.preprocessing import PadAndCrop, TestPreprocessing, test_image
+from ccp_dml.data.images import PadAndCrop, TestPreprocessing, test_image
 from tests.data.conftest import encode, train_image
 
 

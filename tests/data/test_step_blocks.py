@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ccp_dml.data.sampling import MPerClassSampler
-from ccp_dml.data.step_blocks import StepBlocks, sample_major
+from ccp_dml.data.sampling import MPerClassSampler, StepBlocks, sample_major
 
 
 @pytest.mark.parametrize("images_per_step", [0, 10, 5_000, 10**9])

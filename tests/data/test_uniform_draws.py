@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.data.uniform_draws import uniform_draws
+from ccp_dml.data.random_streams import uniform_draws
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 41])

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccp_dml.data.sampling import MPerClassSampler
-from ccp_dml.data.uniform_sampling import ClassUniformSampler, RandomSampler
+from ccp_dml.data.sampling import ClassUniformSampler, MPerClassSampler, RandomSampler
 from tests.data.test_sampling import class_sizes, shuffled_labels
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)

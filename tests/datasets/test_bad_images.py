@@ -18,8 +18,8 @@ from PIL import Image
 
 from ccp_dml.data import catalog
 from ccp_dml.data.catalog import Source
+from ccp_dml.data.images import TestPreprocessing, TrainPreprocessing
 from ccp_dml.data.pipeline import inference_batches, training_batches
-from ccp_dml.data.preprocessing import TestPreprocessing, TrainPreprocessing
 from ccp_dml.data.sampling import MPerClassSampler
 from ccp_dml.errors import UserError
 from datasets import conversion, regular_files

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ccp_dml.data import catalog
 from ccp_dml.data.catalog import Source
-from ccp_dml.data.fingerprint import fingerprint
+from ccp_dml.data.collection import fingerprint
 from datasets import smaller_copy
 from tests import miniatures
 from tests.data.conftest import encode, smooth_pixels

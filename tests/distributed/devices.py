@@ -6,7 +6,7 @@ import functools
 
 import tensorflow as tf
 
-from ccp_dml.experiment.strategy import _strategy
+from ccp_dml.distributed.strategy import _strategy
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4

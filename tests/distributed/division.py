@@ -10,16 +10,14 @@ import tensorflow as tf
 
 from ccp_dml.config import ExperimentConfig
 from ccp_dml.data.sampling import OnePerClassSampler
-from ccp_dml.evaluation.embedding import Embedder
+from ccp_dml.distributed.workers import Workers
+from ccp_dml.evaluation.embedding import Embedder, SmallerBlocks
 from ccp_dml.experiment import parts
 from ccp_dml.experiment.scoring import Scorer
-from ccp_dml.experiment.smaller_blocks import SmallerBlocks
 from ccp_dml.models.proxies import Proxies
-from ccp_dml.training.pool_memory import PoolMemory
-from ccp_dml.training.projection_options import ProjectionOptions
-from ccp_dml.training.projections import AlternatingProjections
-from ccp_dml.training.proxy_pool import ProxyPool
-from ccp_dml.workers import Workers
+from ccp_dml.projections.options import ProjectionOptions
+from ccp_dml.projections.pool import PoolMemory, ProxyPool
+from ccp_dml.projections.projections import AlternatingProjections
 from tests.counted_images import SIDE, collection
 
 SIZE, CLASSES, PER_CLASS, DRAWS = 3, 5, 2, 4

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import tensorflow as tf
 
-from ccp_dml.workers import Workers
+from ccp_dml.distributed.workers import Workers
 from tests.distributed.division import divided_work
 
 if __name__ == "__main__":

@@ -15,9 +15,8 @@ from ccp_dml.errors import UserError
 from ccp_dml.experiment import train
 from ccp_dml.experiment.experiment import Experiment
 from ccp_dml.run_directory import RunDirectory
-from ccp_dml.training.checkpoints import Checkpoints
+from ccp_dml.training.checkpoints import Checkpoints, Saver
 from ccp_dml.training.finite import FiniteGuard
-from ccp_dml.training.saving import Saver
 from tests.distributed import devices
 from tests.distributed.runs import (
     BATCH,

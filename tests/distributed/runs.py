@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ccp_dml import replicas
+from ccp_dml.distributed import replicas
 from ccp_dml.models.embedding_model import synchronize_batch_norm
 from ccp_dml.training.distributed_batches import distributed_batches
-from ccp_dml.training.optimizer_groups import OptimizerGroups, VariableGroup
-from ccp_dml.training.optimizers import make_optimizer
+from ccp_dml.training.optimizers import OptimizerGroups, VariableGroup, make_optimizer
 from ccp_dml.training.trainer import Trainer
 from tests.losses.cases import SIZE, LossCase
 

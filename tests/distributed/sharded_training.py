@@ -12,22 +12,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml import replicas
+from ccp_dml.distributed import replicas
+from ccp_dml.distributed.workers import Workers
 from ccp_dml.losses.registry import build
 from ccp_dml.models.proxies import Proxies
-from ccp_dml.training.checkpoints import Checkpoints
-from ccp_dml.training.gradient_transforms import ProximalTerm, standard_transforms
-from ccp_dml.training.optimizer_groups import OptimizerGroups, VariableGroup
-from ccp_dml.training.optimizers import make_optimizer
-from ccp_dml.training.projection_options import ProjectionOptions
-from ccp_dml.training.projections import AlternatingProjections
-from ccp_dml.training.proxy_pool import ProxyPool
-from ccp_dml.training.reset_rules import make_reset_rule
-from ccp_dml.training.saving import Saver
-from ccp_dml.training.stopping import EarlyStopping
+from ccp_dml.projections.options import ProjectionOptions
+from ccp_dml.projections.pool import ProxyPool
+from ccp_dml.projections.projections import AlternatingProjections
+from ccp_dml.projections.reset_rules import make_reset_rule
+from ccp_dml.training.checkpoints import Checkpoints, Saver
+from ccp_dml.training.controllers import EarlyStopping
+from ccp_dml.training.gradients import ProximalTerm, standard_transforms
+from ccp_dml.training.optimizers import OptimizerGroups, VariableGroup, make_optimizer
 from ccp_dml.training.train_step import TrainStep
 from ccp_dml.training.trainer import Trainer
-from ccp_dml.workers import Workers
 from tests.distributed import devices
 from tests.distributed.runs import INPUT, SMOOTH, batches, network
 from tests.losses.cases import NUM_CLASSES, SIZE, LossCase

@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from ccp_dml import replicas
-from ccp_dml.models import class_parts
-from ccp_dml.workers import Workers
+from ccp_dml.distributed import replicas, shards
+from ccp_dml.distributed.workers import Workers
 from tests.distributed.sharded_replicas import Deviations, deviation, gradients_of, make
 from tests.losses.cases import NUM_CLASSES, SIZE, LossCase, batch
 from tests.losses.shard_cases import REPRESENTATIVE
@@ -48,7 +47,7 @@ def compare(strategy: tf.distribute.Strategy, case: LossCase, workers: Workers, 
         "proxies": deviation(here, of_classes),
     }
     # Two blocks, of two classes each, make the three classes of a worker.
-    class_parts._GATHERED_AT_ONCE = 4 * proxies.proxies_per_class * SIZE
+    shards._GATHERED_AT_ONCE = 4 * proxies.proxies_per_class * SIZE
     table = alone.proxies.by_class.numpy()
     found["whole"] = deviation(proxies.whole(), table)
     checkpoint, path = tf.train.Checkpoint(proxies=proxies), str(folder / case.id.replace("/", "-"))

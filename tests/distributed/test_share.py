@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccp_dml.workers import ALONE, Workers
+from ccp_dml.distributed.workers import ALONE, Workers
 
 
 @given(total=st.integers(0, 200), count=st.integers(1, 9), local=st.integers(1, 8))

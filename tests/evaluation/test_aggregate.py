@@ -12,10 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccp_dml.evaluation.aggregate import Aggregate, combine, half_width, mean
-from ccp_dml.evaluation.ensembles import Embedded, concatenate, fit_pca
-from ccp_dml.evaluation.group_report import GroupReport, MemberScores
-from ccp_dml.evaluation.paper import published
+from ccp_dml.evaluation.embedding import Embedded, concatenate, fit_pca
+from ccp_dml.evaluation.report import (
+    Aggregate,
+    GroupReport,
+    MemberScores,
+    combine,
+    half_width,
+    mean,
+    published,
+)
 
 
 def means(map_at_r: float, recall: float = 0.5) -> dict:

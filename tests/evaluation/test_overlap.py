@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from ccp_dml.evaluation.overlap import run_ahead
+from ccp_dml.evaluation.bfloat16 import run_ahead
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7])

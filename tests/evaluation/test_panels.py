@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ccp_dml.evaluation.panels import retrieval_panel, sprite_sheet
+from ccp_dml.monitoring.panels import retrieval_panel, sprite_sheet
 
 
 def plain(value: int, height: int = 20, width: int = 20) -> np.ndarray:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccp_dml.evaluation import blocks, coarse, evaluate_retrieval, kernels, screening, search
+from ccp_dml.evaluation import bfloat16, blocks, evaluate_retrieval, kernels, search
 from ccp_dml.evaluation.blocks import BlockPlan, plan_search
 from ccp_dml.evaluation.ranks import rank_bounds_by_coarse_score, ranks_by_score
 from ccp_dml.evaluation.search import nearest_neighbors
@@ -21,17 +21,17 @@ from tests.evaluation.test_search import intermediate_bytes
 def always(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Takes a first look at everything; the shares of queries that were proven, block by block."""
     shares = []
-    look = screening.Screen.search
+    look = bfloat16.Screen.search
 
     def search_and_note(self, *arguments):
         found = look(self, *arguments)
         shares.append(found.proven.mean())
         return found
 
-    monkeypatch.setattr(screening, "_FEWEST_PAIRS", 0)
-    monkeypatch.setattr(screening, "_is_faster", lambda dimension: True)
+    monkeypatch.setattr(bfloat16, "_FEWEST_PAIRS", 0)
+    monkeypatch.setattr(bfloat16, "_is_faster", lambda dimension: True)
     monkeypatch.setattr(blocks, "_MIN_QUERIES", {4: 32, 2: 32})  # several tiles of small sets, too
-    monkeypatch.setattr(screening.Screen, "search", search_and_note)
+    monkeypatch.setattr(bfloat16.Screen, "search", search_and_note)
     return shares
 
 
@@ -48,10 +48,10 @@ def clustered(size: int, dimension: int, scale: float, seed: int = 0) -> tuple[n
 @pytest.mark.parametrize("dimension, scale", [(5, 1.0), (64, 1e-3), (64, 30.0)])
 def test_finds_what_float32_finds(always, dimension, scale, memory, monkeypatch):
     embeddings, _ = clustered(3000, dimension, scale)
-    assert (screening.plan(3000, 3000, dimension, 6, memory).gallery < 3000) == (memory < 2**28)
+    assert (bfloat16.plan(3000, 3000, dimension, 6, memory).gallery < 3000) == (memory < 2**28)
     indices, distances = nearest_neighbors(embeddings, k=6, memory_bytes=memory)
     assert max(always) > 0.9
-    monkeypatch.setattr(screening, "plan", lambda *_: None)
+    monkeypatch.setattr(bfloat16, "plan", lambda *_: None)
     expected, expected_distances = nearest_neighbors(embeddings, k=6, memory_bytes=memory)
     np.testing.assert_array_equal(indices, expected)
     np.testing.assert_array_equal(distances, expected_distances)
@@ -64,11 +64,11 @@ def test_finds_what_float32_finds(always, dimension, scale, memory, monkeypatch)
 def test_no_row_is_nearer_than_the_bound_of_its_score(seed, dimension, scale):
     embeddings, _ = clustered(300, dimension, scale, seed)
     queries, rows = embeddings[:20], embeddings[20:]
-    tile, largest = coarse.as_tile(tf.constant(rows), tf.constant(len(rows)))
-    scores = tf.cast(coarse.score(tf.constant(queries), tile), tf.float32).numpy()
+    tile, largest = bfloat16.as_tile(tf.constant(rows), tf.constant(len(rows)))
+    scores = tf.cast(bfloat16.score(tf.constant(queries), tile), tf.float32).numpy()
     squared = ((queries[:, np.newaxis].astype(np.float64) - rows) ** 2).sum(axis=2)
     for column in range(0, len(rows), 7):
-        bounds = coarse.least_distances(tf.constant(queries), tf.constant(scores[:, column]), largest)
+        bounds = bfloat16.least_distances(tf.constant(queries), tf.constant(scores[:, column]), largest)
         no_better = scores <= scores[:, column, np.newaxis]
         assert (np.where(no_better, squared, np.inf).min(axis=1) >= bounds.numpy()).all()
 
@@ -97,9 +97,9 @@ def test_a_collapsed_gallery_is_looked_at_once(always):
     embeddings = np.ones((1500, 8), np.float32)
     embeddings[0] += 1.0
     indices, _ = nearest_neighbors(embeddings, k=2, memory_bytes=2**21)
-    assert screening.plan(1500, 1500, 8, 2, 2**21).queries < 1500 / 8
+    assert bfloat16.plan(1500, 1500, 8, 2, 2**21).queries < 1500 / 8
     # Others are begun before what the first block has shown is known.
-    assert 0 < len(always) <= 1 + screening.THREADS
+    assert 0 < len(always) <= 1 + bfloat16.THREADS
     assert not any(always)
     assert indices[-1].tolist() == [1, 2]
 
@@ -109,7 +109,7 @@ def test_metrics_are_those_of_float32_also_far_down(always, monkeypatch):
     asked = {"recall_at": (1, 3, 10, 30, 100, 1000), "map_at": (5,)}
     found = evaluate_retrieval(embeddings, labels, **asked)
     assert min(always) > 0.9
-    monkeypatch.setattr(screening, "plan", lambda *_: None)
+    monkeypatch.setattr(bfloat16, "plan", lambda *_: None)
     expected = evaluate_retrieval(embeddings, labels, **asked)
     np.testing.assert_array_equal(found.columns(), expected.columns())
     assert 0.0 < np.nanmean(expected.recall_at_k[30]) < np.nanmean(expected.recall_at_k[1000]) <= 1.0
@@ -118,7 +118,7 @@ def test_metrics_are_those_of_float32_also_far_down(always, monkeypatch):
 def test_ranks_lie_within_their_bounds():
     embeddings, labels = clustered(400, 12, 1.0)
     rows, queries = tf.constant(embeddings), tf.constant(embeddings[:60])
-    tile, largest = coarse.as_tile(rows, tf.constant(400))
+    tile, largest = bfloat16.as_tile(rows, tf.constant(400))
     own = np.arange(60, dtype=np.int32)
     members = np.full((60, 40), -1, np.int32)
     for query in own:
@@ -133,8 +133,8 @@ def test_ranks_lie_within_their_bounds():
         ],
         np.float32,
     )
-    scores = coarse.score(queries, tile)
-    error = coarse.errors(queries, largest).numpy()
+    scores = bfloat16.score(queries, tile)
+    error = bfloat16.errors(queries, largest).numpy()
     every = range(1, 400)
     least, most = rank_bounds_by_coarse_score(scores, own, members, own, nearest, error, 0, every)
     assert (least <= exact).all()
@@ -194,19 +194,19 @@ def test_neither_the_query_nor_its_listed_rows_nor_padding_come_before_the_neare
 
 
 def test_a_first_look_is_taken_where_it_pays(monkeypatch):
-    monkeypatch.setattr(screening, "_is_faster", lambda dimension: dimension > 4)
-    assert screening.plan(20_000, 20_000, 8, 3, 2**28) is not None
-    assert screening.plan(1_000, 20_000, 8, 3, 2**28) is None
-    assert screening.plan(20_000, 20_000, 4, 3, 2**28) is None
-    assert screening.plan(20_000, 20_000, 8, 3, 1_000) is None  # no room
-    assert screening.plan(20_000, 20_000, 8, 9_000, 2**28) is None  # one stage
+    monkeypatch.setattr(bfloat16, "_is_faster", lambda dimension: dimension > 4)
+    assert bfloat16.plan(20_000, 20_000, 8, 3, 2**28) is not None
+    assert bfloat16.plan(1_000, 20_000, 8, 3, 2**28) is None
+    assert bfloat16.plan(20_000, 20_000, 4, 3, 2**28) is None
+    assert bfloat16.plan(20_000, 20_000, 8, 3, 1_000) is None  # no room
+    assert bfloat16.plan(20_000, 20_000, 8, 9_000, 2**28) is None  # one stage
 
 
 @pytest.mark.parametrize("seconds", [(1.0, 2.0), (2.0, 1.0)])
 def test_the_faster_way_is_taken(seconds, monkeypatch):
     measured = iter(seconds)
-    monkeypatch.setattr(screening, "_least_seconds", lambda call: [call(), next(measured)][1])
-    assert screening._is_faster.__wrapped__(8) == (seconds[0] < seconds[1])
+    monkeypatch.setattr(bfloat16, "_least_seconds", lambda call: [call(), next(measured)][1])
+    assert bfloat16._is_faster.__wrapped__(8) == (seconds[0] < seconds[1])
 
 
 @pytest.mark.parametrize("dimension", [64, 512])
@@ -223,12 +223,12 @@ def test_a_machine_that_does_not_add_up_in_float32_takes_no_first_look(fault, di
         kept = tf.bitwise.right_shift(bits, tf.constant(16, tf.uint32))
         return tf.bitcast(tf.cast(kept, tf.uint16), tf.bfloat16)
 
-    monkeypatch.setattr(screening, "_least_seconds", lambda call: next(seconds))
+    monkeypatch.setattr(bfloat16, "_least_seconds", lambda call: next(seconds))
     seconds = iter([1.0, 2.0])
-    assert screening._is_faster.__wrapped__(dimension)
+    assert bfloat16._is_faster.__wrapped__(dimension)
     seconds = iter([1.0, 2.0])
-    monkeypatch.setattr(coarse, "score", sums_in_bfloat16 if fault == "sums" else truncated)
-    assert not screening._is_faster.__wrapped__(dimension)
+    monkeypatch.setattr(bfloat16, "score", sums_in_bfloat16 if fault == "sums" else truncated)
+    assert not bfloat16._is_faster.__wrapped__(dimension)
 
 
 def test_squares_that_underflow_prove_nothing(always, monkeypatch):
@@ -246,11 +246,11 @@ def test_squares_that_underflow_prove_nothing(always, monkeypatch):
 
 @pytest.mark.parametrize("ahead", [True, False])
 def test_the_scores_of_few_blocks_are_there_at_once(ahead, monkeypatch):
-    monkeypatch.setattr(screening, "_FEWEST_PAIRS", 0 if ahead else np.inf)
-    monkeypatch.setattr(screening, "_is_faster", lambda dimension: True)
+    monkeypatch.setattr(bfloat16, "_FEWEST_PAIRS", 0 if ahead else np.inf)
+    monkeypatch.setattr(bfloat16, "_is_faster", lambda dimension: True)
     monkeypatch.setattr(blocks, "_MIN_QUERIES", {4: 32, 2: 32})
     holders, most = [], []
-    module = coarse if ahead else kernels
+    module = bfloat16 if ahead else kernels
     score = module.score
 
     def noted(*arguments):
@@ -263,7 +263,7 @@ def test_the_scores_of_few_blocks_are_there_at_once(ahead, monkeypatch):
     embeddings, labels = clustered(3000, 16, 1.0)
     evaluate_retrieval(embeddings, labels, recall_at=(1, 100), memory_bytes=2**22)
     assert len(most) > 8
-    assert max(most) <= (screening._BLOCKS_AT_ONCE if ahead else 1)
+    assert max(most) <= (bfloat16._BLOCKS_AT_ONCE if ahead else 1)
 
 
 @pytest.mark.parametrize(
@@ -278,27 +278,27 @@ def test_all_intermediates_of_a_block_together_fit_the_bound(size, dimension, de
     found = tf.TensorSpec([plan.queries, plan.candidates])
     candidates = tf.TensorSpec([plan.queries, plan.candidates], tf.int32)
     left_out, own = tf.TensorSpec([plan.queries]), tf.TensorSpec([plan.queries], tf.int32)
-    sizes = intermediate_bytes(coarse.score, block, tile)
-    sizes += intermediate_bytes(coarse.best_of_chunks, scores, first, plan.candidates, plan.chunk)
-    sizes += intermediate_bytes(coarse.merge, found, candidates, left_out, found, candidates, left_out)
+    sizes = intermediate_bytes(bfloat16.score, block, tile)
+    sizes += intermediate_bytes(bfloat16.best_of_chunks, scores, first, plan.candidates, plan.chunk)
+    sizes += intermediate_bytes(bfloat16.merge, found, candidates, left_out, found, candidates, left_out)
     sizes += intermediate_bytes(kernels.rank, block, rows, candidates, own, depth)
-    sizes += intermediate_bytes(coarse.least_distances, block, left_out, tf.TensorSpec([3]))
+    sizes += intermediate_bytes(bfloat16.least_distances, block, left_out, tf.TensorSpec([3]))
     assert max(sizes) <= 4 * sum(sizes) <= memory  # of four blocks
     assert 4 * sum(sizes) >= memory / 8
 
 
 @pytest.mark.parametrize("at_once", [7, 100, 1000])
 def test_a_gallery_is_rounded_piece_by_piece(at_once, monkeypatch):
-    monkeypatch.setattr(screening, "_ROUNDED_AT_ONCE", at_once)
+    monkeypatch.setattr(bfloat16, "_ROUNDED_AT_ONCE", at_once)
     rows = tf.constant(clustered(250, 6, 1.0)[0])
-    screen = screening.Screen(rows, BlockPlan(queries=1, gallery=100, chunk=1, candidates=3))
+    screen = bfloat16.Screen(rows, BlockPlan(queries=1, gallery=100, chunk=1, candidates=3))
     centred = rows - tf.reduce_mean(rows, axis=0)
     for (first, tile), expected_first in zip(screen._tiles, (0, 100, 200), strict=True):
         part = centred[expected_first : expected_first + 100]
-        expected, _ = coarse.as_tile(part, tf.constant(100))
+        expected, _ = bfloat16.as_tile(part, tf.constant(100))
         assert int(first) == expected_first
         assert tf.reduce_all(tile == expected)
-    _, largest = coarse.as_tile(centred, tf.constant(250))
+    _, largest = bfloat16.as_tile(centred, tf.constant(250))
     np.testing.assert_array_equal(screen._largest, largest)
 
 
@@ -307,11 +307,11 @@ def test_one_trace_serves_all_shapes(always):
         nearest_neighbors(clustered(size, dimension, 1.0)[0], k=2, memory_bytes=memory)
     assert len(always) > 2
     functions = (
-        coarse.as_tile,
-        coarse.score,
-        coarse.errors,
-        coarse.least_distances,
-        coarse.best_of_given_chunks,
-        coarse.merge,
+        bfloat16.as_tile,
+        bfloat16.score,
+        bfloat16.errors,
+        bfloat16.least_distances,
+        bfloat16.best_of_given_chunks,
+        bfloat16.merge,
     )
     assert {function.experimental_get_tracing_count() for function in functions} == {1}

@@ -9,7 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from ccp_dml.evaluation import kernels, search
 from ccp_dml.evaluation.blocks import LANES, plan_count, plan_search
-from ccp_dml.evaluation.full_precision import full_float32
+from ccp_dml.evaluation.kernels import full_float32
 from ccp_dml.evaluation.search import nearest_neighbors
 
 

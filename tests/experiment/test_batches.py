@@ -7,11 +7,9 @@ import pytest
 
 from ccp_dml.config import ExperimentConfig
 from ccp_dml.config.sections import DataConfig
-from ccp_dml.data.image_collection import ImageCollection, InMemoryRecords
-from ccp_dml.data.preprocessing import PadAndCrop, TestPreprocessing, TrainPreprocessing
-from ccp_dml.data.representative_sampling import RepresentativeSampler
-from ccp_dml.data.sampling import MPerClassSampler
-from ccp_dml.data.uniform_sampling import ClassUniformSampler, RandomSampler
+from ccp_dml.data.collection import ImageCollection, InMemoryRecords
+from ccp_dml.data.images import PadAndCrop, TestPreprocessing, TrainPreprocessing
+from ccp_dml.data.sampling import ClassUniformSampler, MPerClassSampler, RandomSampler, RepresentativeSampler
 from ccp_dml.experiment import parts
 from ccp_dml.experiment.batches import make_batches, make_sampler, train_preprocessing
 from tests.data.conftest import encode, smooth_pixels

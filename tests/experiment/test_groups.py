@@ -17,10 +17,10 @@ import train
 from ccp_dml import commands, evaluate, experiment, export
 from ccp_dml.config import command_line
 from ccp_dml.errors import ConfigError, UserError
-from ccp_dml.evaluation.ensembles import Embedded
+from ccp_dml.evaluation.embedding import Embedded
 from ccp_dml.experiment.scoring import read_embeddings, write_embeddings
+from ccp_dml.monitoring.console import MetricsCsv
 from ccp_dml.run_directory import RunDirectory, State
-from ccp_dml.training.metrics_csv import MetricsCsv
 from tests.evaluation import oracle
 from tests.experiment import tiny_backbone
 from tests.image_folder import write_image

@@ -13,7 +13,7 @@ from ccp_dml import experiment
 from ccp_dml.config import ExperimentConfig, command_line
 from ccp_dml.experiment.experiment import Experiment
 from ccp_dml.experiment.parts import make_transforms
-from ccp_dml.training.weight_averages import AverageRegularization
+from ccp_dml.training.gradients import AverageRegularization
 from tests.image_folder import SMALL_RUN, write_image
 
 CLASSES, PER_CLASS, EPOCHS = 14, 4, 3

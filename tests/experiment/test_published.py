@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ccp_dml.config import ExperimentConfig
-from ccp_dml.evaluation.aggregate import Aggregate
+from ccp_dml.evaluation.report import Aggregate
 from ccp_dml.experiment.published import published
 
 AGGREGATES = {"separate": Aggregate(128, ({},)), "concatenated": Aggregate(512, ({},))}

@@ -8,9 +8,8 @@ import tensorflow as tf
 
 from ccp_dml.config import ExperimentConfig
 from ccp_dml.errors import UserError
-from ccp_dml.evaluation.embedding import Embedder
+from ccp_dml.evaluation.embedding import Embedder, SmallerBlocks
 from ccp_dml.experiment import scoring, single
-from ccp_dml.experiment.smaller_blocks import SmallerBlocks
 from ccp_dml.run_directory import RunDirectory
 from tests.counted_images import SIDE, collection
 

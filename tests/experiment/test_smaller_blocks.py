@@ -6,8 +6,7 @@ import tensorflow as tf
 import train
 from ccp_dml import commands
 from ccp_dml.errors import UserError
-from ccp_dml.evaluation.embedding import Embedder
-from ccp_dml.experiment.smaller_blocks import SmallerBlocks
+from ccp_dml.evaluation.embedding import Embedder, SmallerBlocks
 from ccp_dml.run_directory import RunDirectory
 from ccp_dml.training.chunks import ChunkRunner
 from tests.image_folder import SMALL_RUN, write_classes

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccp_dml.geometry.coverage import covering_radius, proxy_spread
+from ccp_dml.geometry import covering_radius, proxy_spread
 
 
 def test_covering_radius_agrees_with_loops() -> None:

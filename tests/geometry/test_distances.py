@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccp_dml.geometry.distances import DISTANCES, pairwise_distances
+from ccp_dml.geometry import DISTANCES, pairwise_distances
 
 
 def _oracle(references: np.ndarray, samples: np.ndarray, kind: str) -> np.ndarray:

@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccp_dml.geometry.kcenter import greedy_k_center
+from ccp_dml.geometry import greedy_k_center
 
 
 def _oracle(pool: np.ndarray, covered: np.ndarray, k: int, normalized: bool) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.geometry.normalization import NORMALIZATIONS, normalize
+from ccp_dml.geometry import NORMALIZATIONS, normalize
 
 
 def _oracle(vectors: np.ndarray, kind: str) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.geometry.pair_masks import labels_of_batch_order, pair_masks
+from ccp_dml.geometry import labels_of_batch_order, pair_masks
 
 
 def test_every_pair_of_a_batch_but_the_diagonal_is_positive_or_negative() -> None:

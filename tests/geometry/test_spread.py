@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from ccp_dml.geometry.spread import mean_cosine
+from ccp_dml.geometry import mean_cosine
 
 
 def by_loops(embeddings: np.ndarray) -> float:

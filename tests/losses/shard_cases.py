@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from ccp_dml.distributed.shards import ReplicaShards
 from ccp_dml.losses.base import MetricLoss
 from ccp_dml.losses.wrapper import WrappingLoss
-from ccp_dml.models.class_shards import ReplicaShards
 from ccp_dml.models.proxies import Proxies
 from tests.losses.cases import NUM_CLASSES, SIZE, LossCase
 

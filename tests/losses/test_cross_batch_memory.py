@@ -10,11 +10,10 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccp_dml.losses.contrastive import Contrastive
+from ccp_dml.losses.contrastive import Contrastive, OriginalContrastive
 from ccp_dml.losses.cross_batch_memory import CrossBatchMemory
 from ccp_dml.losses.margin import Margin
 from ccp_dml.losses.multi_similarity import MultiSimilarity
-from ccp_dml.losses.original_contrastive import OriginalContrastive
 from ccp_dml.losses.pair_loss import PairLoss
 from ccp_dml.losses.triplet import Triplet
 from tests.losses import oracles

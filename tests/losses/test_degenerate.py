@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.losses.contrastive import Contrastive
-from ccp_dml.losses.original_contrastive import OriginalContrastive
+from ccp_dml.losses.contrastive import Contrastive, OriginalContrastive
 from tests.losses.cases import BASIC, BATCH, SIZE, LossCase, batch, value_and_gradients
 
 _RANDOM = np.random.default_rng(0)

@@ -8,7 +8,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccp_dml.geometry.pair_masks import pair_masks
+from ccp_dml.geometry import pair_masks
 from ccp_dml.losses.contrastive import Contrastive
 from ccp_dml.losses.miners import distance_weighted, hard_negatives, make_miner
 from ccp_dml.losses.pairs import Pairs

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from ccp_dml.distributed.shards import ALONE, ReplicaShards
 from ccp_dml.losses import registry
 from ccp_dml.losses.contrastive import Contrastive
 from ccp_dml.losses.pair_loss import PairLoss
 from ccp_dml.losses.pairs import Pairs, masked_logsumexp
-from ccp_dml.models.class_shards import ALONE, ReplicaShards
 from ccp_dml.models.proxies import Proxies
 from tests.losses.cases import NUM_CLASSES, SIZE, LossCase, batch, value_and_gradients
 from tests.losses.shard_cases import EXACT, REFUSED, PartOfProxies, in_threads, table_of, with_proxies

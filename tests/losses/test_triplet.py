@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.geometry.pair_masks import pair_masks
+from ccp_dml.geometry import pair_masks
 from ccp_dml.losses import triplet
 from ccp_dml.losses.pairs import Pairs
 from ccp_dml.losses.triplet import Triplet, sum_of_triplets

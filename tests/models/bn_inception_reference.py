@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ccp_dml.models.backbones.convert_bn_inception import published_shapes
+from ccp_dml.models.backbones.convert import published_shapes
 
 FILE = Path(__file__).parent / "bn_inception_reference.npz"
 # Odd and even sides at every level, and that of the paper. Of the outputs every eighth channel is kept.

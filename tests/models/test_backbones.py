@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from ccp_dml.models.backbones import registry
 from ccp_dml.models.backbones.cifar_resnet import cifar_resnet
-from ccp_dml.models.backbones.convert_efficientnet_lite0 import convert, save
-from ccp_dml.models.backbones.weights_file import read_arrays
+from ccp_dml.models.backbones.convert import convert_efficientnet_lite0 as convert
+from ccp_dml.models.backbones.convert import save
+from ccp_dml.models.backbones.weights import read_arrays
 
 TIGER_CAT, EGYPTIAN_CAT, ESPRESSO = 282, 285, 967
 

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.models.backbones import bn_inception_h5, convert_bn_inception, registry
-from ccp_dml.models.backbones.bn_inception import CeilMaxPooling, bn_inception
-from ccp_dml.models.backbones.bn_inception_h5 import read_bn_inception
-from ccp_dml.models.backbones.bn_inception_layout import Convolution, convolutions
-from ccp_dml.models.backbones.convert_bn_inception import convert
-from ccp_dml.models.backbones.weights_file import assign_arrays
+from ccp_dml.models.backbones import bn_inception, convert, registry
+from ccp_dml.models.backbones.bn_inception import (
+    CeilMaxPooling,
+    Convolution,
+    convolutions,
+    read_bn_inception,
+)
+from ccp_dml.models.backbones.convert import convert_bn_inception
+from ccp_dml.models.backbones.weights import assign_arrays
 from tests.models import bn_inception_reference as reference
 
 TOLERANCE = 1e-4
@@ -21,12 +24,14 @@ TOLERANCE = 1e-4
 
 @pytest.fixture(scope="module")
 def arrays() -> dict[str, np.ndarray]:
-    return convert(reference.state())
+    return convert_bn_inception(reference.state())
 
 
 def _network(arrays: dict[str, np.ndarray], *, frozen_norm: bool) -> tf.keras.Model:
     images = tf.keras.Input((None, None, 3))
-    network = tf.keras.Model(images, bn_inception(images, frozen_norm=frozen_norm), name="bn_inception")
+    network = tf.keras.Model(
+        images, bn_inception.bn_inception(images, frozen_norm=frozen_norm), name="bn_inception"
+    )
     assign_arrays(network, arrays, "test")
     return network
 
@@ -117,29 +122,31 @@ class TestConversion:
     def test_other_files_are_refused(self):
         state = reference.state()
         counted = {**state, "conv2_3x3_bn.num_batches_tracked": np.array(1)}
-        assert len(convert(counted)) == len(state)
+        assert len(convert_bn_inception(counted)) == len(state)
         missing = {name: array for name, array in state.items() if name != "conv2_3x3.bias"}
         with pytest.raises(ValueError, match="1 arrays are not.*conv2_3x3.bias is missing"):
-            convert(missing)
+            convert_bn_inception(missing)
         with pytest.raises(ValueError, match="conv3.weight is unknown"):
-            convert({**state, "conv3.weight": np.zeros(3)})
+            convert_bn_inception({**state, "conv3.weight": np.zeros(3)})
         with pytest.raises(ValueError, match=r"conv2_3x3.bias has the shape \(3,\), \(192,\) is expected"):
-            convert({**state, "conv2_3x3.bias": np.zeros(3)})
+            convert_bn_inception({**state, "conv2_3x3.bias": np.zeros(3)})
 
     def test_the_command_says_what_is_wrong(self, tmp_path, monkeypatch, capsys):
-        monkeypatch.setattr("sys.argv", ["convert", str(tmp_path / "in.pth"), str(tmp_path / "out.txt")])
+        monkeypatch.setattr(
+            "sys.argv", ["convert", "bn_inception", str(tmp_path / "in.pth"), str(tmp_path / "out.txt")]
+        )
         with pytest.raises(SystemExit):
-            convert_bn_inception.main()
+            convert.main()
         assert "ends in .npz" in capsys.readouterr().err
 
     def test_a_file_that_is_refused_is_named_in_one_line(self, tmp_path, monkeypatch, capsys):
         def refuse(path):
             raise ValueError("Weights only load failed.\nAn explanation.\n")
 
-        monkeypatch.setattr(convert_bn_inception, "read_state", refuse)
-        monkeypatch.setattr("sys.argv", ["convert", "in.pth", str(tmp_path / "out.npz")])
+        monkeypatch.setattr(convert, "read_state", refuse)
+        monkeypatch.setattr("sys.argv", ["convert", "bn_inception", "in.pth", str(tmp_path / "out.npz")])
         with pytest.raises(SystemExit):
-            convert_bn_inception.main()
+            convert.main()
         last = capsys.readouterr().err.splitlines()[-1]
         assert last.endswith("in.pth cannot be read by PyTorch (ValueError: Weights only load failed.)")
 
@@ -147,7 +154,7 @@ class TestConversion:
         monkeypatch.setenv("KERAS_HOME", str(tmp_path))
         with pytest.raises(
             ValueError,
-            match=f"bn_inception_imagenet.npz in {tmp_path}/models, which python -m .*_bn_inception",
+            match=f"bn_inception_imagenet.npz in {tmp_path}/models, which python -m .*convert bn_inception",
         ):
             registry.check("bn_inception")
         (tmp_path / "models").mkdir()
@@ -197,7 +204,7 @@ class TestKerasFile:
     def test_weights_are_found_by_the_graph(self, nested, use_bias, tmp_path, monkeypatch):
         model = _keras_model(nested=nested, use_bias=use_bias)
         model.save(tmp_path / "model.h5")
-        monkeypatch.setattr(bn_inception_h5, "convolutions", lambda: iter(LAYOUT))
+        monkeypatch.setattr(bn_inception, "convolutions", lambda: iter(LAYOUT))
         arrays = read_bn_inception(tmp_path / "model.h5")
 
         network = next(layer for layer in model.layers if hasattr(layer, "layers")) if nested else model
@@ -218,7 +225,7 @@ class TestKerasFile:
 
     def test_the_network_itself_is_read_in_its_order(self, trainable):
         config = {"config": trainable.get_config()}
-        names = [name for name, _ in bn_inception_h5._convolutions(bn_inception_h5._layers(config))]
+        names = [name for name, _ in bn_inception._convolutions(bn_inception._layers(config))]
         assert names == [layer.name for layer in convolutions()]
 
     def test_other_files_are_refused(self, tmp_path, monkeypatch):
@@ -230,6 +237,6 @@ class TestKerasFile:
         with pytest.raises(ValueError, match="has 4 convolutions.*BN-Inception has 69"):
             read_bn_inception(tmp_path / "model.h5")
         other = [LAYOUT[0], LAYOUT[2], LAYOUT[1], LAYOUT[3]]
-        monkeypatch.setattr(bn_inception_h5, "convolutions", lambda: iter(other))
+        monkeypatch.setattr(bn_inception, "convolutions", lambda: iter(other))
         with pytest.raises(ValueError, match=r"should be c, has the shape \(1, 1, 4, 5\); \(3, 3, 4, 5\)"):
             read_bn_inception(tmp_path / "model.h5")

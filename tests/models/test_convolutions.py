@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.models.backbones import depthwise_convolution as module
-from ccp_dml.models.backbones.depthwise_convolution import depthwise_convolution, kernel_gradient
-from ccp_dml.models.backbones.frozen_norm_convolution import FrozenNormConvolution
+from ccp_dml.models.backbones import layers as module
+from ccp_dml.models.backbones.layers import FrozenNormConvolution, depthwise_convolution, kernel_gradient
 
 RNG = np.random.default_rng(0)
 

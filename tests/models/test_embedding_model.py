@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from ccp_dml.models.backbones import registry
-from ccp_dml.models.backbones.frozen_norm_convolution import FrozenNormConvolution
+from ccp_dml.models.backbones.layers import FrozenNormConvolution
 from ccp_dml.models.embedding_model import (
     backbone_variables,
     batch_norm_variables,
@@ -16,9 +16,7 @@ from ccp_dml.models.embedding_model import (
     feature_model,
     head_variables,
 )
-from ccp_dml.models.normalization import LipschitzNormalization
-from ccp_dml.models.pixel_scaling import PixelScaling
-from ccp_dml.models.pooling import GlobalPooling
+from ccp_dml.models.layers import GlobalPooling, LipschitzNormalization, PixelScaling
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype(np.float32)
 

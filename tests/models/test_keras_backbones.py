@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from ccp_dml.models.backbones import registry
-from ccp_dml.models.pixel_scaling import PixelScaling
+from ccp_dml.models.layers import PixelScaling
 
 KERAS = {
     "resnet50": (tf.keras.applications.ResNet50, tf.keras.applications.resnet.preprocess_input, 2048),

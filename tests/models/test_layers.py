@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.models.auxiliary_crops import AuxiliaryCrops, MeanOfCrops
-from ccp_dml.models.normalization import LipschitzNormalization
-from ccp_dml.models.pixel_scaling import PixelScaling
-from ccp_dml.models.pooling import GlobalPooling, pool
+from ccp_dml.models.embedding_model import AuxiliaryCrops, MeanOfCrops
+from ccp_dml.models.layers import GlobalPooling, LipschitzNormalization, PixelScaling, pool
 
 RNG = np.random.default_rng(0)
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.models.backbones import published_weights, registry
-from ccp_dml.models.backbones.published_weights import PublishedWeights
-from ccp_dml.models.backbones.weights_file import save_weights
+from ccp_dml.models.backbones import registry, specs
+from ccp_dml.models.backbones.specs import PublishedWeights
+from ccp_dml.models.backbones.weights import save_weights
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
 
@@ -35,7 +35,7 @@ def test_unknown_backbones_and_weights_are_refused():
 
 
 def test_a_missing_weights_file_is_named_with_its_place(tmp_path, monkeypatch):
-    monkeypatch.setattr(published_weights, "WEIGHTS_DIR", tmp_path)
+    monkeypatch.setattr(specs, "WEIGHTS_DIR", tmp_path)
     with pytest.raises(ValueError, match=f"efficientnet_lite0_imagenet.npz in {tmp_path}"):
         registry.check("efficientnet_lite0")
     registry.check("efficientnet_lite0", "random")
@@ -55,7 +55,7 @@ class TestFiles:
             ("resnet50", "none.h5", "expected an existing file; found none at .*none.h5"),
             ("resnet50", "w.npz", "expected a file that ends in .h5"),
             ("cifar_resnet", "w.h5", "expected a file that ends in .npz"),
-            ("bn_inception", "w.pth", "ends in .npz or .h5; convert it by .*convert_bn_inception"),
+            ("bn_inception", "w.pth", "ends in .npz or .h5; convert it by .*convert bn_inception"),
             ("cifar_resnet", "folder/places", "expected a file that ends in .npz"),
         ],
     )
@@ -83,7 +83,7 @@ class TestFiles:
         assert len(thawed.trainable_variables) == 3 * len(imagenet_backbone.trainable_variables)
 
     def test_a_model_that_is_restored_later_needs_no_file(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(published_weights, "WEIGHTS_DIR", tmp_path)
+        monkeypatch.setattr(specs, "WEIGHTS_DIR", tmp_path)
         model = registry.build("efficientnet_lite0", "imagenet", load=False)
         assert len(model.trainable_variables) == 49
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.models.backbones.weights_file import load_weights, read_arrays
+from ccp_dml.models.backbones.weights import load_weights, read_arrays
 
 
 @pytest.fixture

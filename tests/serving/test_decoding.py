@@ -7,9 +7,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from ccp_dml.data.preprocessing import decode_rgb
-from ccp_dml.serving.decoding import decode_upright_rgb
-from ccp_dml.serving.orientation import jpeg_orientation
+from ccp_dml.data.images import decode_rgb
+from ccp_dml.serving.images import decode_upright_rgb, jpeg_orientation
 
 decode = tf.function(decode_upright_rgb, input_signature=[tf.TensorSpec([], tf.string)])
 ORIENTATION = 0x0112

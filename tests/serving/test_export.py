@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from ccp_dml.data.preprocessing import TestPreprocessing, test_image
-from ccp_dml.geometry.normalization import normalize
+from ccp_dml.data.images import TestPreprocessing, test_image
+from ccp_dml.geometry import normalize
 from ccp_dml.serving.export import export_saved_model
 
 PREPROCESSING = TestPreprocessing(image_size=20, shorter_side=24)

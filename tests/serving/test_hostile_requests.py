@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow.core.protobuf import saved_model_pb2
 
-from ccp_dml.data.preprocessing import TestPreprocessing
+from ccp_dml.data.images import TestPreprocessing
 from ccp_dml.serving.export import export_saved_model
 from tests.datasets import bad_images
 

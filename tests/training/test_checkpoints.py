@@ -4,8 +4,7 @@ import pytest
 import tensorflow as tf
 
 from ccp_dml import faults
-from ccp_dml.training.checkpoints import CheckpointError, Checkpoints
-from ccp_dml.training.saving import Saver
+from ccp_dml.training.checkpoints import CheckpointError, Checkpoints, Saver
 from tests.training import tiny
 
 

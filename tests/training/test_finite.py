@@ -6,11 +6,9 @@ import tensorflow as tf
 
 from ccp_dml.losses.contrastive import Contrastive
 from ccp_dml.losses.cross_batch_memory import CrossBatchMemory
-from ccp_dml.training.checkpoints import Checkpoints
+from ccp_dml.training.checkpoints import Checkpoints, Saver
 from ccp_dml.training.finite import Diverged, FiniteGuard
-from ccp_dml.training.optimizer_groups import OptimizerGroups, VariableGroup
-from ccp_dml.training.optimizers import make_optimizer
-from ccp_dml.training.saving import Saver
+from ccp_dml.training.optimizers import OptimizerGroups, VariableGroup, make_optimizer
 from ccp_dml.training.trainer import Trainer
 from tests.training import tiny
 

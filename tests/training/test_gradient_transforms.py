@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccp_dml.training.gradient_transforms import (
+from ccp_dml.training.gradients import (
     ClipByGlobalNorm,
     ClipByValue,
     ProximalTerm,

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ccp_dml.training.health import HealthCheck
+from ccp_dml.monitoring.console import HealthCheck
 
 
 def test_each_warning_comes_once_and_gives_advice():

@@ -8,10 +8,14 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ccp_dml.training.monitoring.coverage import CoverageMonitor
-from ccp_dml.training.monitoring.distances import DistanceMonitor
-from ccp_dml.training.monitoring.events import EventLog, discard_after
-from ccp_dml.training.monitoring.scalars import ScalarLogger, tag_of, write_results
+from ccp_dml.monitoring.events import EventLog, discard_after
+from ccp_dml.monitoring.tensorboard import (
+    CoverageMonitor,
+    DistanceMonitor,
+    ScalarLogger,
+    tag_of,
+    write_results,
+)
 
 
 class Clock:

@@ -10,10 +10,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.projector import ProjectorConfig
 
-from ccp_dml.training.monitoring.events import EventLog
-from ccp_dml.training.monitoring.hparams import HParamsLogger, hparam_values
-from ccp_dml.training.monitoring.panels import RetrievalPanels
-from ccp_dml.training.monitoring.projector import write_projector
+from ccp_dml.monitoring.events import EventLog
+from ccp_dml.monitoring.panels import RetrievalPanels
+from ccp_dml.monitoring.projector import write_projector
+from ccp_dml.monitoring.tensorboard import HParamsLogger, hparam_values
 
 
 def accumulator(directory) -> EventAccumulator:
@@ -182,7 +182,7 @@ def test_panels_show_queries_and_their_neighbours_in_order(tmp_path, monkeypatch
         received.append(([image[0, 0, 0] // 20 for image in queries], shown, correct))
         return np.zeros([4, 4, 3], np.uint8)
 
-    monkeypatch.setattr("ccp_dml.training.monitoring.panels.retrieval_panel", record)
+    monkeypatch.setattr("ccp_dml.monitoring.panels.retrieval_panel", record)
     PanelRun(tmp_path).train(1)
     ((queries, neighbors, correct),) = received
     np.testing.assert_array_equal(queries, [0, 3])

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.training.optimizer_groups import OptimizerGroups, VariableGroup
-from ccp_dml.training.optimizers import OPTIMIZERS, make_optimizer
+from ccp_dml.training.optimizers import OPTIMIZERS, OptimizerGroups, VariableGroup, make_optimizer
 
 
 def _adam(gradients: np.ndarray, rate: float, start: np.ndarray) -> np.ndarray:

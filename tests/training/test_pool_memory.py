@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.training.pool_memory import PoolMemory
-from ccp_dml.training.proxy_pool import ProxyPool
+from ccp_dml.projections.pool import PoolMemory, ProxyPool
 from tests.training import tiny
 
 IDS, SIZE = np.array([40, 7, 19, 3, 88]), 2

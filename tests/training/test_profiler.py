@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import tensorflow as tf
 
-from ccp_dml.training.monitoring.profiler import ProfileSteps
+from ccp_dml.monitoring.tensorboard import ProfileSteps
 from tests.training import tiny
 
 

@@ -5,8 +5,7 @@ import io
 
 import tensorflow as tf
 
-from ccp_dml.training.metrics_csv import MetricsCsv
-from ccp_dml.training.progress import Progress, _duration
+from ccp_dml.monitoring.console import MetricsCsv, Progress, _duration
 
 
 def _run(callback: tf.keras.callbacks.Callback, epochs: range) -> None:

@@ -7,10 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccp_dml.models.proxies import Proxies
-from ccp_dml.training.projection_options import ProjectionOptions
-from ccp_dml.training.projections import AlternatingProjections
-from ccp_dml.training.reset_rules import AtMost, FixedRule, PatienceRule, StalenessRule, make_reset_rule
-from ccp_dml.training.staleness import staleness
+from ccp_dml.projections.options import ProjectionOptions
+from ccp_dml.projections.projections import AlternatingProjections, staleness
+from ccp_dml.projections.reset_rules import AtMost, FixedRule, PatienceRule, StalenessRule, make_reset_rule
 
 CLASSES, SIZE, DRAWS = 3, 2, 11
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccp_dml.training.proxy_pool import ProxyPool
+from ccp_dml.projections.pool import ProxyPool
 
 
 def test_each_distinct_image_is_embedded_once():

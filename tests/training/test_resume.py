@@ -9,10 +9,8 @@ import pytest
 import tensorflow as tf
 
 from ccp_dml import faults
-from ccp_dml.training.checkpoints import Checkpoints
-from ccp_dml.training.interruption import Interrupted, StopRequest
-from ccp_dml.training.metrics_csv import MetricsCsv
-from ccp_dml.training.saving import Saver
+from ccp_dml.monitoring.console import MetricsCsv
+from ccp_dml.training.checkpoints import Checkpoints, Interrupted, Saver, StopRequest
 from tests.training import tiny
 
 EPOCHS = 5

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.training.schedules import ExponentialDecay, ReduceOnPlateau
+from ccp_dml.training.controllers import ExponentialDecay, ReduceOnPlateau
 
 
 @pytest.mark.parametrize("staircase", [False, True])

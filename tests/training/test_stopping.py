@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.training.stopping import EarlyStopping
+from ccp_dml.training.controllers import EarlyStopping
 from ccp_dml.training.warm_up import WarmUp
 
 

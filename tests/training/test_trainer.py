@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from ccp_dml.training.controllers import ExponentialDecay
 from ccp_dml.training.finite import Diverged
-from ccp_dml.training.gradient_transforms import standard_transforms
-from ccp_dml.training.optimizer_groups import OptimizerGroups, VariableGroup
-from ccp_dml.training.optimizers import make_optimizer
-from ccp_dml.training.schedules import ExponentialDecay
+from ccp_dml.training.gradients import standard_transforms
+from ccp_dml.training.optimizers import OptimizerGroups, VariableGroup, make_optimizer
 from ccp_dml.training.trainer import Trainer
 from ccp_dml.training.warm_up import WarmUp
 from tests.training import tiny

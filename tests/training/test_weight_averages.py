@@ -6,13 +6,13 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccp_dml.training.gradient_transforms import (
+from ccp_dml.training.gradients import (
+    AverageRegularization,
     ClipByGlobalNorm,
     ProximalTerm,
     WeightDecay,
     standard_transforms,
 )
-from ccp_dml.training.weight_averages import AverageRegularization
 from tests.training import tiny
 from tests.training.random_arrays import random_arrays
 

@@ -10,19 +10,15 @@ import tensorflow as tf
 
 from ccp_dml.losses.ccp import CCP
 from ccp_dml.losses.contrastive import Contrastive
-from ccp_dml.training.gradient_transforms import ProximalTerm, standard_transforms
-from ccp_dml.training.optimizer_groups import OptimizerGroups, VariableGroup
-from ccp_dml.training.optimizers import make_optimizer
-from ccp_dml.training.pool_memory import PoolMemory
-from ccp_dml.training.projection_options import ProjectionOptions
-from ccp_dml.training.projections import AlternatingProjections
-from ccp_dml.training.proxy_pool import ProxyPool
-from ccp_dml.training.reset_rules import make_reset_rule
-from ccp_dml.training.schedules import ReduceOnPlateau
-from ccp_dml.training.stopping import EarlyStopping
+from ccp_dml.projections.options import ProjectionOptions
+from ccp_dml.projections.pool import PoolMemory, ProxyPool
+from ccp_dml.projections.projections import AlternatingProjections
+from ccp_dml.projections.reset_rules import make_reset_rule
+from ccp_dml.training.controllers import EarlyStopping, ReduceOnPlateau
+from ccp_dml.training.gradients import AverageRegularization, ProximalTerm, standard_transforms
+from ccp_dml.training.optimizers import OptimizerGroups, VariableGroup, make_optimizer
 from ccp_dml.training.trainer import Trainer
 from ccp_dml.training.warm_up import WarmUp
-from ccp_dml.training.weight_averages import AverageRegularization
 
 CLASSES, PER_CLASS, INPUT, SIZE, BATCH = 4, 5, 6, 3, 8
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from ccp_dml.models.backbones.cifar_resnet_options import CifarResNetOptions, steps
-from ccp_dml.models.backbones.seeds import layer_seeds
+from ccp_dml.models.backbones.layers import layer_seeds
+from ccp_dml.models.backbones.specs import CifarResNetOptions, steps
 
 Transform = Callable[[tf.Tensor], tf.Tensor]
 

@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from ccp_dml.models.backbones.frozen_norm_convolution import FrozenNormConvolution
-from ccp_dml.models.backbones.seeds import layer_seeds
+from ccp_dml.models.backbones.layers import FrozenNormConvolution, layer_seeds
 
 _EPSILON = 1e-3
 _STEM_CHANNELS = 32

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from ccp_dml.models.backbones.hdf5_file import check_hdf5
-from ccp_dml.models.backbones.seeds import layer_seeds
+from ccp_dml.models.backbones.layers import layer_seeds
+from ccp_dml.models.backbones.weights import check_hdf5
 
 # Of ImageNet's pixels in 0..1, RGB.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -10,8 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ccp_dml.models.backbones.options import parse_options
-from ccp_dml.models.backbones.specs import BACKBONES, H5, IMAGENET, RANDOM, BackboneSpec
+from ccp_dml.models.backbones.specs import BACKBONES, H5, IMAGENET, RANDOM, BackboneSpec, parse_options
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -95,7 +94,7 @@ def _check_file(name: str, path: Path) -> None:
     if path.suffix not in endings:
         made = ""
         if name == "bn_inception" and path.suffix == ".pth":
-            made = "; convert it by python -m ccp_dml.models.backbones.convert_bn_inception"
+            made = "; convert it by python -m ccp_dml.models.backbones.convert bn_inception"
         raise ValueError(f"expected a file that ends in {' or '.join(endings)}{made}")
     if not path.is_file():
         raise ValueError(f"expected an existing file; found none at {path.absolute()}")
@@ -139,7 +138,7 @@ def build(
         check(name, weights, options)
     import tensorflow as tf
 
-    from ccp_dml.models.pixel_scaling import PixelScaling
+    from ccp_dml.models.layers import PixelScaling
 
     spec = BACKBONES[name]
     path = weights_path(name, weights or spec.default_weights)
@@ -167,7 +166,7 @@ def build(
 
 
 def _load(model: tf.keras.Model, spec: BackboneSpec, path: Path) -> None:
-    from ccp_dml.models.backbones.weights_file import load_weights
+    from ccp_dml.models.backbones.weights import load_weights
 
     if path.suffix == H5 and spec.h5_loader is not None:
         _function(spec.h5_loader)(model, path)

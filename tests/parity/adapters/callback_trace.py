@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from ccp_dml.models.proxies import Proxies
-from ccp_dml.training.projection_options import ProjectionOptions
-from ccp_dml.training.projections import AlternatingProjections
-from ccp_dml.training.reset_rules import make_reset_rule
+from ccp_dml.projections.options import ProjectionOptions
+from ccp_dml.projections.projections import AlternatingProjections
+from ccp_dml.projections.reset_rules import make_reset_rule
 from tests.parity.comparison import Case, Comparison
 
 

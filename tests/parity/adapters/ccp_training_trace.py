@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ccp_dml.training.gradient_transforms import Gradients, ProximalTerm, standard_transforms
-from ccp_dml.training.optimizer_groups import OptimizerGroups, VariableGroup
-from ccp_dml.training.optimizers import make_optimizer
-from ccp_dml.training.projection_options import ProjectionOptions
-from ccp_dml.training.projections import AlternatingProjections
-from ccp_dml.training.reset_rules import make_reset_rule
+from ccp_dml.projections.options import ProjectionOptions
+from ccp_dml.projections.projections import AlternatingProjections
+from ccp_dml.projections.reset_rules import make_reset_rule
+from ccp_dml.training.gradients import Gradients, ProximalTerm, standard_transforms
+from ccp_dml.training.optimizers import OptimizerGroups, VariableGroup, make_optimizer
 from ccp_dml.training.trainer import Trainer
 from tests.parity.adapters.losses import build_loss, loss_name
 from tests.parity.comparison import Case, Comparison

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccp_dml.data.class_splits import class_fold
+from ccp_dml.data.splits import class_fold
 from tests.parity.comparison import Case, Comparison
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from ccp_dml.training.gradient_transforms import GradientTransform, ProximalTerm, standard_transforms
+from ccp_dml.training.gradients import GradientTransform, ProximalTerm, standard_transforms
 from tests.parity.comparison import Case, Comparison
 
 

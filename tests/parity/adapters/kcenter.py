@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccp_dml.geometry.kcenter import greedy_k_center
+from ccp_dml.geometry import greedy_k_center
 from tests.parity.comparison import Case, Comparison
 
 

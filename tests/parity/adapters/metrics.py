@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ccp_dml.evaluation.metrics import RetrievalResult, evaluate_retrieval
-from ccp_dml.geometry.normalization import normalize
+from ccp_dml.geometry import normalize
 from tests.parity.comparison import Case, Comparison
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from ccp_dml.geometry.distances import pairwise_distances
-from ccp_dml.geometry.normalization import normalize
-from ccp_dml.geometry.pair_masks import labels_of_batch_order, pair_masks
+from ccp_dml.geometry import labels_of_batch_order, normalize, pair_masks, pairwise_distances
 from tests.parity.comparison import Case, Comparison
 
 _VALUE = {"rtol": 1e-5}

@@ -7,8 +7,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from ccp_dml.training.optimizer_groups import OptimizerGroups, VariableGroup
-from ccp_dml.training.optimizers import make_optimizer
+from ccp_dml.training.optimizers import OptimizerGroups, VariableGroup, make_optimizer
 from tests.parity.adapters.losses import build_loss, loss_name
 from tests.parity.comparison import Case, Comparison
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ccp_dml.data.preprocessing import TestPreprocessing, resize_shorter_side, test_image
-from ccp_dml.models.pixel_scaling import PixelScaling
+from ccp_dml.data.images import TestPreprocessing, resize_shorter_side, test_image
+from ccp_dml.models.layers import PixelScaling
 from tests.parity.comparison import Case, Comparison
 
 # Largest error recorded for float32, in units of the full pixel range.

@@ -1,0 +1,1 @@
+"""Several devices: replicas, worker processes, shards of proxies, and the cluster that they form."""

@@ -1,0 +1,278 @@
+"""Distances between all pairs of two sets of vectors."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+Distance = Literal["euclidean", "squared_euclidean", "cosine"]
+DISTANCES: tuple[str, ...] = ("euclidean", "squared_euclidean", "cosine")
+
+# |r|^2 + |x|^2 - 2 r.x of coincident points is rounding noise: up to 6 units of float32's epsilon times |r|^2
+# + |x|^2 were measured over D = 2..2048. What is not above 8 cannot be told from zero, and is zero: unit
+# vectors nearer than 1.4e-3 coincide.
+_NOISE = 8.0 * float(np.finfo(np.float32).eps)
+
+
+def check_distance(kind: str) -> None:
+    """Raise ValueError unless `kind` is a known distance."""
+    if kind not in DISTANCES:
+        raise ValueError(f"distance is {kind!r}; expected one of {', '.join(DISTANCES)}")
+
+
+def pairwise_distances(
+    references: tf.Tensor, samples: tf.Tensor | None = None, kind: str = "euclidean"
+) -> tf.Tensor:
+    """Distance of every reference (row) to every sample (column).
+
+    Args:
+        references: [R, D], any float dtype.
+        samples: [B, D]; None compares the references with each other.
+        kind: `'euclidean'`, `'squared_euclidean'`, or `'cosine'`: the negative inner product `-r.x`, which is
+            the negative cosine similarity if the vectors have unit length (nothing is normalised here).
+
+    Returns:
+        [R, B], float32. Euclidean distances of coincident points are exactly 0 and their gradient is 0; so is
+        the diagonal when the references are compared with each other.
+
+    Raises:
+        ValueError: if `kind` is unknown.
+    """
+    check_distance(kind)
+    references = tf.cast(references, tf.float32)
+    others = references if samples is None else tf.cast(samples, tf.float32)
+    products = tf.matmul(references, others, transpose_b=True)
+    if kind == "cosine":
+        return -products
+    sizes = squared_norms(references)[:, tf.newaxis] + squared_norms(others)[tf.newaxis, :]
+    squared = sizes - 2.0 * products
+    apart = squared > _NOISE * tf.stop_gradient(sizes)
+    if samples is None:
+        apart = tf.linalg.set_diag(apart, tf.zeros_like(apart[:, 0]))
+    if kind == "squared_euclidean":
+        return tf.where(apart, squared, 0.0)
+    # sqrt has no finite gradient at 0, not even behind a `where`: the inner one keeps zeros away from it.
+    return tf.where(apart, tf.sqrt(tf.where(apart, squared, 1.0)), 0.0)
+
+
+def squared_norms(vectors: tf.Tensor) -> tf.Tensor:
+    """Squared Euclidean norm along the last axis: [..., D] -> [...]."""
+    return tf.reduce_sum(tf.square(vectors), axis=-1)
+
+
+Normalization = Literal["lipschitz", "unit", "l1", "none"]
+NORMALIZATIONS: tuple[str, ...] = ("lipschitz", "unit", "l1", "none")
+
+_SMALLEST_SQUARED_NORM = 1e-12
+# Components beyond this are scaled down first: their squares would come near float32's largest value.
+_LARGEST_PLAIN_COMPONENT = 2.0**50
+
+
+def check_normalization(kind: str) -> None:
+    """Raise ValueError unless `kind` is a known normalisation."""
+    if kind not in NORMALIZATIONS:
+        raise ValueError(f"normalization is {kind!r}; expected one of {', '.join(NORMALIZATIONS)}")
+
+
+def normalize(embeddings: tf.Tensor, kind: str) -> tf.Tensor:
+    """Normalise the last axis.
+
+    Args:
+        embeddings: [..., D], any float dtype.
+        kind: `'lipschitz'` is `x / max(1, |x|)`: longer vectors are projected onto the unit ball, the others
+            stay as they are, so that the map is 1-Lipschitz. `'unit'` is `x / sqrt(max(|x|^2, 1e-12))`.
+            `'l1'` is `x / max(1, |x|_1)` with the sum of the absolute values: vectors whose sum is above 1
+            are scaled to 1. `'none'` returns the embeddings.
+
+    Returns:
+        [..., D], float32. The zero vector stays zero. Its gradient, and every other, is finite.
+
+    Raises:
+        ValueError: if `kind` is unknown.
+    """
+    check_normalization(kind)
+    embeddings = tf.cast(embeddings, tf.float32)
+    if kind == "none":
+        return embeddings
+    scaled, scale = _without_overflow(embeddings)
+    if kind == "l1":
+        sums = tf.reduce_sum(tf.abs(scaled), axis=-1, keepdims=True)
+        outside = sums * scale > 1.0
+        return tf.where(outside, scaled / tf.where(outside, sums, 1.0), embeddings)
+    squared_norm = tf.reduce_sum(tf.square(scaled), axis=-1, keepdims=True)
+    if kind == "unit":
+        return scaled * tf.math.rsqrt(tf.maximum(squared_norm, _SMALLEST_SQUARED_NORM))
+    outside = squared_norm * scale > 1.0
+    # The inner `where` keeps the unused branch, and with it its gradient, finite.
+    norm = tf.sqrt(tf.where(outside, squared_norm, 1.0))
+    return tf.where(outside, scaled / norm, embeddings)
+
+
+def _without_overflow(embeddings: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Vectors of the same direction whose squares are finite, and the constant that each was divided by."""
+    largest = tf.reduce_max(tf.abs(embeddings), axis=-1, keepdims=True)
+    scale = tf.stop_gradient(tf.where(largest > _LARGEST_PLAIN_COMPONENT, largest, 1.0))
+    return embeddings / scale, scale
+
+
+def pair_masks(reference_labels: tf.Tensor, labels: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+    """Masks of the positive and of the negative pairs.
+
+    Args:
+        reference_labels: int [R], class of each row.
+        labels: int [B], class of each column; None compares the references with each other, where no
+            reference is paired with itself.
+
+    Returns:
+        Positives and negatives, bool [R, B] each.
+    """
+    others = reference_labels if labels is None else labels
+    same = tf.equal(reference_labels[:, tf.newaxis], others[tf.newaxis, :])
+    positives = same
+    if labels is None:
+        positives = tf.linalg.set_diag(same, tf.zeros_like(same[:, 0]))
+    return positives, tf.logical_not(same)
+
+
+def labels_of_batch_order(batch_size: int, num_classes: int) -> tf.Tensor:
+    """Labels of a sample-major batch: the first sample of each class, then the second of each, and so on.
+
+    Args:
+        batch_size: number of samples B, a multiple of `num_classes`.
+        num_classes: number of distinct classes in the batch.
+
+    Returns:
+        int32 [B], values 0..num_classes-1 that stand for the classes in order of appearance.
+
+    Raises:
+        ValueError: if the batch is not made of whole rounds over the classes.
+    """
+    if num_classes < 1 or batch_size % num_classes:
+        raise ValueError(
+            f"a batch of {batch_size} samples cannot be made of whole rounds over {num_classes} classes"
+        )
+    return tf.range(batch_size, dtype=tf.int32) % num_classes
+
+
+def greedy_k_center(
+    pool: tf.Tensor, covered: tf.Tensor, k: int, normalized: bool = False
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Choose `k` centers per class, each the farthest from all that is covered so far.
+
+    The greedy 2-approximation of k-center (Gonzalez, 1985), run for all classes side by side. Of equally far
+    candidates the first one is taken.
+
+    Args:
+        pool: float [n, C, D], n candidates of each class.
+        covered: float [m, C, D], the centers already used; m = 0 is not allowed (use the origin).
+        k: number of centers to choose, 1..n, with static n.
+        normalized: measure distances between unit vectors; the centers returned are still the raw vectors.
+
+    Returns:
+        Indices into the pool, int32 [k, C] in order of choice, and the centers, float32 [k, C, D].
+
+    Raises:
+        ValueError: if k is not in 1..n or nothing is covered.
+    """
+    pool, covered = tf.cast(pool, tf.float32), tf.cast(covered, tf.float32)
+    if not 1 <= k <= pool.shape[0]:
+        raise ValueError(f"k is {k}; expected 1..{pool.shape[0]}, the number of candidates per class")
+    if not covered.shape[0]:
+        raise ValueError("covered is empty; expected at least one point per class, such as the origin")
+    points = normalize(pool, "unit") if normalized else pool
+    distances = _distances_to_covered(points, covered, normalized)
+    indices = []
+    for _ in range(k):
+        farthest = tf.argmax(distances, axis=0, output_type=tf.int32)
+        indices.append(farthest)
+        distances = tf.minimum(distances, squared_norms(points - _pick(points, farthest)))
+    centers = tf.stack([_pick(pool, index) for index in indices])
+    return tf.stack(indices), centers
+
+
+def _distances_to_covered(points: tf.Tensor, covered: tf.Tensor, normalized: bool) -> tf.Tensor:
+    """Squared distance [n, C] of each point to the nearest covered one of its class."""
+    nearest = tf.fill(tf.shape(points)[:-1], points.dtype.max)
+    for center in tf.unstack(covered):
+        if normalized:
+            distances = squared_norms(points - normalize(center, "unit"))
+            # Unit vectors are all equally far from the origin; left to rounding, the tie would be broken at
+            # random.
+            at_origin = tf.reduce_all(tf.equal(center, 0.0), axis=-1)
+            distances = tf.where(at_origin, tf.round(distances), distances)
+        else:
+            distances = squared_norms(points - center)
+        nearest = tf.minimum(nearest, distances)
+    return nearest
+
+
+def _pick(points: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
+    """Row `indices[c]` of each class c: [n, C, D], [C] -> [C, D]."""
+    return tf.gather_nd(points, tf.stack([indices, tf.range(tf.size(indices))], axis=1))
+
+
+def covering_radius(embeddings: tf.Tensor, labels: tf.Tensor, proxies: tf.Tensor) -> tf.Tensor:
+    """Largest distance of an image of a class to its nearest proxy of that class.
+
+    Args:
+        embeddings: float [N, D]; normalise them and the proxies alike.
+        labels: int [N], classes 0..C-1.
+        proxies: float [K, C, D], with static K.
+
+    Returns:
+        float32 [C]; NaN for a class without an image. The figure to report is the mean over classes.
+    """
+    embeddings, proxies = tf.cast(embeddings, tf.float32), tf.cast(proxies, tf.float32)
+    # One proxy per class at a time: [K, N, D] would be the largest object of a run.
+    to_proxies = [squared_norms(embeddings - tf.gather(of_class, labels)) for of_class in tf.unstack(proxies)]
+    nearest = tf.reduce_min(tf.stack(to_proxies), axis=0)
+    num_classes = tf.shape(proxies)[1]
+    farthest = tf.math.unsorted_segment_max(nearest, labels, num_classes)
+    images = tf.math.unsorted_segment_sum(tf.ones_like(nearest), labels, num_classes)
+    return tf.where(images > 0, tf.sqrt(tf.maximum(farthest, 0.0)), float("nan"))
+
+
+def proxy_spread(proxies: tf.Tensor) -> tf.Tensor:
+    """Mean distance between the proxies of a class, over its K(K-1)/2 pairs.
+
+    Args:
+        proxies: float [K, C, D], with static K.
+
+    Returns:
+        float32 [C]; 0 for a single proxy per class.
+    """
+    proxies = tf.cast(proxies, tf.float32)
+    k = proxies.shape[0]
+    total = tf.zeros(tf.shape(proxies)[1:2], tf.float32)
+    for first in range(k):
+        for second in range(first + 1, k):
+            total += tf.sqrt(squared_norms(proxies[first] - proxies[second]))
+    return total / max(1, k * (k - 1) // 2)
+
+
+def mean_cosine(embeddings: npt.NDArray[np.float32]) -> float:
+    """Mean cosine of the angle between two different embeddings: 1 where all point the same way.
+
+    With u the embeddings at unit length, `(|Σ u|² - Σ |u|²) / (N (N - 1))`, in float64. An embedding of
+    length 0 has no direction: it counts as pointing wherever the other one does.
+
+    Args:
+        embeddings: [N, D].
+
+    Returns:
+        A number in [-1, 1]; 1 for fewer than two embeddings; NaN if one is not finite.
+    """
+    values = np.asarray(embeddings, np.float64)
+    lengths = np.linalg.norm(values, axis=1)
+    if not np.isfinite(lengths).all():
+        return float("nan")
+    units = values[lengths > 0] / lengths[lengths > 0, np.newaxis]
+    count, directed = len(values), len(units)
+    if count < 2:
+        return 1.0
+    undirected = count * (count - 1) - directed * (directed - 1)
+    total = float(np.sum(np.sum(units, axis=0) ** 2) - directed + undirected)
+    return total / (count * (count - 1))

@@ -1,1 +1,0 @@
-"""Pure tensor functions: distances, normalisation, pair masks, k-center, covering radius."""

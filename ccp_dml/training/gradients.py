@@ -1,0 +1,274 @@
+"""What happens to gradients between the loss and the optimizer.
+
+A transform takes the gradients and their variables, in the same order, and returns the new gradients. A
+gradient of None (the variable does not take part in the loss) stays None. The order in which the library
+applies them is proximal term, regularisation by the averages of the weights, weight decay, clipping by global
+norm, clipping by value; `standard_transforms` builds that list. All are tensor code that compiles with XLA. A
+transform with state is a `tf.Module`, which the trainer puts into its checkpoints. With several replicas
+they run on each; of a variable that is in parts (`distributed.replicas`) a transform sees the replica's part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from types import MappingProxyType
+
+import tensorflow as tf
+
+from ccp_dml.distributed.replicas import global_norm, own_state
+
+Gradients = list[tf.Tensor | None]
+GradientTransform = Callable[[Gradients, Sequence[tf.Variable]], Gradients]
+
+
+class ProximalTerm:
+    """Adds `coefficient * (w - anchor)`, the gradient of `coefficient / 2 * |w - anchor|²`.
+
+    It pulls the weights towards the solution of the last problem instance; variables without an anchor (the
+    proxies) are left alone.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[tf.Variable],
+        anchors: Sequence[tf.Variable],
+        coefficient: float | tf.Variable,
+    ) -> None:
+        """Creates the term.
+
+        Args:
+            weights: the variables that are pulled.
+            anchors: the point of each, same order and shapes.
+            coefficient: non-negative scalar; a variable is read at every call.
+
+        Raises:
+            ValueError: if the numbers of weights and anchors differ.
+        """
+        if len(weights) != len(anchors):
+            raise ValueError(
+                f"ProximalTerm got {len(anchors)} anchors for {len(weights)} weights; "
+                "one for each weight is expected."
+            )
+        self._anchors = {weight.ref(): anchor for weight, anchor in zip(weights, anchors)}
+        self._coefficient = coefficient
+
+    def __call__(self, gradients: Gradients, variables: Sequence[tf.Variable]) -> Gradients:
+        """Returns the gradients with the term added."""
+
+        def pulled(gradient: tf.Tensor | None, variable: tf.Variable) -> tf.Tensor | None:
+            anchor = self._anchors.get(variable.ref())
+            if gradient is None or anchor is None:
+                return gradient
+            coefficient = tf.cast(self._coefficient, gradient.dtype)
+            return gradient + coefficient * (variable - anchor)
+
+        return [pulled(gradient, variable) for gradient, variable in zip(gradients, variables)]
+
+
+class WeightDecay:
+    """Adds `rate * w`, the gradient of `rate / 2 * |w|²`, except for excluded variables."""
+
+    def __init__(self, rate: float, exclude: Iterable[tf.Variable] = ()) -> None:
+        """Creates the transform.
+
+        Args:
+            rate: non-negative decay rate.
+            exclude: variables that are not decayed, matched by identity.
+
+        Raises:
+            ValueError: if the rate is negative.
+        """
+        if rate < 0:
+            raise ValueError(f"The weight decay is {rate}; a non-negative number is expected.")
+        self._rate = rate
+        self._excluded = {variable.ref() for variable in exclude}
+
+    def __call__(self, gradients: Gradients, variables: Sequence[tf.Variable]) -> Gradients:
+        """Returns the gradients with the decay added."""
+        return [
+            gradient
+            if gradient is None or variable.ref() in self._excluded
+            else gradient + tf.cast(self._rate, gradient.dtype) * variable
+            for gradient, variable in zip(gradients, variables)
+        ]
+
+
+class ClipByGlobalNorm:
+    """Scales all gradients by one factor so that their joint Euclidean norm is at most `norm`."""
+
+    def __init__(self, norm: float) -> None:
+        """Creates the transform.
+
+        Args:
+            norm: largest joint norm, positive.
+
+        Raises:
+            ValueError: if the norm is not positive.
+        """
+        if norm <= 0:
+            raise ValueError(f"The norm to clip gradients to is {norm}; a positive number is expected.")
+        self._norm = norm
+
+    def __call__(self, gradients: Gradients, variables: Sequence[tf.Variable]) -> Gradients:
+        """Returns the scaled gradients."""
+        norm = global_norm(gradients, variables)
+        clipped, _ = tf.clip_by_global_norm(gradients, self._norm, use_norm=norm)
+        return list(clipped)
+
+
+class ClipByValue:
+    """Limits every component of every gradient to [-value, value]."""
+
+    def __init__(self, value: float) -> None:
+        """Creates the transform.
+
+        Args:
+            value: largest magnitude, positive.
+
+        Raises:
+            ValueError: if the value is not positive.
+        """
+        if value <= 0:
+            raise ValueError(f"The value to clip gradients to is {value}; a positive number is expected.")
+        self._value = value
+
+    def __call__(self, gradients: Gradients, variables: Sequence[tf.Variable]) -> Gradients:
+        """Returns the limited gradients."""
+        return [
+            None if gradient is None else tf.clip_by_value(gradient, -self._value, self._value)
+            for gradient in gradients
+        ]
+
+
+def standard_transforms(
+    *,
+    proximal: ProximalTerm | None = None,
+    averages: GradientTransform | None = None,
+    weight_decay: float = 0.0,
+    exclude_from_decay: Iterable[tf.Variable] = (),
+    clip_norm: float | None = None,
+    clip_value: float | None = None,
+) -> list[GradientTransform]:
+    """Lists the transforms that are asked for, in the order in which they have to be applied.
+
+    Args:
+        proximal: the proximal term, if any.
+        averages: regularisation by the averages of the weights, if any
+            (`ccp_dml.training.gradients.AverageRegularization`).
+        weight_decay: decay rate; 0 leaves decay out.
+        exclude_from_decay: variables that are not decayed.
+        clip_norm: largest joint norm of the gradients; None leaves clipping by norm out.
+        clip_value: largest magnitude of a component; None leaves clipping by value out, and so does a
+            `clip_norm` that is not larger: no component exceeds the norm.
+
+    Returns:
+        Transforms to be applied one after the other.
+
+    Raises:
+        ValueError: if a number is out of its range.
+    """
+    transforms: list[GradientTransform] = [term for term in (proximal, averages) if term is not None]
+    if weight_decay:
+        transforms.append(WeightDecay(weight_decay, exclude_from_decay))
+    if clip_norm is not None:
+        transforms.append(ClipByGlobalNorm(clip_norm))
+    if clip_value is not None:
+        by_value = ClipByValue(clip_value)
+        if clip_norm is None or clip_norm > clip_value:
+            transforms.append(by_value)
+    return transforms
+
+
+STARTS = ("weights", "zeros")
+
+
+class AverageRegularization(tf.Module):
+    """Attracts weights to their exponential moving averages from afar, and repels them from close by.
+
+    With d the Euclidean distance of all regularised weights w from their averages a, and n the number of
+    their components, it adds the gradient of `attraction / 3 * d^3 + repulsion * n / d`, a being constant:
+
+        a <- decay * a + (1 - decay) * w
+        g <- g + (attraction * d^2 - repulsion * n / d^2) * (w - a) / d
+
+    which is 0 at `d = (repulsion * n / attraction)^(1/4)`. Close to w = a the repulsion has no bound: clip
+    the norm of the gradients. At w = a nothing says which way to push, and nothing is added. Variables that
+    are not regularised (the proxies) or have no gradient are left alone, and so are their averages.
+
+    Attributes:
+        averages: float32 variables, one per weight; part of checkpoints.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[tf.Variable],
+        *,
+        attraction: float = 1e-7,
+        repulsion: float = 1e-5,
+        decay: float = 0.99,
+        start: str = "weights",
+        name: str = "average_regularization",
+    ) -> None:
+        """Creates the averages.
+
+        Args:
+            weights: the variables that are regularised, matched by identity.
+            attraction: weight of the attractive term, non-negative.
+            repulsion: weight of the repulsive term per component, non-negative.
+            decay: share of an average that a step keeps, in [0, 1).
+            start: what the averages are at first: `'weights'`, the weights as they are now, or `'zeros'`,
+                which lie near the origin until about 1 / (1 - decay) steps are made.
+            name: name of the module.
+
+        Raises:
+            ValueError: if a number is out of its range or `start` is unknown.
+        """
+        super().__init__(name=name)
+        for what, number in (("attraction", attraction), ("repulsion", repulsion)):
+            if number < 0:
+                raise ValueError(f"{what} is {number}; expected a non-negative number")
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay is {decay}; expected a number in [0, 1)")
+        if start not in STARTS:
+            raise ValueError(f"start is {start!r}; expected one of {', '.join(STARTS)}")
+        self._attraction, self._decay = attraction, decay
+        self._repulsion = repulsion * sum(weight.shape.num_elements() for weight in weights)
+        first = [tf.zeros_like(weight) if start == "zeros" else weight.read_value() for weight in weights]
+        self.averages = [own_state(tf.cast(value, tf.float32), name="average") for value in first]
+        # A proxy, because a module would try to checkpoint a plain dictionary; of positions, because it would
+        # list variables in the order of the keys, which changes from process to process.
+        self._position_of = MappingProxyType({weight.ref(): i for i, weight in enumerate(weights)})
+
+    def __call__(self, gradients: Gradients, variables: Sequence[tf.Variable]) -> Gradients:
+        """Updates the averages and returns the gradients with the term added."""
+        offsets = [
+            None if gradient is None else self._offset(variable)
+            for gradient, variable in zip(gradients, variables)
+        ]
+        regularised = [offset for offset in offsets if offset is not None]
+        if not regularised:
+            return gradients
+        factor = self._factor(tf.linalg.global_norm(regularised))
+        return [
+            gradient
+            if gradient is None or offset is None
+            else gradient + tf.cast(factor * offset, gradient.dtype)
+            for gradient, offset in zip(gradients, offsets)
+        ]
+
+    def _offset(self, variable: tf.Variable) -> tf.Tensor | None:
+        """Difference of a weight from its updated average, in float32; None for any other variable."""
+        position = self._position_of.get(variable.ref())
+        if position is None:
+            return None
+        average = self.averages[position]
+        weight = tf.cast(variable, tf.float32)
+        updated = average + (1.0 - self._decay) * (weight - average)
+        average.assign(updated)
+        return weight - updated
+
+    def _factor(self, distance: tf.Tensor) -> tf.Tensor:
+        """Coefficient of the offset: float32 scalar, 0 where it would not be finite."""
+        squared = tf.square(distance)
+        factor = (self._attraction * squared - tf.math.divide_no_nan(self._repulsion, squared)) / distance
+        return tf.where(tf.math.is_finite(factor), factor, 0.0)
