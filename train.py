@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Sequence
 
-from ccp_dml import commands
+from ccp_dml import commands, files
 from ccp_dml.config import command_line
+from ccp_dml.distributed.cluster import is_chief
 from ccp_dml.run_directory import RunDirectory
-from ccp_dml.run_lock import run_lock
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs the experiment that the flags describe, or prints what was asked for about them."""
+    """Runs the experiment that the flags describe, or prints the help or configuration that they ask for."""
     help_text = command_line.help_asked(arguments)
     if help_text is not None:
         print(help_text)
@@ -26,15 +27,15 @@ def main(arguments: Sequence[str]) -> None:
             commands.warn(f"as it is, the command stops with: {problem}")
         return
     config = command_line.parse(arguments)
-    directory = RunDirectory.of(config)
-    directory.check(config, writes=config.writes)
-    for warning in config.warnings():
+    directory, writes = RunDirectory.of(config), is_chief(config.devices, os.environ)
+    directory.check(config, writes=writes)
+    for warning in command_line.warnings(arguments):
         commands.warn(warning)
 
-    with run_lock(directory.path) if config.writes else contextlib.nullcontext():
-        from ccp_dml import experiment  # TensorFlow, which a mistake above must not wait for
+    with files.run_lock(directory.path) if writes else contextlib.nullcontext():
+        from ccp_dml.experiment import run  # TensorFlow, which a mistake above must not wait for
 
-        experiment.train(config)
+        run.train(config)
 
 
 if __name__ == "__main__":

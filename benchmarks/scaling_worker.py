@@ -62,7 +62,7 @@ def main(asked: dict[str, Any]) -> dict[str, float]:
         sizes = asked["classes"], 1, asked["dimension"]
         loss.proxies.reset(ShardedProxies(*sizes).by_class)
     counting = _CountingShards()
-    if not loss.proxies.shards.alone:
+    if not loss.proxies.shards.is_single:
         loss.proxies.shards = counting
     step = _step(strategy, loss, *_batch(asked))
     # To make proxies takes more memory than they do.

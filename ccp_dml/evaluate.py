@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from ccp_dml import commands
-from ccp_dml.config.evaluation_changes import changed
+from ccp_dml.config.checks import with_other_evaluation
 from ccp_dml.run_directory import RunDirectory
 
 
@@ -24,11 +24,11 @@ def main(arguments: Sequence[str]) -> None:
     run_dir = changes.pop("run_dir")
     directory = RunDirectory(run_dir)
     directory.read_results()
-    changed(directory.read_config(), **changes)
+    with_other_evaluation(directory.read_config(), **changes)
 
-    from ccp_dml import experiment  # TensorFlow, which a mistake above must not wait for
+    from ccp_dml.experiment import run  # TensorFlow, which a mistake above must not wait for
 
-    experiment.evaluate(run_dir, **changes)
+    run.evaluate(run_dir, **changes)
 
 
 if __name__ == "__main__":

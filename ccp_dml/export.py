@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from ccp_dml import commands
-from ccp_dml.config.evaluation_changes import changed
+from ccp_dml.config.checks import with_other_evaluation
 from ccp_dml.errors import ConfigError
 from ccp_dml.run_directory import RunDirectory
 
@@ -27,11 +27,11 @@ def main(arguments: Sequence[str]) -> None:
     directory.read_results()
     if os.path.exists(parsed.output) and (not os.path.isdir(parsed.output) or os.listdir(parsed.output)):
         raise ConfigError(f"--output={parsed.output}: expected a new or empty folder; found files there")
-    changed(directory.read_config(), pca_dim=parsed.pca_dim)
+    with_other_evaluation(directory.read_config(), pca_dim=parsed.pca_dim)
 
-    from ccp_dml import experiment  # TensorFlow, which a mistake above must not wait for
+    from ccp_dml.experiment import run  # TensorFlow, which a mistake above must not wait for
 
-    experiment.export(parsed.run_dir, parsed.output, parsed.pca_dim)
+    run.export(parsed.run_dir, parsed.output, parsed.pca_dim)
 
 
 if __name__ == "__main__":

@@ -11,17 +11,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ccp_dml import durable, environment, run_lock
+from ccp_dml import environment, files
 from ccp_dml.config import ExperimentConfig, command_line, flagfiles
-from ccp_dml.config.fields import Change
 from ccp_dml.errors import ConfigError, UserError
+from ccp_dml.options import Change
 
 _MARKER = ".ccp_dml_run"
 # What a process may leave behind that is killed before it has written the marker.
-_BEFORE_MARKER = (run_lock.NAME, durable.partial(Path(_MARKER)).name)
+_BEFORE_MARKER = (files.LOCK, files.LOCK_HOLDER, files.partial(Path(_MARKER)).name)
 # Folders of the runs of a group.
 _MEMBERS = "fold_*/repeat_*"
-EMBEDDED_PARTS = ("test", "test_gallery", "training")
+EMBEDDED_SETS = ("test", "test_gallery", "training")
 
 
 class State(enum.Enum):
@@ -154,7 +154,7 @@ class RunDirectory:
             raise ConfigError(f"--run_dir={self.path}: expected {self.config.name} in it; found none")
         return command_line.read([f"--flagfile={self.config}"]).replace(run_dir=str(self.path))
 
-    def note_data(self, fingerprint: str) -> None:
+    def record_data(self, fingerprint: str) -> None:
         """Records which data the run is trained on, or compares them with those that it began with.
 
         Raises:
@@ -167,7 +167,7 @@ class RunDirectory:
                 f"--run_dir={self.path}: the data set has changed since the run began; expected the "
                 f"fingerprint {before[:12]}…, found {fingerprint[:12]}…; --overwrite begins anew"
             )
-        durable.write_text(self.environment, json.dumps(recorded, indent=2) + "\n")
+        files.write_text(self.environment, json.dumps(recorded, indent=2) + "\n")
 
     def embeddings(self, part: str) -> Path:
         """The file with the embeddings of a part of the data: test, test_gallery or training."""
@@ -176,8 +176,8 @@ class RunDirectory:
     def finish(self, results: dict[str, Any], table: str | None = None) -> None:
         """Writes `results.json`, with which the run is finished, and before it `results.csv` if given."""
         if table is not None:
-            durable.write_text(self.table, table)
-        durable.write_text(self.results, json.dumps(results, indent=2) + "\n")
+            files.write_text(self.table, table)
+        files.write_text(self.results, json.dumps(results, indent=2) + "\n")
 
     def read_results(self) -> dict[str, Any]:
         """The content of `results.json`.
@@ -204,15 +204,15 @@ class RunDirectory:
     def _write_beginning(self, config: ExperimentConfig) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            durable.write_text(self._marker, json.dumps({"overwrite": config.run.overwrite}) + "\n")
+            files.write_text(self._marker, json.dumps({"overwrite": config.run.overwrite}) + "\n")
             recorded = {"command": sys.argv, "versions": environment.versions(), **environment.revision()}
-            durable.write_text(self.environment, json.dumps(recorded, indent=2) + "\n")
+            files.write_text(self.environment, json.dumps(recorded, indent=2) + "\n")
             self._write_config(config)
         except OSError as error:
             raise ConfigError(f"--run_dir={self.path}: cannot be written: {error.strerror}") from None
 
     def _write_config(self, config: ExperimentConfig) -> None:
-        durable.write_text(self.config, flagfiles.to_flagfile(config.replace(run_dir=None, overwrite=False)))
+        files.write_text(self.config, flagfiles.to_flagfile(config.replace(run_dir=None, overwrite=False)))
 
     def _clear(self) -> None:
         """Deletes what a run wrote; the marker goes last, so that an interrupted deletion can be repeated."""
@@ -221,7 +221,7 @@ class RunDirectory:
             RunDirectory(member)._remove()
         for folder in (self.saved_model, self.tensorboard, self.checkpoints):
             shutil.rmtree(folder, ignore_errors=True)
-        embeddings = [self.embeddings(part) for part in EMBEDDED_PARTS]
+        embeddings = [self.embeddings(part) for part in EMBEDDED_SETS]
         for file in (self.table, self.metrics, self.environment, self.config, *embeddings):
             file.unlink(missing_ok=True)
 

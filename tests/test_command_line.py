@@ -192,11 +192,11 @@ class TestRunDirectory:
 
     def test_other_data_are_refused(self, path):
         directory = self.begun(path)
-        directory.note_data("a" * 64)
-        directory.note_data("a" * 64)
+        directory.record_data("a" * 64)
+        directory.record_data("a" * 64)
         assert json.loads(directory.environment.read_text())["data_fingerprint"] == "a" * 64
         with pytest.raises(ConfigError, match="data set has changed.*aaaaaaaaaaaa….*bbbbbbbbbbbb…"):
-            directory.note_data("b" * 64)
+            directory.record_data("b" * 64)
 
     def test_a_finished_one_is_refused(self, path):
         directory = self.begun(path)

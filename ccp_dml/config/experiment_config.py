@@ -1,203 +1,127 @@
-"""All settings of one experiment."""
+"""All options of an experiment in one object; each is a flag of the same name."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
+import types
 from collections.abc import Iterator, Mapping
+from dataclasses import field
 from typing import Any
 
-from ccp_dml.config import protocols, validation
-from ccp_dml.config.fields import Flag, flags_of
-from ccp_dml.config.sections import (
-    CONVENTIONAL,
-    DataConfig,
-    EvaluationConfig,
-    LossConfig,
-    ModelConfig,
-    ProjectionConfig,
-    RunConfig,
-    TrainingConfig,
-)
-from ccp_dml.distributed import cluster
+from ccp_dml.data.options import BatchOptions, ImageOptions, SourceOptions, SplitOptions
+from ccp_dml.distributed.options import DeviceOptions
 from ccp_dml.errors import ConfigError
-from ccp_dml.losses import registry as losses
-from ccp_dml.models.backbones import registry as backbones
+from ccp_dml.evaluation.options import EvaluationOptions
+from ccp_dml.losses.registry import LossOptions, loss_options
+from ccp_dml.models.options import ModelOptions
+from ccp_dml.monitoring.options import MonitoringOptions
+from ccp_dml.options import (
+    LARGEST_INTEGER,
+    Change,
+    Integer,
+    Option,
+    OptionError,
+    Options,
+    Switch,
+    Text,
+    option,
+    options_of,
+)
+from ccp_dml.projections.options import ProjectionOptions
+from ccp_dml.training.options import CheckpointOptions, GradientOptions, OptimizerOptions, TrainingOptions
 
-_DEFAULT_BATCH_SIZE = 32
-# Images are shown to the published models at 227 of 256 pixels.
-_SHORTER_SIDE_RATIO = 256 / 227
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions(Options):
+    """The run and its folder."""
+
+    run_dir: str | None = option(
+        None, Text("a folder"), "Folder of the run (default: runs/<config>-<UTC time>).", Change.FREE
+    )
+    overwrite: bool = option(False, Switch(), "Replace the run in --run_dir.", Change.FREE)
+    seed: int = option(0, Integer(0, LARGEST_INTEGER), "Seed of everything random.")
+    repeat: int = option(1, Integer(1), "Runs of each fold, with the seeds seed, seed + 1, ….")
 
 
 @dataclasses.dataclass(frozen=True)
 class ExperimentConfig:
-    """The settings of an experiment, in groups. Flag names are unique over all groups."""
+    """The options of an experiment in groups. Names are unique over all groups.
 
-    data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
-    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
-    projection: ProjectionConfig = dataclasses.field(default_factory=ProjectionConfig)
-    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
-    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
-    run: RunConfig = dataclasses.field(default_factory=RunConfig)
+    Every value is in its range. `config.checks` has the rules between options, `config.protocols` fills in
+    the values that follow from others.
+    """
+
+    source: SourceOptions = field(default_factory=SourceOptions)
+    split: SplitOptions = field(default_factory=SplitOptions)
+    batches: BatchOptions = field(default_factory=BatchOptions)
+    images: ImageOptions = field(default_factory=ImageOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    loss: LossOptions = field(default_factory=loss_options)
+    projections: ProjectionOptions = field(default_factory=ProjectionOptions)
+    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+    gradients: GradientOptions = field(default_factory=GradientOptions)
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
+    checkpoints: CheckpointOptions = field(default_factory=CheckpointOptions)
+    monitoring: MonitoringOptions = field(default_factory=MonitoringOptions)
+    devices: DeviceOptions = field(default_factory=DeviceOptions)
+    run: RunOptions = field(default_factory=RunOptions)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ExperimentConfig:
-        """The configuration in which the named flags have these values, and the others their defaults.
+        """Makes a configuration of options by name; the others have their defaults.
 
         Raises:
-            ConfigError: a name is no flag.
+            ConfigError: if a name is no option or a value is out of its range.
         """
         return cls().replace(**values)
 
     def replace(self, **values: Any) -> ExperimentConfig:
-        """A copy in which the named flags have these values; a list stands for a tuple.
+        """Makes a copy with other values of some options; a list stands for a tuple.
 
         Raises:
-            ConfigError: a name is no flag.
+            ConfigError: if a name is no option or a value is out of its range.
         """
         groups = {}
         for group, section in self.groups():
-            names = [flag.name for flag in flags_of(section)]
+            names = [declared.name for declared in options_of(section)]
             changed = {name: _immutable(values.pop(name)) for name in names if name in values}
-            groups[group] = dataclasses.replace(section, **changed)
+            try:
+                groups[group] = dataclasses.replace(section, **changed)
+            except OptionError as error:
+                raise ConfigError(f"--{error}") from None
         if values:
             raise ConfigError(f"--{next(iter(values))}: unknown flag")
         return dataclasses.replace(self, **groups)
 
     def groups(self) -> Iterator[tuple[str, Any]]:
         """Name and section of each group."""
-        for field in dataclasses.fields(self):
-            yield field.name, getattr(self, field.name)
+        for group in dataclasses.fields(self):
+            yield group.name, getattr(self, group.name)
 
-    def items(self) -> Iterator[tuple[Flag, Any]]:
-        """Every flag with its value."""
+    def items(self) -> Iterator[tuple[Option, Any]]:
+        """Every option with its value."""
         for _, section in self.groups():
-            for flag in flags_of(section):
-                yield flag, getattr(section, flag.name)
+            for declared in options_of(section):
+                yield declared, getattr(section, declared.name)
+
+    @property
+    def flags(self) -> types.SimpleNamespace:
+        """All values by name, whatever their group, for rules that span groups."""
+        return types.SimpleNamespace(**{declared.name: value for declared, value in self.items()})
 
     def to_dict(self) -> dict[str, Any]:
-        """Flag names to values, as JSON has them."""
-        return {flag.name: list(value) if isinstance(value, tuple) else value for flag, value in self.items()}
+        """Names to values, as JSON has them."""
+        return {
+            declared.name: list(value) if isinstance(value, tuple) else value
+            for declared, value in self.items()
+        }
 
     @property
     def uses_projections(self) -> bool:
         """Whether the loss is CCP, whose problem instances alternate."""
         return "ccp" in self.loss.loss.split("/")
 
-    @property
-    def is_group(self) -> bool:
-        """Whether this complete configuration stands for several runs: folds, repeats or both."""
-        return protocols.is_group(self)
-
-    @property
-    def members(self) -> tuple[protocols.Member, ...]:
-        """The runs that this complete configuration stands for; see `protocols.members`."""
-        return protocols.members(self)
-
-    @property
-    def writes(self) -> bool:
-        """Whether this process writes the run directory: of several workers, the chief alone."""
-        return cluster.writes(self.run.strategy, self.run.cluster, os.environ)
-
-    def validate(self) -> None:
-        """Checks every value, then how they go together, then that cluster, data and backbone are there.
-
-        Raises:
-            ConfigError: names the flag or flags, what was found and what is expected.
-        """
-        self.check_flags()
-        validation.check_cluster(self)
-        num_classes = validation.check_data(self)
-        validation.check_backbone(self)
-        validation.check_classes(self, num_classes)
-        protocols.check_initial_weights(self.resolve())
-
-    def check_flags(self) -> None:
-        """The part of `validate` that looks at no files.
-
-        Raises:
-            ConfigError: see `validate`.
-        """
-        validation.check_values(self.items())
-        validation.check_combinations(self)
-        validation.check_loss(self)
-
-    def warnings(self) -> tuple[str, ...]:
-        """What is allowed, yet worth a word to the user."""
-        found = []
-        if protocols.derived(self)["monitor_split"] == "test":
-            protocol = self.data.protocol
-            by = f"--protocol={protocol}" if protocol == CONVENTIONAL else "--monitor_split=test"
-            found.append(
-                f"{by} chooses the best epoch by the test classes: "
-                "the result flatters the model and compares with no other"
-            )
-        if not self.data.check_counts:
-            found.append(
-                "--check_counts=false takes a part of a data set for the whole: "
-                "the result compares with no published one"
-            )
-        if self.data.skip_bad_images and self.data.dataset != "image_folder":
-            found.append(
-                "--skip_bad_images may leave out images of a published data set: "
-                "the result then compares with no published one"
-            )
-        return tuple(found)
-
-    def resolve(self) -> ExperimentConfig:
-        """A copy of this valid configuration in which values that follow from others are filled in."""
-        data, model = self.data, self.model
-        spec = backbones.BACKBONES[model.backbone]
-        image_size = data.image_size or spec.default_image_size
-        weights = model.backbone_weights or spec.default_weights
-        freeze = model.freeze_batch_norm
-        complete = self.replace(
-            data_dir=_absolute(data.data_dir),
-            prepared_dir=_absolute(data.prepared_dir),
-            image_size=image_size,
-            test_shorter_side=self._test_shorter_side(image_size),
-            batch_size=data.batch_size or (None if data.sampler == "m_per_class" else _DEFAULT_BATCH_SIZE),
-            normalization=self.loss.normalization or losses.normalizations(self.loss.loss)[0],
-            backbone_weights=_weights(weights),
-            freeze_batch_norm=weights != backbones.RANDOM if freeze is None else freeze,
-            initial_weights=_absolute(model.initial_weights),
-            **protocols.derived(self),
-            **self._projection_monitor(),
-            **self._warm_up_learning_rate(),
-        )
-        return complete if complete.is_group else complete.members[0].config
-
-    def _projection_monitor(self) -> dict[str, Any]:
-        projection = self.projection
-        if not self.uses_projections:
-            return {}
-        monitor = projection.ccp_monitor or (
-            "loss" if projection.ccp_step_at_batch else self.training.monitor
-        )
-        lower = monitor == "loss" if projection.ccp_stop_at_min is None else projection.ccp_stop_at_min
-        return {"ccp_monitor": monitor, "ccp_stop_at_min": lower}
-
-    def _warm_up_learning_rate(self) -> dict[str, Any]:
-        training = self.training
-        if training.warm_up_epochs == 0:
-            return {}
-        return {"warm_up_learning_rate": training.warm_up_learning_rate or training.learning_rate}
-
-    def _test_shorter_side(self, image_size: int) -> int | None:
-        if self.data.preprocessing != "dml":
-            return None
-        return self.data.test_shorter_side or round(image_size * _SHORTER_SIDE_RATIO)
-
 
 def _immutable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _weights(weights: str) -> str:
-    """Names as they are, files with their whole path: a run may be evaluated from elsewhere."""
-    return str(_absolute(weights)) if backbones.is_file(weights) else weights
-
-
-def _absolute(folder: str | None) -> str | None:
-    return None if folder is None else os.path.abspath(os.path.expanduser(folder))

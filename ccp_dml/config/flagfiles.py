@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from ccp_dml.config.experiment_config import ExperimentConfig
-from ccp_dml.config.fields import flags_of
 from ccp_dml.errors import ConfigError
+from ccp_dml.options import options_of
 
 _NAMES = ("--flagfile", "-flagfile")
-# In a path each stands, in braces, for the run's value of that flag.
-_PLACEHOLDERS = ("dataset", "backbone")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +24,17 @@ class Argument:
 
     @property
     def origin(self) -> str:
-        """Such as "FILE, line N"; nothing for the command line."""
+        """Such as "FILE, line N"; empty for the command line."""
         return f"{self.file}, line {self.line}" if self.file else ""
+
+    @property
+    def flag(self) -> str | None:
+        """Name of the flag that the argument sets; None if it sets none, as the value behind `--flag`."""
+        name = self.text.lstrip("-").partition("=")[0]
+        for candidate in (name, name.removeprefix("no")):
+            if self.text.startswith("-") and candidate in _flag_names():
+                return candidate
+        return None
 
 
 def expand(arguments: Sequence[str]) -> list[Argument]:
@@ -36,16 +42,12 @@ def expand(arguments: Sequence[str]) -> list[Argument]:
 
     A flagfile has one flag per line; empty lines and lines that start with # or // are comments. A path is
     relative to the working directory on the command line, and to the including file in a flagfile. As always,
-    the last of several values of a flag counts. `{dataset}` and `{backbone}` in a path are the values of
-    `--dataset` and `--backbone`, wherever these stand, except in a file that such a path itself includes.
+    the last of several values of a flag counts.
 
     Raises:
-        ConfigError: a file cannot be read or includes itself; the message names the includer.
+        ConfigError: if a file cannot be read or includes itself; the message names the includer.
     """
-    written = [Argument(text) for text in arguments]
-    known = list(_expanded(written, folder="", includers=(), values=None))
-    values = {name: _last_value(name, known) for name in _PLACEHOLDERS}
-    return list(_expanded(written, folder="", includers=(), values=values))
+    return list(_expanded([Argument(text) for text in arguments], folder="", includers=()))
 
 
 def included(arguments: Sequence[str]) -> list[str]:
@@ -54,18 +56,9 @@ def included(arguments: Sequence[str]) -> list[str]:
     return [path for argument in given if (path := _path(argument, given)) is not None]
 
 
-def last_given(arguments: Sequence[Argument]) -> dict[str, int]:
-    """For each flag that expanded arguments give, the place among them of its last value, which counts."""
-    return {name: place for place, argument in enumerate(arguments) if (name := flag_name(argument))}
-
-
-def flag_name(argument: Argument) -> str | None:
-    """The flag that an argument gives; None if it gives none, as the value behind `--flag` does."""
-    name = argument.text.lstrip("-").partition("=")[0]
-    for candidate in (name, name.removeprefix("no")):
-        if argument.text.startswith("-") and candidate in _flag_names():
-            return candidate
-    return None
+def last_given(arguments: Sequence[Argument]) -> dict[str, Argument]:
+    """For each flag that expanded arguments set, the last one that does, which counts."""
+    return {argument.flag: argument for argument in arguments if argument.flag is not None}
 
 
 def to_flagfile(config: ExperimentConfig) -> str:
@@ -75,54 +68,32 @@ def to_flagfile(config: ExperimentConfig) -> str:
     """
     lines = []
     for group, section in config.groups():
-        if group == "projection" and not config.uses_projections:
+        if group == "projections" and not config.uses_projections:
             continue
         lines.append(f"# {type(section).__doc__}")
-        for flag in flags_of(section):
-            value = getattr(section, flag.name)
+        for declared in options_of(section):
+            value = getattr(section, declared.name)
             if value is not None:
-                lines.append(f"--{flag.name}={flag.format(value)}")
+                lines.append(f"--{declared.name}={declared.format(value)}")
         lines.append("")
     return "\n".join(lines)
 
 
 @functools.cache
 def _flag_names() -> frozenset[str]:
-    return frozenset(flag.name for flag, _ in ExperimentConfig().items())
+    return frozenset(declared.name for declared, _ in ExperimentConfig().items())
 
 
-def _expanded(
-    arguments: Sequence[Argument], folder: str, includers: tuple[str, ...], values: Mapping[str, str] | None
-) -> Iterator[Argument]:
-    """See `expand`; without values of the placeholders the files whose paths have some are left out."""
+def _expanded(arguments: Sequence[Argument], folder: str, includers: tuple[str, ...]) -> Iterator[Argument]:
     remaining = iter(arguments)
     for argument in remaining:
         path = _path(argument, remaining)
         if path is None:
             yield argument
             continue
-        if values is not None or not any(f"{{{name}}}" in path for name in _PLACEHOLDERS):
-            filled = _filled(os.path.expanduser(path), values or {})
-            file = os.path.normpath(os.path.join(folder, filled))
-            content, inside = _read(file, argument, includers), (*includers, os.path.realpath(file))
-            yield from _expanded(content, os.path.dirname(file), inside, values)
-
-
-def _filled(path: str, values: Mapping[str, str]) -> str:
-    """The path with these values of placeholders."""
-    for name, value in values.items():
-        path = path.replace(f"{{{name}}}", value)
-    return path
-
-
-def _last_value(name: str, arguments: Sequence[Argument]) -> str:
-    """The value that the arguments give the flag last, else its default."""
-    found = str(next(value for flag, value in ExperimentConfig().items() if flag.name == name))
-    for argument, following in itertools.pairwise([*arguments, Argument("")]):
-        written, equals, value = argument.text.partition("=")
-        if written in (f"--{name}", f"-{name}"):
-            found = value if equals else following.text
-    return found.strip()
+        file = os.path.normpath(os.path.join(folder, os.path.expanduser(path)))
+        content, inside = _read(file, argument, includers), (*includers, os.path.realpath(file))
+        yield from _expanded(content, os.path.dirname(file), inside)
 
 
 def _path(argument: Argument, following: Iterator[Argument]) -> str | None:

@@ -7,46 +7,17 @@ import functools
 import importlib
 import os
 import pathlib
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ccp_dml.data.collection import ImageCollection, ImageDataset
+from ccp_dml.data.options import SourceOptions
 from ccp_dml.data.prepared import default_prepared_dir, load_prepared, prepare
 from ccp_dml.errors import UserError, as_user_errors
-from ccp_dml.file_lock import try_lock, wait_for_lock
+from ccp_dml.files import preparation_lock
 
-__all__ = ["Source", "check", "is_published", "load", "names"]
-
-
-@dataclass(frozen=True)
-class Source:
-    """A data set and the options of reading it.
-
-    Attributes:
-        name: one of `catalog.names()`.
-        data_dir: folder with the source images, or their archive; `emoji` needs none, nor does a published
-            data set that is prepared, and `fashion_mnist` looks where the Debian package puts them.
-        prepared_dir: where prepared data is kept; None: `TFDS_DATA_DIR`, else a folder in the user's cache.
-        train_fraction: share of the classes of an `image_folder` without manifest that is trained on.
-        download: whether the source may be downloaded where no `data_dir` is given.
-        check_counts: whether a published data set must have the published numbers of classes and images.
-        skip_bad_images: whether images that cannot be used are left out, instead of being an error.
-        crop_to_box: whether the images are what is inside their bounding boxes.
-        prepared_shorter_side: shorter side, in pixels, of a smaller copy that is prepared and read instead;
-            None: images are as large as they come.
-    """
-
-    name: str
-    data_dir: str | None = None
-    prepared_dir: str | None = None
-    train_fraction: float = 0.5
-    download: bool = False
-    check_counts: bool = True
-    skip_bad_images: bool = False
-    crop_to_box: bool = False
-    prepared_shorter_side: int | None = None
+__all__ = ["check", "is_published", "load", "names"]
 
 
 # What the builders themselves do not say without TensorFlow.
@@ -54,20 +25,20 @@ _EMOJI_CLASSES = 322
 _FASHION_MNIST_CLASSES = 10
 
 
-def _emoji(source: Source) -> int:
+def _emoji(source: SourceOptions) -> int:
     """The training classes of the built-in data set, which is always there."""
     del source
     return _EMOJI_CLASSES
 
 
-def _fashion_mnist(source: Source) -> int:
+def _fashion_mnist(source: SourceOptions) -> int:
     """The training classes of Fashion-MNIST, whose four files must be there."""
     with as_user_errors():
         importlib.import_module("datasets.fashion_mnist.source").find(source.data_dir)
     return _FASHION_MNIST_CLASSES
 
 
-def _image_folder(source: Source) -> int:
+def _image_folder(source: SourceOptions) -> int:
     """The training classes of a user's folder."""
     data_dir = source.data_dir
     if not data_dir:
@@ -80,7 +51,7 @@ def _image_folder(source: Source) -> int:
     return len({entry.label for entry in entries})
 
 
-def _find_published(source: Source, folder: str, variant: str) -> int:
+def _find_published(source: SourceOptions, folder: str, variant: str) -> int:
     """The training classes of a published data set; one that need not be whole needs its source."""
     release = release_of(folder, variant)
     num_classes = release.sizes["train"].classes
@@ -91,12 +62,12 @@ def _find_published(source: Source, folder: str, variant: str) -> int:
         if source.download and is_whole:
             return num_classes
         needs = "--data_dir or --download" if release.download_url and is_whole else "--data_dir"
-        raise UserError(f"--dataset={source.name} needs {needs}: {release.advice('--data_dir')}")
+        raise UserError(f"--dataset={source.dataset} needs {needs}: {release.advice('--data_dir')}")
     try:
         files = release.find(source.data_dir)
         return num_classes if source.check_counts else release.listing(files).sizes()["train"].classes
     except (ValueError, OSError) as error:
-        raise UserError(f"--dataset={source.name} --data_dir={source.data_dir}: {error}") from error
+        raise UserError(f"--dataset={source.dataset} --data_dir={source.data_dir}: {error}") from error
 
 
 def release_of(folder: str, variant: str) -> Any:
@@ -105,7 +76,7 @@ def release_of(folder: str, variant: str) -> Any:
     return next(release for release in releases if release.variant == variant)
 
 
-def _is_prepared(release: Any, source: Source) -> bool:
+def _is_prepared(release: Any, source: SourceOptions) -> bool:
     top = pathlib.Path(source.prepared_dir or default_prepared_dir()).expanduser()
     # TFDS gives the folder its name when all is written.
     return (top / release.name / release.variant / release.VERSION).is_dir()
@@ -118,13 +89,13 @@ class Entry:
     Attributes:
         folder: the folder of its builder in `datasets`.
         find: finds its source, or raises `UserError`; returns the number of training classes.
-        options: the fields of `Source` that its builder takes.
+        options: the fields of `SourceOptions` that its builder takes.
         variant: the TFDS configuration of its builder, a variant of the classes; None: it is not one of the
             published data sets, which alone have some.
     """
 
     folder: str
-    find: Callable[[Source], int]
+    find: Callable[[SourceOptions], int]
     options: tuple[str, ...] = ()
     variant: str | None = None
 
@@ -133,7 +104,7 @@ class Entry:
         """What is published, a `Release` of `datasets`; None if it is not one of the published data sets."""
         return None if self.variant is None else release_of(self.folder, self.variant)
 
-    def builder_options(self, source: Source) -> dict[str, Any]:
+    def builder_options(self, source: SourceOptions) -> dict[str, Any]:
         """The arguments of the builder that `source` gives."""
         names = {"data_dir": "source_dir"}  # To a builder, data_dir is where prepared data go.
         options = {names.get(name, name): getattr(source, name) for name in self.options}
@@ -173,7 +144,7 @@ ENTRIES = {
 }
 
 
-def check(source: Source) -> int:
+def check(source: SourceOptions) -> int:
     """Finds out, without TensorFlow, whether `load` has what it needs.
 
     Returns:
@@ -183,16 +154,16 @@ def check(source: Source) -> int:
         UserError: if the name is unknown, an option is not for this data set, or the source is missing or has
             not the layout expected; the message says what to get and where to put it.
     """
-    if source.name not in ENTRIES:
-        raise UserError(f"--dataset={source.name} is unknown, expected one of: {', '.join(names())}")
-    entry = ENTRIES[source.name]
+    if source.dataset not in ENTRIES:
+        raise UserError(f"--dataset={source.dataset} is unknown, expected one of: {', '.join(names())}")
+    entry = ENTRIES[source.dataset]
     _check_options(source, entry)
     return entry.find(source)
 
 
-def _check_options(source: Source, entry: Entry) -> None:
+def _check_options(source: SourceOptions, entry: Entry) -> None:
     """Every option is for this data set."""
-    name = source.name
+    name = source.dataset
     if source.crop_to_box and not _has_boxes(entry):
         raise UserError(
             f"--crop_to_box: {name} has no bounding boxes; expected it with one of {_names_of(_has_boxes)}"
@@ -227,7 +198,7 @@ def _names_of(kind: Callable[[Entry], bool]) -> str:
     return ", ".join(name for name, entry in ENTRIES.items() if kind(entry))
 
 
-def load(source: Source) -> ImageDataset:
+def load(source: SourceOptions) -> ImageDataset:
     """Opens a data set, preparing it (once) if need be.
 
     Returns:
@@ -239,7 +210,7 @@ def load(source: Source) -> ImageDataset:
             classes and images, or prepared data cannot be written.
     """
     check(source)
-    entry = ENTRIES[source.name]
+    entry = ENTRIES[source.dataset]
     prepared_dir = source.prepared_dir or default_prepared_dir()
     builder_class = importlib.import_module(f"datasets.{entry.folder}.{entry.folder}_dataset_builder").Builder
     with as_user_errors(), preparation_lock(prepared_dir, entry.folder), _explained(source, prepared_dir):
@@ -249,15 +220,15 @@ def load(source: Source) -> ImageDataset:
         )
         if source.prepared_shorter_side is not None:
             copying = importlib.import_module("datasets.smaller_copy")
-            prepare(source.name, builder)
+            prepare(source.dataset, builder)
             builder = copying.smaller_copy(builder, source.prepared_shorter_side)
-        dataset = load_prepared(source.name, builder)
-    with_boxes = functools.partial(_check_boxes, source.name)
+        dataset = load_prepared(source.dataset, builder)
+    with_boxes = functools.partial(_check_boxes, source.dataset)
     return dataset.map(with_boxes if source.crop_to_box else _without_boxes)
 
 
 @contextlib.contextmanager
-def _explained(source: Source, prepared_dir: str) -> Iterator[None]:
+def _explained(source: SourceOptions, prepared_dir: str) -> Iterator[None]:
     """Turns the errors of preparing and opening into such as say what to do."""
     from google.protobuf import json_format
 
@@ -269,8 +240,8 @@ def _explained(source: Source, prepared_dir: str) -> Iterator[None]:
         raise UserError(f"{error}{hint}") from error
     except json_format.ParseError as error:
         raise UserError(
-            f"--prepared_dir={prepared_dir}: the description of {source.name} is damaged ({error}); "
-            f"delete its folder {ENTRIES[source.name].folder} there, and it is prepared again"
+            f"--prepared_dir={prepared_dir}: the description of {source.dataset} is damaged ({error}); "
+            f"delete its folder {ENTRIES[source.dataset].folder} there, and it is prepared again"
         ) from error
     except OSError as error:  # Errors of source images are told apart and name the image.
         raise UserError(f"--prepared_dir={prepared_dir}: cannot be used: {error.strerror}") from error
@@ -289,26 +260,3 @@ def _check_boxes(name: str, part: ImageCollection) -> ImageCollection:
             "their bounding boxes are for; expected the images as published"
         )
     return part
-
-
-@contextlib.contextmanager
-def preparation_lock(prepared_dir: str | os.PathLike[str], name: str) -> Iterator[None]:
-    """Context that only one process can be in for the same folder and data set.
-
-    The operating system frees the lock of a process that was killed. Where the folder cannot be written to,
-    nothing is locked: data that are there already can be read.
-
-    Args:
-        prepared_dir: folder of prepared data; made if it is missing.
-        name: name of the data set.
-    """
-    folder = pathlib.Path(prepared_dir).expanduser()
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context((folder / f".{name}.lock").open("w"))
-            if not try_lock(file):
-                waiting = f"Waiting for another process that opens the data set {name} …"
-                print(waiting, file=sys.stderr, flush=True)
-                wait_for_lock(file)
-        yield

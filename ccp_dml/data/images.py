@@ -13,6 +13,12 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from ccp_dml.data.options import ImageOptions
+
+_MID_GRAY = 127.5
+# CIFAR images of 32 pixels are shifted by up to 4 in each direction: cut out of 40.
+_PADDED_SIZE_RATIO = 40 / 32
+
 
 @dataclass(frozen=True)
 class TrainPreprocessing:
@@ -91,6 +97,33 @@ class TestPreprocessing:
 
 
 Augmentation = TrainPreprocessing | PadAndCrop
+
+
+def train_preprocessing(options: ImageOptions) -> Augmentation | TestPreprocessing:
+    """The augmentation of training images; that of test images if there is none."""
+    assert options.image_size is not None
+    if options.preprocessing == "mnist":
+        return test_preprocessing(options)
+    if options.preprocessing == "cifar":
+        padded_size = round(options.image_size * _PADDED_SIZE_RATIO)
+        return PadAndCrop(options.image_size, padded_size, _MID_GRAY, options.horizontal_flip)
+    return TrainPreprocessing(
+        options.image_size,
+        area_range=(options.crop_area_min, options.crop_area_max),
+        aspect_range=(options.crop_aspect_min, options.crop_aspect_max),
+        flip=options.horizontal_flip,
+    )
+
+
+def test_preprocessing(options: ImageOptions) -> TestPreprocessing:
+    """The resize and crop of images that are evaluated."""
+    assert options.image_size is not None
+    return TestPreprocessing(
+        options.image_size,
+        options.test_shorter_side,
+        padding=_MID_GRAY if options.preprocessing == "cifar" else 0.0,
+        gray=options.preprocessing == "mnist",
+    )
 
 
 def decode_rgb(encoded: tf.Tensor, box: tf.Tensor | None = None) -> tf.Tensor:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ccp_dml.data.options import BatchOptions
 from ccp_dml.data.random_streams import (
     CLASS_ORDER,
     IMAGES_OF_BATCHES,
@@ -386,3 +387,22 @@ def sample_major(images: IntArray, num_steps: int) -> IntArray:
     """Rows of images of one class, [S * N, M], as batches [S, M * N]: first the first image of every row."""
     samples = images.shape[1]
     return images.reshape(num_steps, -1, samples).transpose(0, 2, 1).reshape(num_steps, -1)
+
+
+def make_sampler(options: BatchOptions, labels: IntArray, seed: int) -> Sampler:
+    """The sampler of training batches.
+
+    Args:
+        options: complete ones.
+        labels: int [N], class of each training image.
+        seed: of the order of classes and images.
+    """
+    if options.sampler != "m_per_class":
+        assert options.batch_size is not None
+        if options.sampler == "random":
+            return RandomSampler(len(labels), options.batch_size, seed)
+        return ClassUniformSampler(labels, options.batch_size, seed)
+    sizes = options.classes_per_batch, options.samples_per_class
+    if options.representative_lifetime:
+        return RepresentativeSampler(labels, *sizes, options.representative_lifetime, seed)
+    return MPerClassSampler(labels, *sizes, seed)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ccp_dml.distributed.options import DeviceOptions
 from ccp_dml.errors import ConfigError
 
 VARIABLE = "TF_CONFIG"
@@ -30,16 +31,16 @@ def check_tf_config(environment: Mapping[str, str]) -> None:
         )
 
 
-def writes(strategy: str, cluster: str, environment: Mapping[str, str]) -> bool:
-    """Whether this process is the one of a valid cluster that writes, its chief; True for a single process.
+def is_chief(devices: DeviceOptions, environment: Mapping[str, str]) -> bool:
+    """Whether this process is the chief of a valid cluster, which alone writes; True for a single process.
 
     Kubernetes tells a process nothing about itself; there every one is taken for the chief.
     """
-    if strategy != "multi_worker":
+    if devices.strategy != "multi_worker":
         return True
-    if cluster == "slurm":
+    if devices.cluster == "slurm":
         return environment.get("SLURM_PROCID", "0") == "0"
-    if cluster != "tf_config":
+    if devices.cluster != "tf_config":
         return True
     value = json.loads(environment[VARIABLE])
     task = value["task"]

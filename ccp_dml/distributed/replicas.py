@@ -15,10 +15,10 @@ import tensorflow as tf
 _TABLE = "_table_in_parts"
 
 
-class TableInParts(Protocol):
+class ShardedTable(Protocol):
     """What knows of variables that have a part on each replica how the parts make a whole."""
 
-    def checkpoint_whole(self, variables: Iterable[tf.Variable]) -> None:
+    def checkpoint_as_table(self, variables: Iterable[tf.Variable]) -> None:
         """Lets checkpoints hold the whole of those variables that are in such parts, too."""
 
     def gathered(self, variable: tf.Variable) -> contextlib.AbstractContextManager[None]:
@@ -33,14 +33,14 @@ def count() -> int:
     return int(tf.distribute.get_strategy().num_replicas_in_sync)
 
 
-def part_size(total: int, replicas: int) -> int:
+def items_per_replica(total: int, replicas: int) -> int:
     """How many of a number of things a replica has, at most: ceil(total / R)."""
     return -(-total // replicas)
 
 
-def part(total: int, replica: int, replicas: int) -> range:
+def items_of(total: int, replica: int, replicas: int) -> range:
     """Which of a number of things a replica has: contiguous, in their order, as far as there are any."""
-    size = part_size(total, replicas)
+    size = items_per_replica(total, replicas)
     return range(min(replica * size, total), min((replica + 1) * size, total))
 
 
@@ -68,7 +68,7 @@ def gather_rows(rows: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(gathered, [size, *rows.shape[1:]])
 
 
-def own_rows(rows: tf.Tensor) -> tf.Tensor:
+def local_rows(rows: tf.Tensor) -> tf.Tensor:
     """The part of [B, ...] that belongs to the replica, [B / R, ...]; to be called in replica context."""
     replicas = count()
     if replicas == 1:
@@ -92,7 +92,7 @@ def first_local(value: Any) -> Any:
 
 @contextlib.contextmanager
 def scope(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """The scope of a strategy, in which the statistics of batch normalisation are `own_state`, too.
+    """The scope of a strategy, in which the statistics of batch normalisation are `per_replica_state`, too.
 
     Keras would take their mean over the replicas wherever they are read, an exchange between all workers,
     though every replica has the same ones.
@@ -107,7 +107,7 @@ def scope(strategy: tf.distribute.Strategy) -> Iterator[None]:
         yield
 
 
-def own_state(value: Any, dtype: tf.DType | None = None, name: str | None = None) -> tf.Variable:
+def per_replica_state(value: Any, dtype: tf.DType | None = None, name: str | None = None) -> tf.Variable:
     """A variable, not trained, of which each replica has and changes a copy of its own.
 
     The copies stay equal if every replica computes the same from the global batch. A checkpoint holds that of
@@ -129,12 +129,12 @@ def own_state(value: Any, dtype: tf.DType | None = None, name: str | None = None
 
 
 def write_rows(variable: tf.Variable, places: tf.Tensor, rows: tf.Tensor) -> None:
-    """Writes rows of `own_state`: [n, ...] to `places`, int64 [n, 1], all different."""
+    """Writes rows of `per_replica_state`: [n, ...] to `places`, int64 [n, 1], all different."""
     # The method of the variable is not there for one that has a copy on each of several replicas.
     tf.raw_ops.ResourceScatterNdUpdate(ref=variable.handle, indices=places, updates=rows)
 
 
-def mark_parts(variable: tf.Variable, table: TableInParts) -> None:
+def mark_sharded(variable: tf.Variable, table: ShardedTable) -> None:
     """Says of a variable that what each replica has of it is another part, and no copy.
 
     Nothing of such a variable may be divided among replicas or summed over them, but for its norm.
@@ -142,18 +142,18 @@ def mark_parts(variable: tf.Variable, table: TableInParts) -> None:
     setattr(variable, _TABLE, table)
 
 
-def table_of(variable: Any) -> TableInParts | None:
+def table_of(variable: Any) -> ShardedTable | None:
     """What knows the parts of a variable; None if all replicas have the same values."""
     return getattr(variable, _TABLE, None)
 
 
 @contextlib.contextmanager
-def whole_tables(root: tf.train.Checkpoint) -> Iterator[None]:
-    """Where a checkpoint that the chief writes holds the whole of variables that are in parts.
+def gathered_tables(root: tf.train.Checkpoint) -> Iterator[None]:
+    """Context in which a checkpoint that the chief writes holds the whole of sharded variables.
 
     Every worker has to enter, and only the chief to write: of all other variables it has the whole, as
-    `own_state` and the weights are read from its first replica. The chief holds all those tables at once in
-    the memory of its host, the others a block of one at a time.
+    `per_replica_state` and the weights are read from its first replica. The chief holds all those tables at
+    once in the memory of its host, the others a block of one at a time.
 
     Args:
         root: the checkpoint.

@@ -26,7 +26,7 @@ class Shards:
     """
 
     @property
-    def alone(self) -> bool:
+    def is_single(self) -> bool:
         """Whether there is one shard only."""
         return True
 
@@ -53,11 +53,11 @@ class Shards:
 
     def sums(self, values: list[tf.Tensor]) -> list[tf.Tensor]:
         """`sum` of several scalars."""
-        return values if self.alone else tf.unstack(self.sum(tf.stack(values)))
+        return values if self.is_single else tf.unstack(self.sum(tf.stack(values)))
 
     def any(self, values: tf.Tensor) -> tf.Tensor:
         """Whether a value is true on any shard, elementwise."""
-        return values if self.alone else self.sum(tf.cast(values, tf.float32)) > 0.0
+        return values if self.is_single else self.sum(tf.cast(values, tf.float32)) > 0.0
 
     def once(self, values: tf.Tensor, classes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Rows that every shard knows, as rows that only the first one has.
@@ -69,10 +69,10 @@ class Shards:
         Returns:
             The values, and the classes on the first shard, -1 (no class) on the others.
         """
-        return self.enter(values), classes if self.alone else tf.where(self.first, classes, -1)
+        return self.enter(values), classes if self.is_single else tf.where(self.first, classes, -1)
 
 
-ALONE = Shards()
+SINGLE_SHARD = Shards()
 
 
 class ReplicaShards(Shards):
@@ -85,7 +85,7 @@ class ReplicaShards(Shards):
     """
 
     @property
-    def alone(self) -> bool:
+    def is_single(self) -> bool:
         """False."""
         return False
 
@@ -153,7 +153,7 @@ _VALUE = "VARIABLE_VALUE"
 _GATHERED_AT_ONCE = 2**24
 
 
-class ClassParts:
+class TableShards:
     """Which replica holds which classes of a table, and how parts and wholes become one another.
 
     With n = ceil(C / R), replica r holds the classes from r n on, up to n of them. A variable in such parts
@@ -168,7 +168,7 @@ class ClassParts:
         """Divides tables of the shape (K, C, D) among the replicas of a strategy."""
         self._strategy, self._shape = strategy, shape
         self._count = strategy.num_replicas_in_sync
-        self.size = replicas.part_size(shape[1], self._count)
+        self.size = replicas.items_per_replica(shape[1], self._count)
         # What the chief has gathered of a variable, while it writes a checkpoint.
         self._gathered: dict[int, tf.Tensor] = {}
 
@@ -193,7 +193,7 @@ class ClassParts:
 
     def classes_of(self, replica: int) -> range:
         """The classes of a replica."""
-        return replicas.part(self._shape[1], replica, self._count)
+        return replicas.items_of(self._shape[1], replica, self._count)
 
     def local(self, variable: tf.Variable) -> list[tf.Tensor]:
         """What this process has of a variable, float32 [K, n, D] for each of its replicas."""
@@ -314,7 +314,7 @@ class ClassParts:
 class _Slices(SaveableObject):
     """The slices of a checkpoint's tensor that a process has."""
 
-    def __init__(self, parts: ClassParts, variable: tf.Variable, name: str) -> None:
+    def __init__(self, parts: TableShards, variable: tf.Variable, name: str) -> None:
         specs = [SaveSpec(value, place, name) for place, value in parts.slices(variable)]
         super().__init__(variable, specs, name)
         self._parts = parts

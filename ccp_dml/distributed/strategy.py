@@ -1,18 +1,21 @@
-"""The distribution strategy of a run: which devices, of which machines, train together."""
+"""The distribution strategy that the options ask for, and the batches of its replicas."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
 from ccp_dml.commands import warn
-from ccp_dml.config import ExperimentConfig
-from ccp_dml.distributed.replicas import scope
+from ccp_dml.distributed.options import DeviceOptions
 from ccp_dml.distributed.workers import Workers
 from ccp_dml.errors import UserError
+
+# (first step, worker, number of workers, replicas of a worker) -> the stream that the worker's replicas read
+LocalBatches = Callable[[int, int, int, int], tf.data.Dataset]
 
 _RESOLVERS: dict[str, Callable[[], tf.distribute.cluster_resolver.ClusterResolver]] = {
     "tf_config": tf.distribute.cluster_resolver.TFConfigClusterResolver,
@@ -21,44 +24,50 @@ _RESOLVERS: dict[str, Callable[[], tf.distribute.cluster_resolver.ClusterResolve
 }
 
 
-def make_strategy(config: ExperimentConfig) -> tf.distribute.Strategy | None:
-    """The strategy that the flags name; None for one device.
+def make_workers(options: DeviceOptions) -> Workers:
+    """The processes, each with its devices, that train together.
 
-    To be called before TensorFlow has run anything. Runs of one process have the same one.
+    To be called before TensorFlow has run anything. Runs of one process have the same ones.
 
     Raises:
-        UserError: if there are no such devices, or batches cannot be divided among them.
+        UserError: if there are no such devices.
     """
-    flags = config.run
-    strategy = _strategy(flags.strategy, flags.cluster, flags.logical_cpus)
-    if strategy is not None:
-        _check_batch(config, strategy.num_replicas_in_sync)
-    return strategy
+    # A TPU embeds on one of its cores, as it does not take batches of any size.
+    return _workers(options.strategy, options.cluster, options.logical_cpus)
 
 
-def scope_of(strategy: tf.distribute.Strategy | None) -> contextlib.AbstractContextManager[None]:
-    """Where model, loss and optimizer are made."""
-    return contextlib.nullcontext() if strategy is None else scope(strategy)
+def distributed_batches(strategy: tf.distribute.Strategy, make: LocalBatches) -> Callable[[int], Any]:
+    """The stream of a strategy, of which every worker makes only its own rows.
 
+    Args:
+        strategy: whose replicas read it.
+        make: `make(first_step, worker, workers, replicas)` gives an endless dataset whose elements are, step
+            after step, the rows of each of the worker's replicas in their order.
 
-def workers_of(config: ExperimentConfig, strategy: tf.distribute.Strategy | None) -> Workers:
-    """The processes among which the work of a strategy is divided."""
-    # A TPU embeds on one of its cores, as batches of any size are none that it takes.
-    return _workers(None if config.run.strategy == "tpu" else strategy)
+    Returns:
+        A function of the first step, whose result gives each step's rows to the replicas.
+    """
 
+    def batches(first_step: int) -> Any:
+        def local(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            workers = context.num_input_pipelines
+            replicas = context.num_replicas_in_sync // workers
+            dataset = make(first_step, context.input_pipeline_id, workers, replicas)
+            # Else the workers would ask one another before every step whether there is another.
+            return dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
-@functools.cache  # Each has functions of its own that are traced.
-def _workers(strategy: tf.distribute.Strategy | None) -> Workers:
-    return Workers(strategy)
+        return strategy.distribute_datasets_from_function(local)
+
+    return batches
 
 
 @functools.cache  # Two strategies of the same devices would use the same keys for their exchanges.
-def _strategy(name: str, cluster: str, logical_cpus: int) -> tf.distribute.Strategy | None:
+def _workers(name: str, cluster: str, logical_cpus: int) -> Workers:
     if name == "mirrored":
-        return _mirrored(logical_cpus)
+        return Workers(_mirrored(logical_cpus))
     if name == "multi_worker":
-        return _multi_worker(cluster)
-    return _tpu() if name == "tpu" else None
+        return Workers(_multi_worker(cluster))
+    return Workers(_tpu(), divides_work=False) if name == "tpu" else Workers()
 
 
 def _mirrored(logical_cpus: int) -> tf.distribute.Strategy:
@@ -72,7 +81,7 @@ def _mirrored(logical_cpus: int) -> tf.distribute.Strategy:
 def _split_cpu(count: int) -> list[str]:
     """Names of so many logical devices, into which the CPU is divided."""
     [cpu] = tf.config.list_physical_devices("CPU")
-    with contextlib.suppress(RuntimeError):  # TensorFlow has begun: what there is must do.
+    with contextlib.suppress(RuntimeError):  # TensorFlow has begun with the devices that there are.
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
     found = len(tf.config.list_logical_devices("CPU"))
     if found != count:
@@ -93,9 +102,9 @@ def _multi_worker(cluster: str) -> tf.distribute.Strategy:
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
     except tf.errors.OpError as error:
-        own = f"{resolver.task_type} {resolver.task_id}"
+        worker = f"{resolver.task_type} {resolver.task_id}"
         raise UserError(
-            f"--strategy=multi_worker: {own} cannot join the others; expected its port to be free on this "
+            f"--strategy=multi_worker: {worker} cannot join the others; expected its port to be free on this "
             f"machine, and all of them to be there: {error.message}"
         ) from error
 
@@ -107,15 +116,3 @@ def _tpu() -> tf.distribute.Strategy:
     except Exception as error:  # Whatever keeps a TPU from being found.
         raise UserError(f"--strategy=tpu: expected a TPU: {error}") from error
     return tf.distribute.TPUStrategy(resolver)
-
-
-def _check_batch(config: ExperimentConfig, replicas: int) -> None:
-    data = config.data
-    by_classes = f"--classes_per_batch={data.classes_per_batch} --samples_per_class={data.samples_per_class}"
-    given = by_classes if data.batch_size is None else f"--batch_size={data.batch_size}"
-    size = data.batch_size or data.classes_per_batch * data.samples_per_class
-    if size % replicas:
-        raise UserError(
-            f"{given}: --strategy={config.run.strategy} divides the {size} images of a batch among "
-            f"{replicas} replicas; expected a multiple of {replicas}"
-        )

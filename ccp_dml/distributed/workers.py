@@ -1,12 +1,13 @@
-"""The processes of a `tf.distribute` strategy: how they share work, and what they tell one another.
+"""The processes of a `tf.distribute` strategy: how they divide work and exchange values.
 
-Everything goes through one sum over the strategy's replicas, to which each worker brings its part in a place
-of its own among zeros: exact, and in the order of the workers. All workers have to call the same functions in
-the same order.
+Every exchange is one sum over the strategy's replicas, in which each worker has its values in a place of its
+own among zeros: exact, and in the order of the workers. All workers have to call the same functions in the
+same order.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
@@ -27,23 +28,30 @@ class Workers:
     """The worker processes of a strategy; without one, or with one process, nothing is exchanged.
 
     Attributes:
-        count: how many there are, W.
-        index: which one this is, from 0; 0 is the chief, which alone writes the run directory.
+        strategy: the strategy; None for one device.
+        count: number of workers W.
+        index: number of this one, from 0; 0 is the chief, which alone writes the run directory.
         local: replicas of each worker.
     """
 
-    def __init__(self, strategy: tf.distribute.Strategy | None = None) -> None:
-        """Looks at the strategy that a run trains with; None for one device."""
-        self._strategy = strategy
+    def __init__(self, strategy: tf.distribute.Strategy | None = None, *, divides_work: bool = True) -> None:
+        """Takes the strategy that a run trains with.
+
+        Args:
+            strategy: the strategy; None for one device.
+            divides_work: whether evaluation, pools and search are divided among the replicas; if not, each
+                process does them on one device.
+        """
+        self.strategy = strategy
         self.count, self.index, self.local = 1, 0, 1
-        if strategy is not None:
+        if strategy is not None and divides_work:
             ids = strategy.experimental_distribute_values_from_function(
                 lambda here: here.replica_id_in_sync_group
             )
-            own = strategy.experimental_local_results(ids)
-            self.local = len(own)
+            local = strategy.experimental_local_results(ids)
+            self.local = len(local)
             self.count = strategy.num_replicas_in_sync // self.local
-            self.index = int(own[0]) // self.local
+            self.index = int(local[0]) // self.local
         self._sum = functools.cache(self._make_sum)
 
     @property
@@ -51,14 +59,19 @@ class Workers:
         """Whether this is the worker that writes."""
         return self.index == 0
 
-    def share(self, total: int) -> slice:
-        """The part of `total` things that belongs to this worker; contiguous, in the order of the workers.
+    def scope(self) -> contextlib.AbstractContextManager[None]:
+        """The context in which model, loss and optimizer are made."""
+        return contextlib.nullcontext() if self.strategy is None else replicas.scope(self.strategy)
+
+    def local_slice(self, total: int) -> slice:
+        """The items of `total` that belong to this worker; contiguous, in the order of the workers.
 
         Each replica has ceil(total / R) of them, as far as there are any.
         """
         first, total_replicas = self.index * self.local, self.count * self.local
-        parts = [replicas.part(total, first + own, total_replicas) for own in (0, self.local - 1)]
-        return slice(parts[0].start, parts[1].stop)
+        last = first + self.local - 1
+        start, stop = (replicas.items_of(total, number, total_replicas) for number in (first, last))
+        return slice(start.start, stop.stop)
 
     def gather(self, rows: Array) -> Array:
         """The rows of all workers, in their order.
@@ -97,10 +110,10 @@ class Workers:
         )
 
     def from_all(self, value: T) -> list[T]:
-        """What each worker gives, in their order.
+        """The values of all workers, in their order.
 
         Args:
-            value: of what JSON can express; numbers come back with all their digits, NaN included.
+            value: anything that JSON can express; numbers come back with all their digits, NaN included.
         """
         if self.count == 1:
             return [value]
@@ -109,7 +122,7 @@ class Workers:
         return [json.loads(line) for line in codes.astype(np.uint8).tobytes().splitlines()]
 
     def from_chief(self, value: T) -> T:
-        """What the chief gives; that of the others is not looked at."""
+        """The value of the chief; those of the others are ignored."""
         return value if self.count == 1 else self.from_all(value if self.is_chief else None)[0]  # type: ignore[return-value]
 
     def on_replicas(self, function: Callable[[tf.Tensor], tf.Tensor], rows: tf.Tensor) -> tf.Tensor:
@@ -122,29 +135,29 @@ class Workers:
         Returns:
             [N, ...], in the order of the rows.
         """
-        strategy, local = self._strategy, self.local
+        strategy, local = self.strategy, self.local
         if strategy is None or local == 1:
             return function(rows)
         ends = tf.shape(rows)[0] * tf.range(local + 1) // local
 
-        def part(here: tf.distribute.experimental.ValueContext) -> tf.Tensor:
+        def rows_of(here: tf.distribute.experimental.ValueContext) -> tf.Tensor:
             place = here.replica_id_in_sync_group % local
             return rows[ends[place] : ends[place + 1]]
 
-        parts = strategy.experimental_distribute_values_from_function(part)
-        found = strategy.run(function, args=(parts,))
+        divided = strategy.experimental_distribute_values_from_function(rows_of)
+        found = strategy.run(function, args=(divided,))
         return tf.concat(strategy.experimental_local_results(found), axis=0)
 
     def _make_sum(self, dtype: np.dtype[Any]) -> Any:
         """A function that gives the sum over workers of vectors of equal length."""
-        strategy = self._strategy
+        strategy = self.strategy
         assert strategy is not None
 
         def on_replica(values: tf.Tensor) -> tf.Tensor:
             here = tf.distribute.get_replica_context()
-            # Of the replicas of a worker the first one brings what the worker has.
-            own = tf.equal(here.replica_id_in_sync_group % self.local, 0)
-            return here.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(own, values, tf.zeros_like(values)))
+            # Of the replicas of a worker the first one stands for the worker.
+            first = tf.equal(here.replica_id_in_sync_group % self.local, 0)
+            return here.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(first, values, tf.zeros_like(values)))
 
         @tf.function(input_signature=[tf.TensorSpec([None], dtype)])
         def total(values: tf.Tensor) -> tf.Tensor:
@@ -153,4 +166,4 @@ class Workers:
         return total
 
 
-ALONE = Workers()
+SINGLE_WORKER = Workers()

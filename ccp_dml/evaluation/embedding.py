@@ -1,7 +1,4 @@
-"""Embeddings of image sets, and their evaluation: the way from a model and batches to metrics.
-
-A baseline ("frozen features") is evaluated by the same functions with another model.
-"""
+"""Embeddings of image sets: from a model and batches to arrays, concatenated or projected."""
 
 from __future__ import annotations
 
@@ -14,10 +11,10 @@ import tensorflow as tf
 from sklearn.decomposition import PCA
 
 from ccp_dml.commands import warn
-from ccp_dml.distributed.workers import ALONE, Workers
+from ccp_dml.distributed.workers import SINGLE_WORKER, Workers
 from ccp_dml.errors import UserError
-from ccp_dml.evaluation.inputs import Floats, Ints, UnscorableError
-from ccp_dml.evaluation.metrics import RetrievalResult, evaluate_retrieval
+from ccp_dml.evaluation.inputs import Floats, UnscorableError
+from ccp_dml.evaluation.metrics import RetrievalResult
 from ccp_dml.geometry import check_normalization, normalize
 
 
@@ -40,7 +37,7 @@ class Embedder:
         self,
         model: Callable[..., tf.Tensor],
         normalization: str = "lipschitz",
-        workers: Workers = ALONE,
+        workers: Workers = SINGLE_WORKER,
     ):
         check_normalization(normalization)
         self._model = model
@@ -96,21 +93,6 @@ def embed(
 
 
 @dataclass(frozen=True)
-class LabeledImages:
-    """A set of images to evaluate on.
-
-    Attributes:
-        batches: the images, in order, as `Embedder` takes them; iterated once per evaluation.
-        labels: int [N].
-        ids: int [N], identity of the images; needed where queries and gallery share images.
-    """
-
-    batches: Iterable[Any]
-    labels: Ints
-    ids: Ints | None = None
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """Metrics, and the normalised embeddings that they were computed from.
 
@@ -123,39 +105,6 @@ class Evaluation:
     result: RetrievalResult
     embeddings: Floats
     gallery_embeddings: Floats | None = None
-
-
-def evaluate_images(
-    embedder: Embedder, queries: LabeledImages, gallery: LabeledImages | None = None, **options: Any
-) -> Evaluation:
-    """Embeds a set of images and measures retrieval in it.
-
-    Args:
-        embedder: model with the run's normalisation.
-        queries: the images, each a query.
-        gallery: the images that are ranked; None: the queries themselves, each without itself.
-        **options: `recall_at`, `precision_at`, `map_at`, `memory_bytes` of `evaluate_retrieval`.
-
-    Returns:
-        The metrics and the embeddings.
-
-    Raises:
-        ValueError: if labels and images differ in number, or as `evaluate_retrieval` does.
-    """
-    embeddings = embedder(queries.batches)
-    if gallery is None:
-        return Evaluation(evaluate_retrieval(embeddings, queries.labels, **options), embeddings)
-    gallery_embeddings = embedder(gallery.batches)
-    result = evaluate_retrieval(
-        embeddings,
-        queries.labels,
-        queries.ids,
-        gallery_embeddings,
-        gallery.labels,
-        gallery.ids,
-        **options,
-    )
-    return Evaluation(result, embeddings, gallery_embeddings)
 
 
 @dataclass(frozen=True)
@@ -256,7 +205,7 @@ class SmallerBlocks:
     """
 
     def __init__(self, batch_size: int) -> None:
-        """Takes the flag `--evaluation_batch_size`, which messages name."""
+        """Takes the value of `--evaluation_batch_size`, which messages name."""
         self._batch_size, self.divisor = batch_size, 1
 
     @property

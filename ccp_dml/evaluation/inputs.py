@@ -39,7 +39,7 @@ def as_embeddings(array: Floats, name: str) -> Floats:
     return array
 
 
-def own_rows(
+def local_rows(
     num_queries: int,
     num_gallery: int,
     self_retrieval: bool,
@@ -120,7 +120,7 @@ class RetrievalProblem:
         queries = as_embeddings(queries, "queries")
         query_labels = as_labels(query_labels, len(queries), "query_labels")
         size = len(queries if gallery is None else gallery)
-        own = own_rows(len(queries), size, gallery is None, query_ids, gallery_ids)
+        own = local_rows(len(queries), size, gallery is None, query_ids, gallery_ids)
         if gallery is None:
             if gallery_labels is not None:
                 raise ValueError("gallery_labels were given without a gallery")

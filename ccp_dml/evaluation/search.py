@@ -24,7 +24,7 @@ import tensorflow as tf
 from ccp_dml.evaluation import bfloat16, kernels
 from ccp_dml.evaluation.bfloat16 import run_ahead
 from ccp_dml.evaluation.blocks import DEFAULT_MEMORY_BYTES, BlockPlan, plan_count, plan_search
-from ccp_dml.evaluation.inputs import Floats, Ints, as_embeddings, own_rows
+from ccp_dml.evaluation.inputs import Floats, Ints, as_embeddings, local_rows
 from ccp_dml.evaluation.kernels import full_float32
 from ccp_dml.evaluation.ranks import ranks_by_score
 
@@ -62,7 +62,7 @@ def nearest_neighbors(
         raise ValueError(f"k must be at least 1, got {k}")
     queries = as_embeddings(queries, "queries")
     rows = queries if gallery is None else as_embeddings(gallery, "gallery")
-    own = own_rows(len(queries), len(rows), gallery is None, query_ids, gallery_ids)
+    own = local_rows(len(queries), len(rows), gallery is None, query_ids, gallery_ids)
     indices = np.full((len(queries), k), -1, np.int32)
     distances = np.full((len(queries), k), np.inf, np.float32)
     for found in iterate_neighbors(queries, rows, own, k, memory_bytes):

@@ -1,4 +1,4 @@
-"""The model of a finished run, on the run's own test images or on those of another data set."""
+"""The model of a finished run: its embeddings, its export, and scores on other test images."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from ccp_dml.config import ExperimentConfig
+from ccp_dml.config import ExperimentConfig, protocols
+from ccp_dml.data.images import test_preprocessing
 from ccp_dml.errors import UserError
-from ccp_dml.evaluation.embedding import Embedded, Embedder
-from ccp_dml.experiment import parts
-from ccp_dml.experiment.exporting import export_model
+from ccp_dml.evaluation.embedding import Embedded, Embedder, Projection
+from ccp_dml.experiment.build import build_model, compiled_inference, set_up_tensorflow
 from ccp_dml.experiment.scoring import Scorer
-from ccp_dml.experiment.task import load_task, open_dataset
+from ccp_dml.experiment.task import Task, load_task, open_dataset
 from ccp_dml.experiment.weights import load_run_weights
+from ccp_dml.models.embedding_model import with_test_crops
+from ccp_dml.models.layers import LipschitzNormalization
 from ccp_dml.run_directory import RunDirectory
+from ccp_dml.serving.export import export_saved_model
 
 
 class FinishedRun:
@@ -32,16 +35,17 @@ class FinishedRun:
         Raises:
             UserError: if the folder holds no finished run, or its weights cannot be read.
         """
-        self.config = directory.read_config()
+        self.config = config = directory.read_config()
         directory.read_results()
-        parts.prepare_tensorflow(self.config)
-        self.model = parts.make_model(self.config, load=False)
+        set_up_tensorflow(config.training, config.run.seed)
+        self.model = build_model(config.model, config.images.image_size, config.run.seed, load=False)
         load_run_weights(directory, self.model)
 
     def embed(self, scorer: Scorer) -> Embedded:
         """Embeds the images of a scorer, normalised as the run's."""
-        inference = parts.make_inference(self.config, parts.evaluated_model(self.config, self.model))
-        return scorer.embed(Embedder(inference, parts.normalization(self.config)))
+        model = with_test_crops(self.model, self.config.evaluation.test_crops)
+        inference = compiled_inference(model, self.config.images.image_size)
+        return scorer.embed(Embedder(inference, self.config.loss.normalization))
 
     def export(self, output: str, pca_dim: int | None) -> None:
         """Writes a SavedModel.
@@ -55,7 +59,7 @@ class FinishedRun:
         """
         config, projection = self.config.replace(pca_dim=pca_dim), None
         if pca_dim is not None:
-            scorer = Scorer.of_test(config, load_task(config.data))
+            scorer = scorer_of_task(config, load_task(config.source, config.split, config.batches))
             projection = scorer.fit(self.embed(scorer))
         folder = Path(output)
         try:
@@ -67,21 +71,67 @@ class FinishedRun:
         print(f"SavedModel: {output}", flush=True)
 
 
+def export_model(
+    config: ExperimentConfig,
+    model: tf.keras.Model,
+    directory: Path | str,
+    projection: Projection | None = None,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Writes a SavedModel that gives the embeddings that the final test searches.
+
+    Args:
+        config: the run's.
+        model: the embedding model with its weights.
+        directory: the folder to write.
+        projection: onto principal components, after the normalisation; or None.
+        overwrite: replace an existing directory.
+    """
+    model, normalization = with_test_crops(model, config.evaluation.test_crops), config.loss.normalization
+    if projection is not None:
+        model, normalization = _projecting(model, normalization, projection), "none"
+    export_saved_model(
+        model,
+        str(directory),
+        preprocessing=test_preprocessing(config.images),
+        normalization=normalization,
+        overwrite=overwrite,
+    )
+
+
 def scorer_of(run: ExperimentConfig, evaluated: ExperimentConfig) -> Scorer:
-    """Scores models of `run` on the test images that `evaluated` names.
+    """Scores models of `run` on the test images of `evaluated`.
 
     A PCA is fitted on the training images of the run.
     """
-    own = run.members[0].config
-    elsewhere = {"prepared_dir": evaluated.data.prepared_dir}
-    if evaluated.data == run.replace(**elsewhere).data:
-        return Scorer.of_test(evaluated, load_task(own.replace(**elsewhere).data))
-    images = open_dataset(evaluated.data)
-    training = [] if evaluated.evaluation.pca_dim is None else load_task(own.data).training_split
-    return Scorer(evaluated, images.test, images.gallery, training)
+    member = protocols.members(run)[0].config
+    elsewhere = {"prepared_dir": evaluated.source.prepared_dir}
+    if evaluated.source == run.replace(**elsewhere).source:
+        return scorer_of_task(evaluated, load_task(evaluated.source, member.split, member.batches))
+    images = open_dataset(evaluated.source, evaluated.split)
+    training = []
+    if evaluated.evaluation.pca_dim is not None:
+        training = load_task(member.source, member.split, member.batches).training_split
+    preprocessing = test_preprocessing(evaluated.images)
+    return Scorer(evaluated.evaluation, preprocessing, images.test, images.gallery, training=training)
+
+
+def scorer_of_task(config: ExperimentConfig, task: Task) -> Scorer:
+    """Scores the test images; a PCA is fitted on all images of the training split, whatever the fold."""
+    preprocessing = test_preprocessing(config.images)
+    return Scorer(config.evaluation, preprocessing, task.test, task.gallery, training=task.training_split)
 
 
 def forget_models() -> None:
-    """Frees what TensorFlow keeps of models that are no longer used, before the next one is built."""
+    """Frees the memory that TensorFlow keeps of unused models, before the next one is built."""
     tf.keras.backend.clear_session()
     gc.collect()
+
+
+def _projecting(model: tf.keras.Model, normalization: str, projection: Projection) -> tf.keras.Model:
+    dense = tf.keras.layers.Dense(len(projection.components), dtype="float32", name="principal_components")
+    outputs = dense(LipschitzNormalization(normalization)(model.output))
+    kernel = projection.components.T
+    dense.set_weights([kernel, -projection.mean @ kernel])
+    return tf.keras.Model(model.input, outputs)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,19 @@ import tensorflow as tf
 
 from ccp_dml import environment
 from ccp_dml.config import ExperimentConfig
-from ccp_dml.config.protocols import Member
-from ccp_dml.distributed.strategy import make_strategy, workers_of
+from ccp_dml.config.protocols import Member, members
+from ccp_dml.data.options import ALL_FOLDS
+from ccp_dml.distributed.cluster import is_chief
+from ccp_dml.distributed.strategy import make_workers
 from ccp_dml.distributed.workers import Workers
+from ccp_dml.evaluation import report as reports
 from ccp_dml.evaluation.embedding import Embedded, concatenate
 from ccp_dml.evaluation.report import Aggregate, GroupReport, Means, MemberScores, mean
 from ccp_dml.experiment import single
-from ccp_dml.experiment.endings import resumable
-from ccp_dml.experiment.finished import FinishedRun, forget_models, scorer_of
-from ccp_dml.experiment.published import published
+from ccp_dml.experiment.finished import FinishedRun, forget_models, scorer_of, scorer_of_task
 from ccp_dml.experiment.scoring import Scorer, read_embeddings
-from ccp_dml.experiment.task import load_task
+from ccp_dml.experiment.single import resumable
+from ccp_dml.experiment.task import Task, load_task
 from ccp_dml.run_directory import RunDirectory
 
 # How the embeddings of the folds are normalised before they are put side by side.
@@ -45,17 +48,16 @@ def train(config: ExperimentConfig) -> dict[str, Any]:
     """
     started = time.monotonic()
     directory = RunDirectory.of(config)
-    directory.check(config, writes=config.writes)
-    members = config.members
-    workers = workers_of(config, make_strategy(config))
+    directory.check(config, writes=is_chief(config.devices, os.environ))
+    runs, workers = members(config), make_workers(config.devices)
     # Unusable data is found before a folder is made or replaced.
-    load_task(members[0].config.data)
+    _load_task(runs[0])
     with resumable(directory, workers):
         continued = workers.from_chief(workers.is_chief and directory.begin(config))
-    print(f"{directory.path}: {'continuing' if continued else 'new group'}; {len(members)} runs", flush=True)
+    print(f"{directory.path}: {'continuing' if continued else 'new group'}; {len(runs)} runs", flush=True)
     with resumable(directory, workers):
-        for number, member in enumerate(members, start=1):
-            print(f"\nrun {number} of {len(members)}: {member}", flush=True)
+        for number, member in enumerate(runs, start=1):
+            print(f"\nrun {number} of {len(runs)}: {member}", flush=True)
             _train_member(member, directory, workers)
         if not workers.is_chief:
             workers.from_chief(None)
@@ -69,7 +71,7 @@ def train(config: ExperimentConfig) -> dict[str, Any]:
         "seconds": round(time.monotonic() - started, 1),
     }
     table = report.table()
-    if config.run.tensorboard:
+    if config.monitoring.tensorboard:
         _write_text(directory.tensorboard, table)
     directory.finish(results, report.csv())
     workers.from_chief(None)
@@ -113,7 +115,7 @@ def _report_on_finished(config: ExperimentConfig) -> GroupReport:
     return _report(
         config,
         config,
-        Scorer.of_test(config, load_task(config.members[0].config.data)),
+        scorer_of_task(config, _load_task(members(config)[0])),
         lambda member: read_embeddings(RunDirectory.of(member.config)),
         lambda member, _: RunDirectory.of(member.config).read_results()["test"],
     )
@@ -127,15 +129,15 @@ def _report(
     score: Callable[[Member, Embedded], Means],
 ) -> GroupReport:
     """Repeat by repeat, so that the embeddings of one repeat are in memory at a time."""
-    members: list[MemberScores] = []
+    scored: list[MemberScores] = []
     repeats: dict[str, list[tuple[int, Means]]] = {}
-    for _, group in itertools.groupby(config.members, key=lambda member: member.repeat):
+    for _, group in itertools.groupby(members(config), key=lambda member: member.repeat):
         folds: list[Embedded] = []
         scores: list[Means] = []
         for member in group:
             folds.append(embed(member))
             scores.append(score(member, folds[-1]))
-            members.append(MemberScores(member.fold, member.repeat, member.config.run.seed, scores[-1]))
+            scored.append(MemberScores(member.fold, member.repeat, member.config.run.seed, scores[-1]))
         found = {"separate": (_dimensions(evaluated, folds[0]), mean(scores))}
         if len(folds) > 1:
             for kind, normalization in _CONCATENATED.items():
@@ -147,7 +149,7 @@ def _report(
     aggregates = {
         kind: Aggregate(values[0][0], tuple(means for _, means in values)) for kind, values in repeats.items()
     }
-    return GroupReport(members, aggregates, **published(config, evaluated, aggregates))
+    return GroupReport(scored, aggregates, **_published(config, evaluated, aggregates))
 
 
 def _dimensions(config: ExperimentConfig, embedded: Embedded) -> int:
@@ -157,7 +159,7 @@ def _dimensions(config: ExperimentConfig, embedded: Embedded) -> int:
 def _members(config: ExperimentConfig, report: GroupReport) -> list[dict[str, Any]]:
     """The runs with their scores, for `results.json`; their folders relative to the group's."""
     found = []
-    for member, scores in zip(config.members, report.members):
+    for member, scores in zip(members(config), report.members):
         directory = RunDirectory.of(member.config)
         results = directory.read_results()
         found.append(
@@ -180,3 +182,51 @@ def _write_text(folder: Path, table: str) -> None:
     indented = "\n".join(f"    {line}" for line in table.splitlines())
     with tf.summary.create_file_writer(str(folder / "report")).as_default():
         tf.summary.text("results", indented, step=0, description="Test results of all runs, in percent.")
+
+
+def _load_task(member: Member) -> Task:
+    return load_task(member.config.source, member.config.split, member.config.batches)
+
+
+def _published(
+    config: ExperimentConfig, evaluated: ExperimentConfig, aggregates: Mapping[str, Aggregate]
+) -> dict[str, Any]:
+    """The paper's values for separate and concatenated results, where the protocol is that of the paper.
+
+    Args:
+        config: the group's.
+        evaluated: the same, or with another data set or PCA.
+        aggregates: the results by kind.
+
+    Returns:
+        `paper` and, unless that is empty, `paper_method` and `paper_note` of a `GroupReport`.
+    """
+    of_paper = config.split.fold == ALL_FOLDS and config.split.num_folds == reports.NUM_FOLDS
+    same_test = evaluated.source.dataset == config.source.dataset and evaluated.evaluation.pca_dim is None
+    found = {}
+    if of_paper and same_test:
+        for kind in ("separate", "concatenated"):
+            row = reports.published(config.source.dataset, config.loss.loss, aggregates[kind].dimensions)
+            if row is not None:
+                found[kind] = row
+    if not found:
+        return {"paper": {}}
+    (method,) = {method for method, _ in found.values()}
+    values = {kind: means for kind, (_, means) in found.items()}
+    return {"paper": values, "paper_method": method, "paper_note": "; ".join(_differences(config))}
+
+
+def _differences(config: ExperimentConfig) -> list[str]:
+    """Another backbone, and flags that leave out or change images or labels."""
+    source, backbone = config.source, config.model.backbone
+    flags = {
+        "--check_counts=false": not source.check_counts,
+        "--skip_bad_images": source.skip_bad_images,
+        "--crop_to_box": source.crop_to_box,
+        f"--label_noise={config.split.label_noise:g}": config.split.label_noise > 0,
+        f"--prepared_shorter_side={source.prepared_shorter_side}": bool(source.prepared_shorter_side),
+    }
+    given = [flag for flag, is_given in flags.items() if is_given]
+    other_backbone = f"its backbone is {reports.BACKBONE}, here {backbone}"
+    other_images = f"other images or labels here: {' '.join(given)}"
+    return [*([other_backbone] if backbone != reports.BACKBONE else []), *([other_images] if given else [])]

@@ -1,22 +1,19 @@
-"""What a run shows while it trains and when it is done: terminal, `metrics.csv`, TensorBoard."""
+"""The terminal, `metrics.csv` and TensorBoard of a run."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from ccp_dml.commands import warn
-from ccp_dml.config.fields import Change
 from ccp_dml.data.collection import ImageCollection
 from ccp_dml.data.images import TestPreprocessing
 from ccp_dml.data.pipeline import inference_batches
 from ccp_dml.data.random_streams import IntArray
 from ccp_dml.evaluation.embedding import Evaluation
 from ccp_dml.evaluation.inputs import Floats
-from ccp_dml.experiment import parts
+from ccp_dml.experiment.build import Run
 from ccp_dml.geometry import normalize
 from ccp_dml.monitoring import panels
 from ccp_dml.monitoring.console import HealthCheck, MetricsCsv, Progress
@@ -30,11 +27,9 @@ from ccp_dml.monitoring.tensorboard import (
     ScalarLogger,
     write_results,
 )
+from ccp_dml.options import Change
 from ccp_dml.run_directory import RunDirectory
-
-if TYPE_CHECKING:
-    from ccp_dml.experiment.experiment import Experiment
-    from ccp_dml.training.trainer import Trainer
+from ccp_dml.training.trainer import Trainer
 
 # Training images that the covering radius is measured on, after every epoch: about a second on two cores.
 _COVERAGE_IMAGES = 512
@@ -48,132 +43,115 @@ class TestTracker(tf.keras.callbacks.Callback):
 
     __test__ = False  # The name is not that of a test class.
 
-    def __init__(self, experiment: Experiment, every: int) -> None:
+    def __init__(self, run: Run, every: int) -> None:
         super().__init__()
-        self._experiment, self._every = experiment, every
+        self._run, self._every = run, every
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Scores, if this epoch is due."""
         if logs is not None and (epoch + 1) % self._every == 0:
-            scores = self._experiment.evaluate_test().result.scalars()
+            scores = self._run.test.evaluate(self._run.embedder).result.scalars()
             logs.update({f"test_{name}": value for name, value in scores.items()})
 
 
-def test_tracking(experiment: Experiment) -> list[tf.keras.callbacks.Callback]:
-    """The callbacks that all workers need, as they take part in the scoring."""
-    every = experiment.config.evaluation.track_test
-    return [TestTracker(experiment, every)] if every else []
-
-
 class Monitors:
-    """The callbacks of a run, and what is written once it is over; of several workers, on the chief.
+    """The callbacks of a run, and the records that are written at its end.
+
+    Of several workers the chief has all of them; the others have only those in which all take part.
 
     Attributes:
         callbacks: in the order in which they have to be called.
+        trainer: the trainer that the callbacks look at; to be set before it trains.
     """
 
-    def __init__(self, experiment: Experiment, directory: RunDirectory) -> None:
-        """Makes the callbacks; `attach` gives them the trainer that they look at."""
-        self._experiment = experiment
-        self._trainer: Trainer | None = None
-        self._events = EventLog(str(directory.tensorboard), self._step)
-        config = experiment.config
-        self.callbacks = test_tracking(experiment)
-        if config.run.tensorboard:
+    trainer: Trainer
+
+    def __init__(self, run: Run, directory: RunDirectory) -> None:
+        """Makes the callbacks."""
+        self._run, self._options = run, run.config.monitoring
+        self._events = EventLog(str(directory.tensorboard), lambda: int(self.trainer.step))
+        every = run.config.evaluation.track_test
+        self.callbacks: list[tf.keras.callbacks.Callback] = [TestTracker(run, every)] if every else []
+        if not run.workers.is_chief:
+            return
+        if self._options.tensorboard:
             self.callbacks += self._tensorboard_callbacks()
         self.callbacks.append(HealthCheck(warn))
-        if config.run.profile is not None:
-            self.callbacks.append(ProfileSteps(self._events.directory, config.run.profile, self._step))
+        if self._options.profile is not None:
+            profile = ProfileSteps(
+                self._events.directory, self._options.profile, lambda: int(self.trainer.step)
+            )
+            self.callbacks.append(profile)
         self.callbacks += [MetricsCsv(directory.metrics), Progress(_TERMINAL)]
-
-    def attach(self, trainer: Trainer) -> None:
-        """Says which trainer the callbacks belong to."""
-        self._trainer = trainer
 
     def finish(self, test: Evaluation) -> None:
         """Writes the test's scores, some queries with their neighbours, and the projector's view."""
-        run = self._experiment.config.run
-        if not run.tensorboard:
+        if not self._options.tensorboard:
             return
         write_results(self._events, test.result.means())
-        if run.tensorboard_panels:
+        if self._options.tensorboard_panels:
             self._events.image("test", panels.TAG, self._test_panel(test), panels.DESCRIPTION)
-        if run.tensorboard_projector:
+        if self._options.tensorboard_projector:
             self._write_projector(test)
         self._events.flush()
 
-    def _step(self) -> int:
-        return int(self._attached.step)
-
-    @property
-    def _attached(self) -> Trainer:
-        assert self._trainer is not None, "attach() has not been called"
-        return self._trainer
-
     def _tensorboard_callbacks(self) -> list[tf.keras.callbacks.Callback]:
-        experiment, run = self._experiment, self._experiment.config.run
+        run, options = self._run, self._options
         callbacks: list[tf.keras.callbacks.Callback] = []
-        if run.tensorboard_histograms:
-            callbacks.append(DistanceMonitor(self._events, lambda: self._attached.diagnostics))
+        if options.tensorboard_histograms:
+            callbacks.append(DistanceMonitor(self._events, lambda: self.trainer.diagnostics))
         # Else all workers would have to take part.
-        if experiment.loss.proxies is not None and experiment.loss.proxies.all_here:
+        if run.loss.proxies is not None and run.loss.proxies.all_here:
             callbacks.append(self._coverage_monitor())
         callbacks.append(ScalarLogger(self._events))
-        if run.tensorboard_panels and experiment.monitored is not None:
-            callbacks.append(self._panels(experiment.monitored, run.tensorboard_panels))
-        # What changes nothing in the result is no setting to compare runs by.
-        free = {flag.name for flag, _ in experiment.config.items() if flag.change is Change.FREE}
-        settings = {k: v for k, v in experiment.config.to_dict().items() if k not in free}
-        callbacks.append(HParamsLogger(self._events, settings))
+        if options.tensorboard_panels and run.monitored is not None:
+            callbacks.append(self._panels(run.monitored.queries, options.tensorboard_panels))
+        # Runs are compared by the settings that change the result.
+        settings = run.config.to_dict()
+        free = [declared.name for declared, _ in run.config.items() if declared.change is Change.FREE]
+        callbacks.append(HParamsLogger(self._events, {k: v for k, v in settings.items() if k not in free}))
         return callbacks
 
     def _coverage_monitor(self) -> CoverageMonitor:
-        experiment = self._experiment
-        proxies, images = experiment.loss.proxies, experiment.task.train
+        run, labels = self._run, self._run.task.train.labels
+        proxies, kind = run.loss.proxies, run.config.loss.normalization
         assert proxies is not None
-        kind = parts.normalization(experiment.config)
-        indices = _whole_classes(images.labels, _COVERAGE_IMAGES)
-        embed = parts.image_embedder(experiment.config, experiment.inference, images, experiment.blocks, kind)
+        indices = _whole_classes(labels, _COVERAGE_IMAGES)
+        embed = run.training_image_embedder(kind)
         return CoverageMonitor(
             self._events,
-            sample=lambda: (embed(indices), images.labels[indices]),
+            sample=lambda: (embed(indices), labels[indices]),
             proxies=lambda: normalize(proxies.whole(), kind),
         )
 
     def _panels(self, images: ImageCollection, count: int) -> panels.RetrievalPanels:
-        experiment = self._experiment
-        preprocessing = parts.test_preprocessing(experiment.config.data)
         return panels.RetrievalPanels(
             self._events,
-            lambda: experiment.monitored_embeddings,
+            lambda: self._run.monitored_embeddings,
             images.labels,
-            lambda indices: pixels(images, indices, preprocessing),
+            lambda indices: pixels(images, indices, self._run.preprocessing),
             queries=_evenly(len(images), count).tolist(),
-            stopped=lambda: self._attached.stopped,
+            stopped=lambda: self.trainer.stopped,
         )
 
     def _test_panel(self, test: Evaluation) -> npt.NDArray[np.uint8]:
-        experiment, count = self._experiment, self._experiment.config.run.tensorboard_panels
-        preprocessing = parts.test_preprocessing(experiment.config.data)
-
         def searched(images: ImageCollection, embeddings: Floats) -> panels.SearchedImages:
             return panels.SearchedImages(
                 embeddings,
                 images.labels,
                 images.image_ids,
-                lambda indices: pixels(images, indices, preprocessing),
+                lambda indices: pixels(images, indices, self._run.preprocessing),
             )
 
-        gallery = experiment.task.gallery
-        if gallery is None or test.gallery_embeddings is None:
-            rest = None
-        else:
-            rest = searched(gallery, test.gallery_embeddings)
-        queries = searched(experiment.task.test, test.embeddings)
-        return panels.neighbors_panel(queries, _evenly(len(queries.labels), count), rest)
+        task, gallery = self._run.task, None
+        if task.gallery is not None and test.gallery_embeddings is not None:
+            gallery = searched(task.gallery, test.gallery_embeddings)
+        queries = searched(task.test, test.embeddings)
+        chosen = _evenly(len(queries.labels), self._options.tensorboard_panels)
+        return panels.neighbors_panel(queries, chosen, gallery)
 
     def _write_projector(self, test: Evaluation) -> None:
-        images = self._experiment.task.test
+        images = self._run.task.test
         chosen = np.arange(len(images))[:_PROJECTOR_POINTS]
         labels = images.labels[chosen]
         write_projector(

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from ccp_dml.config import ExperimentConfig
-from ccp_dml.config.evaluation_changes import changed
+from ccp_dml.config.checks import with_other_evaluation
+from ccp_dml.config.protocols import is_group, members
 from ccp_dml.data.pipeline import reading_errors
+from ccp_dml.distributed.cluster import is_chief
 from ccp_dml.evaluation.report import format_table
 from ccp_dml.experiment import group, single
 from ccp_dml.experiment.finished import FinishedRun, forget_models, scorer_of
@@ -19,13 +21,13 @@ from ccp_dml.run_directory import RunDirectory
 def train(config: ExperimentConfig) -> dict[str, Any]:
     """Trains, or continues, a run or a group of runs; see `single.train` and `group.train`."""
     with reading_errors(), _shown(config):
-        return group.train(config) if config.is_group else single.train(config)
+        return group.train(config) if is_group(config) else single.train(config)
 
 
 @contextlib.contextmanager
 def _shown(config: ExperimentConfig) -> Iterator[None]:
     """Only the chief of several workers prints its progress."""
-    if config.writes:
+    if is_chief(config.devices, os.environ):
         yield
         return
     with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
@@ -37,7 +39,7 @@ def evaluate(run_dir: str, **changes: Any) -> dict[str, Any]:
 
     Args:
         run_dir: its folder.
-        **changes: see `ccp_dml.config.evaluation_changes.changed`.
+        **changes: see `ccp_dml.config.checks.with_other_evaluation`.
 
     Returns:
         The means of the test metrics; of a group, its report as in `results.json`.
@@ -48,8 +50,8 @@ def evaluate(run_dir: str, **changes: Any) -> dict[str, Any]:
     directory = RunDirectory(run_dir)
     config = directory.read_config()
     directory.read_results()
-    evaluated = changed(config, **changes)
-    if config.is_group:
+    evaluated = with_other_evaluation(config, **changes)
+    if is_group(config):
         with reading_errors():
             report = group.evaluate(config, evaluated)
         print(report.table(), flush=True)
@@ -76,11 +78,11 @@ def export(run_dir: str, output: str, pca_dim: int | None = None) -> None:
     directory = RunDirectory(run_dir)
     config = directory.read_config()
     directory.read_results()
-    pca_dim = changed(config, pca_dim=pca_dim).evaluation.pca_dim
-    if not config.is_group:
+    pca_dim = with_other_evaluation(config, pca_dim=pca_dim).evaluation.pca_dim
+    if not is_group(config):
         FinishedRun(directory).export(output, pca_dim)
         return
-    for member in config.members:
+    for member in members(config):
         forget_models()
         path = RunDirectory.of(member.config).path
         FinishedRun(RunDirectory(path)).export(f"{output}/{path.relative_to(directory.path)}", pca_dim)

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import time
+from collections.abc import Iterator
 from typing import Any
+
+import tensorflow as tf
 
 from ccp_dml import environment
 from ccp_dml.config import ExperimentConfig
 from ccp_dml.data.collection import fingerprint
-from ccp_dml.errors import UserError
+from ccp_dml.distributed.cluster import is_chief
+from ccp_dml.distributed.workers import SINGLE_WORKER, Workers
+from ccp_dml.errors import Interrupted, UserError
 from ccp_dml.evaluation.report import format_table, results_dict
-from ccp_dml.experiment.endings import resumable
-from ccp_dml.experiment.experiment import Experiment
-from ccp_dml.experiment.exporting import export_model
-from ccp_dml.experiment.monitors import Monitors, test_tracking
-from ccp_dml.experiment.scoring import Scorer, UnusableEmbeddings, write_embeddings
+from ccp_dml.experiment.build import Run, build, build_trainer
+from ccp_dml.experiment.finished import export_model
+from ccp_dml.experiment.monitors import Monitors
+from ccp_dml.experiment.scoring import UnusableEmbeddings, write_embeddings
 from ccp_dml.experiment.weights import save_weights
 from ccp_dml.run_directory import RunDirectory
+from ccp_dml.training import interruption
 from ccp_dml.training.checkpoints import CheckpointError, Checkpoints
 from ccp_dml.training.finite import Diverged
 from ccp_dml.training.trainer import Trainer
+
+# Python and TensorFlow each have types of their own for a full disk; the words are the same.
+_FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+# Whatever the reason, an exchange between workers that was under way ends with this.
+_LOST = "Collective ops is aborted by"
 
 
 def train(config: ExperimentConfig, group: RunDirectory | None = None) -> dict[str, Any]:
@@ -38,86 +51,60 @@ def train(config: ExperimentConfig, group: RunDirectory | None = None) -> dict[s
     """
     started = time.monotonic()
     directory = RunDirectory.of(config)
-    directory.check(config, writes=config.writes)
-    experiment = Experiment(config)
-    workers = experiment.workers
-    with resumable(group or directory, workers):
-        continued = _begin(experiment, directory)
-    print(f"{directory.path}: {'continuing' if continued else 'new run'}; {experiment.task}", flush=True)
-    with resumable(group or directory, workers):
-        return _train(experiment, directory, started, keep_embeddings=group is not None)
+    directory.check(config, writes=is_chief(config.devices, os.environ))
+    run = build(config)
+    with resumable(group or directory, run.workers):
+        continued = _begin(run, directory)
+        print(f"{directory.path}: {'continuing' if continued else 'new run'}; {run.task}", flush=True)
 
+        baseline = run.evaluate_frozen_features().result.means()
+        print(format_table({"frozen features, test": baseline}), flush=True)
 
-def _train(
-    experiment: Experiment, directory: RunDirectory, started: float, *, keep_embeddings: bool
-) -> dict[str, Any]:
-    config = experiment.config
-    baseline = experiment.evaluate_frozen_features()
-    print(format_table({"frozen features, test": baseline.result.means()}), flush=True)
+        monitors = Monitors(run, directory)
+        trainer = monitors.trainer = build_trainer(run, directory, monitors.callbacks)
+        fit(trainer, config, directory)
+        print(trainer.wall_time, flush=True)
+        save_weights(directory, run.model, run.loss, run.workers)
 
-    workers = experiment.workers
-    monitors = Monitors(experiment, directory) if workers.is_chief else None
-    callbacks = test_tracking(experiment) if monitors is None else monitors.callbacks
-    trainer = experiment.make_trainer(directory, callbacks)
-    if monitors is not None:
-        monitors.attach(trainer)
-    fit(trainer, config, directory)
-    print(trainer.wall_time, flush=True)
-    save_weights(directory, experiment.model, experiment.loss, workers)
+        embedded = run.test.embed(run.embedder)
+        projection = run.test.fit(embedded)
+        if run.workers.is_chief:
+            if group is not None:
+                write_embeddings(directory, embedded)
+            export_model(config, run.model, directory.saved_model, projection, overwrite=True)
+        test = run.test.score(embedded, projection)
+        validation = None if run.validation is None else run.validation.evaluate(run.embedder)
 
-    scorer = Scorer.of_test(config, experiment.task, experiment.blocks, workers)
-    embedded = scorer.embed(experiment.embedder)
-    projection = scorer.fit(embedded)
-    if keep_embeddings and workers.is_chief:
-        write_embeddings(directory, embedded)
-    if workers.is_chief:
-        export_model(config, experiment.model, directory.saved_model, projection, overwrite=True)
-    test, validation = scorer.score(embedded, projection), experiment.evaluate_validation()
-    results = results_dict(
-        test.result.means(),
-        None if validation is None else validation.result.means(),
-        config.to_dict(),
-        environment.versions(),
-        data=experiment.task.summary(),
-        frozen_features=baseline.result.means(),
-        epochs=trainer.epoch,
-        steps=int(trainer.step),
-        best_epoch=trainer.best_epoch,
-        seconds=round(time.monotonic() - started, 1),
-        time_shares={part: round(share, 4) for part, share in trainer.wall_time.shares().items()},
-    )
-    if monitors is not None:
-        monitors.finish(test)
-        directory.finish(results)
-    # A worker that has ended would look to the chief as if it had died.
-    workers.from_chief(None)
-    print(format_table({"frozen features": results["frozen_features"], config.loss.loss: results["test"]}))
+        results = results_dict(
+            test.result.means(),
+            None if validation is None else validation.result.means(),
+            config.to_dict(),
+            environment.versions(),
+            data=run.task.summary(),
+            frozen_features=baseline,
+            epochs=trainer.epoch,
+            steps=int(trainer.step),
+            best_epoch=trainer.best_epoch,
+            seconds=round(time.monotonic() - started, 1),
+            time_shares={part: round(share, 4) for part, share in trainer.wall_time.shares().items()},
+        )
+        if run.workers.is_chief:
+            monitors.finish(test)
+            directory.finish(results)
+        # A worker that has ended would look to the chief as if it had died.
+        run.workers.from_chief(None)
+    print(format_table({"frozen features": baseline, config.loss.loss: results["test"]}))
     print(f"results: {directory.results}\nSavedModel: {directory.saved_model}", flush=True)
     return results
-
-
-def _begin(experiment: Experiment, directory: RunDirectory) -> bool:
-    """Prepares the run directory, the chief does; returns whether an unfinished run is continued."""
-    config, workers = experiment.config, experiment.workers
-    data = fingerprint(experiment.task.collections)
-    if any(other != data for other in workers.from_all(data)):
-        raise UserError(
-            f"--dataset={config.data.dataset}: the workers have different data; expected the same on all"
-        )
-    if not workers.is_chief:
-        return workers.from_chief(False)
-    continued = directory.begin(config)
-    directory.note_data(data)
-    return workers.from_chief(continued)
 
 
 def fit(trainer: Trainer, config: ExperimentConfig, directory: RunDirectory) -> None:
     """Trains from the newest checkpoint on, if there is one.
 
     Raises:
-        UserError: if the checkpoint does not fit, or numbers are no longer finite.
+        UserError: if the checkpoint does not fit, or numbers are not finite.
     """
-    flags = f"--learning_rate={config.training.learning_rate:g} --nan_policy={config.training.nan_policy}"
+    flags = f"--learning_rate={config.optimizer.learning_rate:g} --nan_policy={config.training.nan_policy}"
     try:
         trainer.restore()
         trainer.fit(config.training.max_epochs)
@@ -131,3 +118,70 @@ def fit(trainer: Trainer, config: ExperimentConfig, directory: RunDirectory) -> 
         raise UserError(
             f"{flags}: after step {int(trainer.step)} {error}; {kept}. Try a lower learning rate."
         ) from error
+
+
+@contextlib.contextmanager
+def resumable(directory: RunDirectory, workers: Workers = SINGLE_WORKER) -> Iterator[None]:
+    """Context that tells how a run continues after an interruption, a full disk or a lost run directory.
+
+    Args:
+        directory: of the run.
+        workers: who train it.
+
+    Raises:
+        Interrupted: on Ctrl-C or SIGTERM.
+        UserError: if the disk is full, the run directory is gone or cannot be written to any more, or another
+            worker has ended.
+    """
+    same_flags = f"the same flags with --run_dir={directory.path} go on from"
+    try:
+        yield
+    except interruption.Interrupted as stop:
+        raise Interrupted(f"after step {stop.step}, saved; {same_flags} there") from stop
+    except KeyboardInterrupt as stop:
+        signal = str(stop) or "Ctrl-C"
+        raise Interrupted(f"stopped by {signal}; {same_flags} the last checkpoint, if any") from stop
+    except (OSError, tf.errors.OpError) as error:
+        if workers.count > 1 and isinstance(error, tf.errors.OpError) and _LOST in error.message:
+            raise UserError(
+                "--strategy=multi_worker: another worker has ended or cannot be reached, so this one, worker "
+                f"{workers.index} of {workers.count}, stops; the message of the other tells why; the same "
+                "command on all of them goes on from the last checkpoint, if any"
+            ) from error
+        problem = _problem(directory, error, writes=workers.is_chief)
+        if problem is None:
+            raise
+        raise UserError(f"--run_dir={directory.path}: {problem}") from error
+
+
+def _begin(run: Run, directory: RunDirectory) -> bool:
+    """Prepares the run directory, which the chief does; returns whether an unfinished run is continued."""
+    data, workers = fingerprint(run.task.collections), run.workers
+    if any(other != data for other in workers.from_all(data)):
+        dataset = run.config.source.dataset
+        raise UserError(f"--dataset={dataset}: the workers have different data; expected the same on all")
+    if not workers.is_chief:
+        return workers.from_chief(False)
+    continued = directory.begin(run.config)
+    directory.record_data(data)
+    return workers.from_chief(continued)
+
+
+def _problem(directory: RunDirectory, error: Exception, writes: bool) -> str | None:
+    """The problem of the disk, or of the folder if this process writes there; None for any other."""
+    if any(words in str(error) for words in _FULL):
+        reason = str(error).split("\n", 1)[0]
+        return f"the disk is full; the same flags go on from the last checkpoint once there is room: {reason}"
+    if isinstance(error, tf.errors.ResourceExhaustedError):  # The evaluation has a message of its own.
+        return (
+            "too little memory for a step of training; expected more of it, with which the same flags go on "
+            "from the last checkpoint, or a new run with smaller batches or a smaller --image_size"
+        )
+    if not writes:
+        return None
+    if not directory.config.exists():
+        return "it was removed or moved while the run was going on; expected it to stay"
+    is_read_only = os.strerror(errno.EROFS) in str(error)
+    if isinstance(error, PermissionError | tf.errors.PermissionDeniedError) or is_read_only:
+        return "it cannot be written to any more; once it can, the same flags go on from the last checkpoint"
+    return None

@@ -1,4 +1,4 @@
-"""What a run trains, validates and tests on."""
+"""The images that a run trains, validates and tests on."""
 
 from __future__ import annotations
 
@@ -8,16 +8,12 @@ from typing import Any
 import numpy as np
 
 from ccp_dml.commands import warn
-from ccp_dml.config.class_split import split_classes
-from ccp_dml.config.data_source import data_source
-from ccp_dml.config.sections import DataConfig
+from ccp_dml.config.protocols import split_classes
 from ccp_dml.data import catalog
 from ccp_dml.data.collection import ImageCollection, ImageDataset
-from ccp_dml.data.images import TestPreprocessing
-from ccp_dml.data.pipeline import inference_batches
+from ccp_dml.data.options import BatchOptions, SourceOptions, SplitOptions
 from ccp_dml.data.splits import add_label_noise, closed_set
 from ccp_dml.errors import UserError
-from ccp_dml.evaluation.embedding import LabeledImages
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ class Task:
         return "; ".join(sizes + noise)
 
     def summary(self) -> dict[str, Any]:
-        """What `__str__` says, for `results.json`."""
+        """Numbers of images and classes, for `results.json`."""
         sizes = {
             name: {"images": images, "classes": classes} for name, (images, classes) in self._sizes().items()
         }
@@ -67,91 +63,86 @@ class Task:
 
     def _sizes(self) -> dict[str, tuple[int, int]]:
         """Numbers of images and of classes."""
-        parts = {
+        collections = {
             "train": self.train,
             "validation": self.validation,
             "test": self.test,
             "gallery": self.gallery,
         }
         return {
-            name: (len(part), len(np.unique(part.labels))) for name, part in parts.items() if part is not None
+            name: (len(images), len(np.unique(images.labels)))
+            for name, images in collections.items()
+            if images is not None
         }
 
 
-def open_dataset(config: DataConfig) -> ImageDataset:
+def open_dataset(source: SourceOptions, split: SplitOptions) -> ImageDataset:
     """Opens the data set (preparing it once), no validation classes held out.
 
     Raises:
         UserError: if the data is missing or unusable.
     """
-    dataset = catalog.load(data_source(config))
-    if config.closed_set == "off":
-        _check_test_classes(config, dataset)
+    dataset = catalog.load(source)
+    if split.closed_set == "off":
+        _check_test_classes(source, dataset)
     skipped = dataset.skipped_in_words()
     if skipped is not None:
         warn(f"--skip_bad_images: {skipped}")
     return dataset
 
 
-def _check_test_classes(config: DataConfig, dataset: ImageDataset) -> None:
-    """There are neighbours that are wrong: a single class scores 100 % whatever the model does."""
-    searched = dataset.test if dataset.gallery is None else dataset.gallery
-    classes = np.unique(searched.labels)
-    if len(classes) == 1:
-        name = searched.class_names[classes[0]]
-        raise UserError(
-            f"--dataset={config.dataset}: the images to be found in the test are of one class, {name!r}, "
-            "within which every neighbour is right; expected at least two classes"
-        )
+def load_task(source: SourceOptions, split: SplitOptions, batches: BatchOptions) -> Task:
+    """Opens the data set (preparing it once) and splits it.
 
-
-def load_task(config: DataConfig) -> Task:
-    """Opens the data set (preparing it once) and splits it as the flags say.
+    Args:
+        source: the data set.
+        split: the classes that train and validate; complete, of a single run.
+        batches: the batches that the training classes have to suffice for.
 
     Raises:
-        UserError: if the data is missing or unusable, or too small for the flags.
+        UserError: if the data is missing or unusable, or too small for the options.
     """
-    dataset = open_dataset(config)
-    if config.closed_set != "off":
-        return _closed_set_task(config, dataset)
-    images = _noisy(config, dataset.train)
-    train_classes, validation_classes = split_classes(config, images.num_classes)
+    dataset = open_dataset(source, split)
+    if split.closed_set != "off":
+        return _closed_set_task(split, batches, dataset)
+    images = _with_label_noise(split, dataset.train)
+    train_classes, validation_classes = split_classes(split, batches, images.num_classes)
     train = images.by_classes(train_classes)
     validation = images.by_classes(validation_classes) if len(validation_classes) else None
     wrong_labels = int((images.labels != dataset.train.labels).sum())
     return Task(train, validation, dataset.test, dataset.gallery, wrong_labels, len(dataset.skipped))
 
 
-def _closed_set_task(config: DataConfig, dataset: ImageDataset) -> Task:
-    seed = config.data_seed if config.closed_set == "shuffled" else None
+def _check_test_classes(source: SourceOptions, dataset: ImageDataset) -> None:
+    """Raises `UserError` if all test images are of one class, which scores 100 % whatever the model does."""
+    searched = dataset.test if dataset.gallery is None else dataset.gallery
+    classes = np.unique(searched.labels)
+    if len(classes) == 1:
+        name = searched.class_names[classes[0]]
+        raise UserError(
+            f"--dataset={source.dataset}: the images to be found in the test are of one class, {name!r}, "
+            "within which every neighbour is right; expected at least two classes"
+        )
+
+
+def _closed_set_task(split: SplitOptions, batches: BatchOptions, dataset: ImageDataset) -> Task:
+    seed = split.data_seed if split.closed_set == "shuffled" else None
     try:
         train, validation, test = closed_set(dataset, seed)
     except ValueError as error:
-        raise UserError(f"--closed_set={config.closed_set}: {error}") from error
-    if config.sampler == "m_per_class" and train.num_classes < config.classes_per_batch:
+        raise UserError(f"--closed_set={split.closed_set}: {error}") from error
+    if batches.sampler == "m_per_class" and train.num_classes < batches.classes_per_batch:
         raise UserError(
-            f"--classes_per_batch={config.classes_per_batch}: expected at most {train.num_classes}, "
+            f"--classes_per_batch={batches.classes_per_batch}: expected at most {train.num_classes}, "
             "the number of classes"
         )
-    noisy = _noisy(config, train)
+    noisy = _with_label_noise(split, train)
     wrong_labels = int((noisy.labels != train.labels).sum())
     return Task(noisy, validation, test, None, wrong_labels, len(dataset.skipped))
 
 
-def _noisy(config: DataConfig, images: ImageCollection) -> ImageCollection:
+def _with_label_noise(split: SplitOptions, images: ImageCollection) -> ImageCollection:
     try:
-        return add_label_noise(images, config.label_noise, config.data_seed) if config.label_noise else images
+        return add_label_noise(images, split.label_noise, split.data_seed) if split.label_noise else images
     except ValueError as error:
-        raise UserError(f"--label_noise={config.label_noise:g}: {error}") from error
-
-
-def labeled_images(
-    collection: ImageCollection,
-    preprocessing: TestPreprocessing,
-    batch_size: int,
-    part: slice | None = None,
-) -> LabeledImages:
-    """A collection, or a part of it, as evaluation takes it."""
-    chosen = np.arange(len(collection))[slice(None) if part is None else part]
-    batches = inference_batches(collection, preprocessing, batch_size, chosen)
-    return LabeledImages(batches, collection.labels[chosen], collection.image_ids[chosen])
+        raise UserError(f"--label_noise={split.label_noise:g}: {error}") from error

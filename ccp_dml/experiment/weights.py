@@ -7,9 +7,9 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from ccp_dml import durable, faults
+from ccp_dml import files
 from ccp_dml.distributed import replicas
-from ccp_dml.distributed.workers import ALONE, Workers
+from ccp_dml.distributed.workers import SINGLE_WORKER, Workers
 from ccp_dml.errors import UserError
 from ccp_dml.losses.base import MetricLoss
 from ccp_dml.models.backbones.weights import check_hdf5
@@ -21,17 +21,16 @@ _ERRORS = (tf.errors.OpError, AssertionError, ValueError, IndexError, RuntimeErr
 
 
 def save_weights(
-    directory: RunDirectory, model: tf.keras.Model, loss: MetricLoss, workers: Workers = ALONE
+    directory: RunDirectory, model: tf.keras.Model, loss: MetricLoss, workers: Workers = SINGLE_WORKER
 ) -> None:
     """Writes the weights that are evaluated and exported; all workers take part, the chief writes."""
     checkpoint = tf.train.Checkpoint(model=model, loss=loss)
-    with replicas.whole_tables(checkpoint):
+    with replicas.gathered_tables(checkpoint):
         if not workers.is_chief:
             return
         directory.checkpoints.mkdir(exist_ok=True)
-        faults.passage("weights")
         checkpoint.write(str(directory.checkpoints / _BEST))
-        durable.to_disk(directory.checkpoints)
+        files.to_disk(directory.checkpoints)
 
 
 def load_run_weights(directory: RunDirectory, model: tf.keras.Model) -> None:

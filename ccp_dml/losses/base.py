@@ -35,7 +35,7 @@ class MetricLoss(tf.keras.losses.Loss, tf.Module):
         self._allow_sum_over_batch_size = True
         self._set_name_scope()
 
-    def parts(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
+    def components(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """Named, weighted terms whose sum is the loss.
 
         Args:
@@ -67,7 +67,7 @@ class MetricLoss(tf.keras.losses.Loss, tf.Module):
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         """Sum of `parts`: float32 scalar, for labels `y_true` and embeddings `y_pred`."""
-        return tf.add_n(list(self.parts(y_true, y_pred).values()))
+        return tf.add_n(list(self.components(y_true, y_pred).values()))
 
     def get_config(self) -> dict[str, Any]:
         """Arguments that create a loss of this kind."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
-from ccp_dml.geometry import check_normalization
 from ccp_dml.losses.base import MetricLoss, class_labels, in_float32
 from ccp_dml.losses.wrapper import ExtendingLoss
 from ccp_dml.models.proxies import Proxies
@@ -29,14 +30,11 @@ class CCP(ExtendingLoss):
         num_classes: int,
         embedding_size: int,
         proxies_per_class: int = 4,
-        pair_weight: float = 0.1,
         proxy_weight: float = 1.0,
-        pair_normalization: str | None = None,
-        mine_pairs: bool = False,
         proxy_learning_rate_multiplier: float = 1.0,
         shard_proxies: bool = False,
         seed: int = 0,
-        name: str | None = None,
+        **options: Any,
     ) -> None:
         """Wraps a loss.
 
@@ -46,40 +44,32 @@ class CCP(ExtendingLoss):
             num_classes: number of training classes.
             embedding_size: dimension of the embeddings.
             proxies_per_class: number K of proxies of each class.
-            pair_weight: weight of the pairs of the batch, or of the wrapper inside.
             proxy_weight: weight of the batch against the proxies.
-            pair_normalization: normalisation of the pairs of the batch; None is the one of L.
-            mine_pairs: let the miner of L act on the pairs of the batch too, not only on the proxies.
             proxy_learning_rate_multiplier: factor on the learning rate of the proxies.
             shard_proxies: spread the classes of the proxies over the replicas of the strategy in scope.
             seed: of the first values of sharded proxies.
-            name: a valid Python identifier; by default made from the class name.
+            **options: `pair_weight` (0.1), `pair_normalization` and `mine_pairs` of the pairs of the batch,
+                see `ExtendingLoss`, and `name`.
 
         Raises:
-            ValueError: if `base` has proxies or is not defined on pairs, or an option is unknown, or the
-                matter of a wrapper inside.
+            ValueError: if `base` has proxies or is not defined on pairs, or an option is unknown, or one that
+                the wrapper inside has.
         """
-        super().__init__(base, name=name)
-        if pair_normalization is not None:
-            check_normalization(pair_normalization)
+        super().__init__(base, **{"pair_weight": 0.1, **options})
         self.num_classes = num_classes
         self.embedding_size = embedding_size
         self.proxies_per_class = proxies_per_class
-        self.pair_weight = pair_weight
         self.proxy_weight = proxy_weight
-        self.pair_normalization = pair_normalization
-        self.mine_pairs = mine_pairs
-        self.check_base()
         self.proxy_learning_rate_multiplier = proxy_learning_rate_multiplier
         self.shard_proxies = shard_proxies
         self.seed = seed
         sizes = num_classes, proxies_per_class, embedding_size
         self.proxies: Proxies = make_proxies(*sizes, proxy_learning_rate_multiplier, shard_proxies, seed)
 
-    def parts(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
+    def components(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """`pair_loss`, or the parts of the wrapper inside, and `proxy_loss`; see the base class."""
         embeddings = in_float32(embeddings)
-        of_batch = self.batch_parts(labels, embeddings)
+        of_batch = self.batch_components(labels, embeddings)
         proxies = self.proxies
         to_proxies = self.core.compare(
             embeddings, class_labels(labels), proxies.embeddings, proxies.labels, shards=proxies.shards

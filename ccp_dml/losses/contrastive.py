@@ -47,7 +47,7 @@ class Contrastive(PairLoss):
 
     def combined(self, sums: list[tf.Tensor]) -> tf.Tensor:
         """Their average."""
-        return average_of_hinges(sums, self.average)
+        return average_of_hinges(sums, self.options.average)
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ccp_dml.distributed.replicas import own_state, write_rows
+from ccp_dml.distributed.replicas import per_replica_state, write_rows
 from ccp_dml.geometry import normalize
 from ccp_dml.losses.base import MetricLoss, class_labels, image_ids, in_float32
 from ccp_dml.losses.pairs import Pairs
@@ -40,12 +40,10 @@ class CrossBatchMemory(ExtendingLoss):
         embedding_size: int,
         memory_size: int = 4096,
         memory_weight: float = 1.0,
-        pair_weight: float = 1.0,
         start_step: int = 1000,
         exclude_own_copy: bool = True,
-        mine_pairs: bool = False,
         anchors_per_block: int = 0,
-        name: str | None = None,
+        **options: Any,
     ) -> None:
         """Wraps a loss.
 
@@ -56,25 +54,21 @@ class CrossBatchMemory(ExtendingLoss):
             memory_size: number M of embeddings that are remembered, at least 1; of a larger batch the last
                 ones are.
             memory_weight: weight of the batch against the memory.
-            pair_weight: weight of the pairs of the batch, or of the wrapper inside.
             start_step: first step, counted from 1, whose loss may use the memory.
             exclude_own_copy: never pair a sample with a row of its own image: with labels (class, image id)
                 any such row, without ids the copy that this very step has written.
-            mine_pairs: let the miner of L act on the pairs of the batch too, not only on the memory.
             anchors_per_block: if positive, compare only so many anchors with the memory at a time, which
                 needs less room and about twice the time.
-            name: a valid Python identifier; by default made from the class name.
+            **options: `pair_weight` and `mine_pairs` of the pairs of the batch, see `ExtendingLoss`, and
+                `name`.
 
         Raises:
             ValueError: if `base` has proxies or is not defined on pairs, a number is out of range, an option
-                is the matter of a wrapper inside, or blocks are asked for and the loss depends on all anchors
-                at once.
+                is one that the wrapper inside has, or blocks are asked for and the loss depends on all
+                anchors at once.
         """
-        super().__init__(base, name=name)
-        self.pair_weight = pair_weight
-        self.mine_pairs = mine_pairs
-        self.check_base()
-        if self.core.proxy_pairs:
+        super().__init__(base, **options)
+        if self.core.options.proxy_pairs:
             raise ValueError("XBM does not compare its memory with itself; expected proxy_pairs to be False")
         for option, value, least in (
             ("memory_size", memory_size, 1),
@@ -94,24 +88,24 @@ class CrossBatchMemory(ExtendingLoss):
         self.start_step = start_step
         self.exclude_own_copy = exclude_own_copy
         self.anchors_per_block = anchors_per_block
-        self.memory = own_state(tf.zeros([memory_size, embedding_size]), name="memory")
-        self.memory_labels = own_state(tf.fill([memory_size], -1), name="memory_labels")
-        self.memory_ids = own_state(tf.zeros([memory_size], tf.int64), name="memory_ids")
-        self.rows_written = own_state(0, tf.int64, "rows_written")
-        self.steps = own_state(0, tf.int64, "steps")
+        self.memory = per_replica_state(tf.zeros([memory_size, embedding_size]), name="memory")
+        self.memory_labels = per_replica_state(tf.fill([memory_size], -1), name="memory_labels")
+        self.memory_ids = per_replica_state(tf.zeros([memory_size], tf.int64), name="memory_ids")
+        self.rows_written = per_replica_state(0, tf.int64, "rows_written")
+        self.steps = per_replica_state(0, tf.int64, "steps")
 
     @property
     def memory_in_use(self) -> tf.Tensor:
         """Whether the loss of the last step looked at the memory: bool scalar."""
         return (self.rows_written >= self.memory_size) & (self.steps >= self.start_step)
 
-    def parts(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
+    def components(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """`pair_loss`, or the parts of the wrapper inside, and `memory_loss`; see the base class.
 
         Writes the batch to the memory.
         """
         classes, embeddings = class_labels(labels), in_float32(embeddings)
-        of_batch = self.batch_parts(labels, embeddings)
+        of_batch = self.batch_components(labels, embeddings)
         ids = self._remember(classes, image_ids(labels), embeddings)
         to_memory = tf.cond(
             self.memory_in_use, lambda: self._against_memory(embeddings, classes, ids), lambda: tf.zeros([])
@@ -143,15 +137,15 @@ class CrossBatchMemory(ExtendingLoss):
     def _against_memory(self, embeddings: tf.Tensor, classes: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
         """The innermost loss of the batch against the memory: float32 scalar."""
         core = self.core
-        rows = normalize(self.memory.read_value(), core.normalization)
+        rows = normalize(self.memory.read_value(), core.options.normalization)
         memory = [rows, self.memory_labels.read_value(), self.memory_ids.read_value()]
         if not self.anchors_per_block:
-            return core.weight * core.formula(self._pairs([embeddings, classes, ids], memory))
+            return core.options.weight * core.formula(self._pairs([embeddings, classes, ids], memory))
         batch_size = tf.shape(embeddings)[0] if embeddings.shape[0] is None else embeddings.shape[0]
 
         def sums_of_block(points: tf.Tensor, start: Any, size: Any) -> tf.Tensor:
             batch, chosen = [points, classes, ids], start + tf.range(size)
-            if core.proxy_anchor:
+            if core.options.proxy_anchor:
                 pairs = self._pairs(batch, [tf.gather(part, chosen) for part in memory])
             else:
                 pairs = self._pairs([tf.gather(part, chosen) for part in batch], memory)
@@ -162,16 +156,16 @@ class CrossBatchMemory(ExtendingLoss):
             lambda sums: core.combined(tf.unstack(sums)),
             embeddings,
             core.trainable_variables,
-            count=self.memory_size if core.proxy_anchor else batch_size,
+            count=self.memory_size if core.options.proxy_anchor else batch_size,
             block=self.anchors_per_block,
         )
-        return core.weight * loss
+        return core.options.weight * loss
 
     def _pairs(self, batch: list[tf.Tensor], memory: list[tf.Tensor]) -> Pairs:
         """Pairs of (raw embeddings, classes, ids) with rows (normalised embeddings, classes, ids)."""
         (embeddings, classes, ids), (references, reference_labels, reference_ids) = batch, memory
         return self.core.pairs(
-            normalize(embeddings, self.core.normalization),
+            normalize(embeddings, self.core.options.normalization),
             classes,
             references,
             reference_labels,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from ccp_dml.distributed.replicas import own_state
+from ccp_dml.distributed.replicas import per_replica_state
 from ccp_dml.geometry import pairwise_distances
 from ccp_dml.losses.base import MetricLoss
 from ccp_dml.losses.wrapper import WrappingLoss
@@ -76,11 +76,11 @@ class DistanceRegularization(WrappingLoss):
         outermost = _OUTERMOST_LEVEL if num_levels > 1 else 0.0
         levels = np.linspace(-outermost, outermost, num_levels, dtype=np.float32)
         self.levels = tf.Variable(levels, name="levels")
-        self.running_mean = own_state(0.0, name="running_mean")
-        self.running_deviation = own_state(0.0, name="running_deviation")
-        self.batches = own_state(0, tf.int64, "batches")
+        self.running_mean = per_replica_state(0.0, name="running_mean")
+        self.running_deviation = per_replica_state(0.0, name="running_deviation")
+        self.batches = per_replica_state(0, tf.int64, "batches")
 
-    def parts(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
+    def components(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """The parts of the base loss and `mdr_loss`; see the base class. Updates the running statistics."""
         finite = tf.reduce_all(tf.math.is_finite(embeddings))
         embeddings, distances = self._measured(embeddings)
@@ -91,7 +91,10 @@ class DistanceRegularization(WrappingLoss):
         to_levels = tf.abs(normalized[..., tf.newaxis] - self.levels)
         regularization = self.regularization_weight * tf.reduce_mean(tf.reduce_min(to_levels, axis=-1))
         of_levels = self.level_weight * tf.reduce_sum(tf.square(self.levels))
-        return {**self.base.parts(labels, _scaled(embeddings, mean)), "mdr_loss": regularization + of_levels}
+        return {
+            **self.base.components(labels, _scaled(embeddings, mean)),
+            "mdr_loss": regularization + of_levels,
+        }
 
     def diagnostics(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """As the base class says, of the base loss and the scaled embeddings. Changes no state."""
@@ -107,7 +110,8 @@ class DistanceRegularization(WrappingLoss):
         embeddings = tf.cast(embeddings, tf.float32)
         largest = tf.stop_gradient(tf.reduce_max(tf.abs(embeddings)))
         embeddings = embeddings * (_LARGEST_COMPONENT / tf.maximum(largest, _LARGEST_COMPONENT))
-        kind = "euclidean" if self.core.distance == "cosine" else self.core.distance
+        distance = self.core.options.distance
+        kind = "euclidean" if distance == "cosine" else str(distance)
         return embeddings, pairwise_distances(embeddings, kind=kind)
 
     def _update(self, mean: tf.Tensor, deviation: tf.Tensor, usable: tf.Tensor) -> None:

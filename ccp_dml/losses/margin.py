@@ -47,7 +47,7 @@ class Margin(PairLoss):
             ValueError: if `per_class` is asked for without `num_classes`.
         """
         super().__init__(**options)
-        if per_class and self.num_classes is None:
+        if per_class and self.options.num_classes is None:
             raise ValueError("per_class is True, but num_classes is None; a boundary per class needs it")
         self.alpha = alpha
         self.beta = beta
@@ -55,7 +55,7 @@ class Margin(PairLoss):
         self.beta_weight = beta_weight
         self.class_beta: tf.Variable | None = None
         if per_class:
-            self.class_beta = tf.Variable(tf.fill([self.num_classes], float(beta)), name="class_beta")
+            self.class_beta = tf.Variable(tf.fill([self.options.num_classes], float(beta)), name="class_beta")
 
     @property
     def in_shards(self) -> bool:
@@ -83,4 +83,4 @@ class Margin(PairLoss):
         """As in the class docstring."""
         *hinges, boundaries, anchors = sums
         mean_boundary = tf.math.divide_no_nan(boundaries, anchors)
-        return average_of_hinges(hinges, self.average) + self.beta_weight * mean_boundary
+        return average_of_hinges(hinges, self.options.average) + self.beta_weight * mean_boundary

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
 from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from ccp_dml.distributed.shards import ALONE, Shards
+from ccp_dml.distributed.shards import SINGLE_SHARD, Shards
 from ccp_dml.geometry import normalize, pair_masks, pairwise_distances
-from ccp_dml.losses import pair_options
 from ccp_dml.losses.base import MetricLoss, class_labels
 from ccp_dml.losses.miners import Miner, make_miner
+from ccp_dml.losses.pair_options import PairOptions
 from ccp_dml.losses.pairs import Pairs, of_shard, pair_diagnostics, pairs_between
 from ccp_dml.models.proxies import Proxies
 from ccp_dml.models.sharded_proxies import make_proxies
@@ -35,75 +35,34 @@ class PairLoss(MetricLoss):
     pair_based: ClassVar[bool] = True
     columns_in_shards: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        *,
-        normalization: str = "lipschitz",
-        distance: str | None = None,
-        average: str = "active",
-        miner: str | None = None,
-        weight: float = 1.0,
-        proxies_per_class: int | None = None,
-        num_classes: int | None = None,
-        embedding_size: int | None = None,
-        proxy_anchor: bool | None = None,
-        proxy_pairs: bool = False,
-        proxy_learning_rate_multiplier: float = 1.0,
-        references_per_batch: int = 0,
-        shared_proxies: Sequence[Proxies] = (),
-        shard_proxies: bool = False,
-        seed: int = 0,
-        name: str | None = None,
-    ) -> None:
-        """Sets the options that all pair losses share.
+    def __init__(self, *, name: str | None = None, **options: Any) -> None:
+        """Sets the options.
 
         Args:
-            normalization: of embeddings and proxies, `'lipschitz'`, `'unit'`, `'l1'` or `'none'`.
-            distance: `'euclidean'` (the default), `'squared_euclidean'` or `'cosine'`.
-            average: `'active'`, over the terms that are not zero, or `'all'`, over the whole matrix.
-            miner: `'hard_negatives'`, `'distance_weighted'`, or None for all negatives.
-            weight: factor on the loss.
-            proxies_per_class: number of proxies that the loss itself trains; 0 (the default unless the
-                formula needs proxies, then 1) for a loss over the batch alone.
-            num_classes: number of training classes; needed with proxies.
-            embedding_size: dimension of the embeddings; needed with proxies.
-            proxy_anchor: whether proxies, not samples, are the anchors.
-            proxy_pairs: whether proxies are also paired with each other (each with itself, too).
-            proxy_learning_rate_multiplier: factor on the learning rate of the proxies.
-            references_per_batch: if positive, the first so many samples of the batch are the references (like
-                proxies), and the others are compared with them.
-            shared_proxies: further sets of proxies, those of other losses, say; they join the own ones.
-            shard_proxies: spread the classes of the own proxies over the replicas of the strategy in scope.
-            seed: of a miner that draws, and of sharded proxies.
             name: a valid Python identifier; by default made from the class name.
+            **options: those of `PairOptions`.
 
         Raises:
             ValueError: if an option is unknown or the formula is not defined for it.
         """
         super().__init__(name=name)
-        self.normalization = normalization
-        self.distance = pair_options.narrowed(self, "distance", distance, "euclidean")
-        self.proxy_anchor = pair_options.narrowed(self, "proxy_anchor", proxy_anchor, False)
-        self.average = average
-        self.miner = miner
-        self.weight = weight
-        self.proxies_per_class = int(not self.pair_based) if proxies_per_class is None else proxies_per_class
-        self.num_classes = num_classes
-        self.embedding_size = embedding_size
-        self.proxy_pairs = proxy_pairs
-        self.proxy_learning_rate_multiplier = proxy_learning_rate_multiplier
-        self.references_per_batch = references_per_batch
-        self.shared_proxies = tuple(shared_proxies)
-        self.shard_proxies = shard_proxies
-        self.seed = seed
-        pair_options.check(self)
-        self._mined: Miner | None = None if miner is None else make_miner(miner, seed)
-        if self.proxies_per_class:
-            assert num_classes is not None
-            assert embedding_size is not None
-            sizes = num_classes, self.proxies_per_class, embedding_size
-            self.proxies = make_proxies(*sizes, proxy_learning_rate_multiplier, shard_proxies, seed)
-        if len({proxies.shards.alone for proxies in self._proxy_sets}) > 1:
+        kind = type(self)
+        self.options = chosen = PairOptions(**options).completed(
+            kind.__name__, kind.only_distance, kind.only_proxy_anchor, not kind.pair_based
+        )
+        self._mined: Miner | None = None if chosen.miner is None else make_miner(chosen.miner, chosen.seed)
+        if chosen.proxies_per_class:
+            assert chosen.num_classes is not None
+            assert chosen.embedding_size is not None
+            self.proxies = make_proxies(
+                chosen.num_classes,
+                chosen.proxies_per_class,
+                chosen.embedding_size,
+                chosen.proxy_learning_rate_multiplier,
+                chosen.shard_proxies,
+                chosen.seed,
+            )
+        if len({proxies.shards.is_single for proxies in self._proxy_sets}) > 1:
             raise ValueError("some sets of proxies are sharded and others are not; expected all or none")
 
     def formula(self, pairs: Pairs) -> tf.Tensor:
@@ -122,7 +81,7 @@ class PairLoss(MetricLoss):
     @property
     def in_blocks(self) -> bool:
         """Whether anchors may be taken a block at a time, adding up `sums`."""
-        return self.miner is None and type(self).sums is not PairLoss.sums
+        return self.options.miner is None and type(self).sums is not PairLoss.sums
 
     @property
     def in_shards(self) -> bool:
@@ -130,16 +89,18 @@ class PairLoss(MetricLoss):
 
         Anchors in shards are like blocks of anchors; columns in shards are a matter of the formula.
         """
-        exact = self.in_blocks if self.proxy_anchor else self.columns_in_shards and self.miner is None
-        return exact and not self.proxy_pairs
+        options = self.options
+        by_column = self.columns_in_shards and options.miner is None
+        return (self.in_blocks if options.proxy_anchor else by_column) and not options.proxy_pairs
 
     def check_shards(self) -> None:
         """As in the base class."""
         if not self.in_shards:
+            options = self.options
             raise ValueError(
-                f"{type(self).__name__} with proxy_anchor={self.proxy_anchor}, miner={self.miner!r} and "
-                f"proxy_pairs={self.proxy_pairs} needs the proxies of all classes in one place; "
-                "expected shard_proxies to be False, or a loss that docs/scaling.md lists as exact in shards"
+                f"{type(self).__name__} with proxy_anchor={options.proxy_anchor}, miner={options.miner!r} and "
+                f"proxy_pairs={options.proxy_pairs} needs the proxies of all classes in one place; expected "
+                "shard_proxies to be False, or a loss that docs/scaling.md lists as exact in shards"
             )
 
     def pairs(
@@ -153,7 +114,7 @@ class PairLoss(MetricLoss):
         reference_ids: tf.Tensor | None = None,
         normalization: str | None = None,
         mine: bool = True,
-        shards: Shards = ALONE,
+        shards: Shards = SINGLE_SHARD,
     ) -> Pairs:
         """The pairs that the formula sees.
 
@@ -172,30 +133,30 @@ class PairLoss(MetricLoss):
         Raises:
             ValueError: if there are shards and the loss is not exact with them.
         """
-        normalization = normalization or self.normalization
-        if references is None and self.references_per_batch:
-            cut = self.references_per_batch
+        normalization = normalization or self.options.normalization
+        if references is None and self.options.references_per_batch:
+            cut = self.options.references_per_batch
             references, embeddings = embeddings[:cut], embeddings[cut:]
             reference_labels, labels = labels[:cut], labels[cut:]
         samples = normalize(embeddings, normalization)
-        kind, size = self.distance, samples.shape[-1] or 0
+        kind, size = str(self.options.distance), samples.shape[-1] or 0
         if references is None or reference_labels is None:
             distances = pairwise_distances(samples, kind=kind)
             pairs = Pairs(distances, *pair_masks(labels), labels, labels, kind, size)
         else:
             rows = normalize(references, normalization)
-            if not shards.alone:
+            if not shards.is_single:
                 self.check_shards()
                 samples = shards.enter(samples)
-            if self.proxy_pairs:
+            if self.options.proxy_pairs:
                 samples = tf.concat([samples, rows], axis=0)
                 labels = tf.concat([labels, reference_labels], axis=0)
             anchors, others = (samples, labels, ids), (rows, reference_labels, reference_ids)
-            if self.proxy_anchor:
+            if self.options.proxy_anchor:
                 anchors, others = others, anchors
             pairs = pairs_between(anchors, others, kind, size)
-            if not shards.alone:
-                pairs = of_shard(pairs, shards, self.proxy_anchor)
+            if not shards.is_single:
+                pairs = of_shard(pairs, shards, bool(self.options.proxy_anchor))
         return self._mined(pairs) if self._mined is not None and mine else pairs
 
     def compare(
@@ -211,12 +172,12 @@ class PairLoss(MetricLoss):
         The arguments are those of `pairs`.
         """
         pairs = self.pairs(embeddings, labels, references, reference_labels, **options)
-        return self.weight * self.formula(pairs)
+        return self.options.weight * self.formula(pairs)
 
-    def parts(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
+    def components(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """`{'pair_loss': ...}`, or `{'proxy_loss': ...}` if the loss has proxies; see the base class."""
         name = "proxy_loss" if self._proxy_sets else "pair_loss"
-        return {name: self.weight * self.formula(self.own_pairs(labels, embeddings))}
+        return {name: self.options.weight * self.formula(self.own_pairs(labels, embeddings))}
 
     def diagnostics(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """As the base class says; the distances are those of the pairs that the formula sees."""
@@ -240,8 +201,10 @@ class PairLoss(MetricLoss):
 
     def get_config(self) -> dict[str, Any]:
         """Arguments that create a loss of this kind, shared proxies serialised."""
-        shared = [tf.keras.utils.serialize_keras_object(proxies) for proxies in self.shared_proxies]
-        return {**super().get_config(), "shared_proxies": shared}
+        shared = [tf.keras.utils.serialize_keras_object(proxies) for proxies in self.options.shared_proxies]
+        fields = dataclasses.fields(self.options)
+        options = {field.name: getattr(self.options, field.name) for field in fields}
+        return {**super().get_config(), **options, "shared_proxies": shared}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> PairLoss:
@@ -251,4 +214,4 @@ class PairLoss(MetricLoss):
 
     @property
     def _proxy_sets(self) -> list[Proxies]:
-        return [*([] if self.proxies is None else [self.proxies]), *self.shared_proxies]
+        return [*([] if self.proxies is None else [self.proxies]), *self.options.shared_proxies]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from ccp_dml.distributed.shards import ALONE, Shards
+from ccp_dml.distributed.shards import SINGLE_SHARD, Shards
 from ccp_dml.geometry import pair_masks, pairwise_distances
 
 AVERAGES: tuple[str, ...] = ("active", "all")
@@ -42,18 +42,18 @@ class Pairs:
     sample_labels: tf.Tensor
     distance: str = "euclidean"
     embedding_size: int = 0
-    shards: Shards = ALONE
+    shards: Shards = SINGLE_SHARD
     anchors_in_shards: bool = False
 
     @property
     def rows(self) -> Shards:
         """What combines results of the rows that are here with those of all rows."""
-        return self.shards if self.anchors_in_shards else ALONE
+        return self.shards if self.anchors_in_shards else SINGLE_SHARD
 
     @property
     def columns(self) -> Shards:
         """What combines results of the columns that are here with those of all columns."""
-        return ALONE if self.anchors_in_shards else self.shards
+        return SINGLE_SHARD if self.anchors_in_shards else self.shards
 
     @property
     def similarities(self) -> tf.Tensor:
@@ -141,13 +141,13 @@ def number_of_anchors(pairs: Pairs) -> tf.Tensor:
 
 
 def _count(labels: tf.Tensor, shards: Shards) -> tf.Tensor:
-    if shards.alone:
+    if shards.is_single:
         return tf.cast(tf.size(labels), tf.float32)
     return tf.math.count_nonzero(labels >= 0, dtype=tf.float32)
 
 
 def masked_logsumexp(
-    values: tf.Tensor, mask: tf.Tensor, with_zero: bool = False, columns: Shards = ALONE
+    values: tf.Tensor, mask: tf.Tensor, with_zero: bool = False, columns: Shards = SINGLE_SHARD
 ) -> tf.Tensor:
     """`log(sum exp)` of each row over `mask`, without overflow, also where a row is masked out entirely.
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from ccp_dml.distributed.replicas import own_state
+from ccp_dml.distributed.replicas import per_replica_state
 from ccp_dml.geometry import normalize
 from ccp_dml.losses.base import class_labels, in_float32
 from ccp_dml.losses.proxy_anchor import ProxyAnchor
@@ -74,7 +74,7 @@ class ProxySynthesis(WrappingLoss):
         """
         super().__init__(base, name=name)
         takes_proxies = isinstance(base, ProxyNCA | ProxyAnchor | VirtualSoftmax)
-        if not takes_proxies or self.core.proxy_pairs or self.core.shared_proxies:
+        if not takes_proxies or self.core.options.proxy_pairs or self.core.options.shared_proxies:
             raise ValueError(
                 "proxy synthesis wraps ProxyNCA, ProxyAnchor or VirtualSoftmax, without proxy_pairs and "
                 f"shared_proxies; found {type(base).__name__}"
@@ -90,9 +90,9 @@ class ProxySynthesis(WrappingLoss):
         self.synthetic_share = synthetic_share
         self.mixing_rate = mixing_rate
         self.seed = seed
-        self.steps = own_state(0, tf.int64, "steps")
+        self.steps = per_replica_state(0, tf.int64, "steps")
 
-    def parts(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
+    def components(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """`proxy_loss`; see the base class. Moves on to the next rate."""
         rate = self.next_rate()
         self.steps.assign_add(1)
@@ -130,7 +130,7 @@ class ProxySynthesis(WrappingLoss):
         """
         proxies = self.proxies
         assert proxies is not None
-        classes, kind = class_labels(labels), self.core.normalization
+        classes, kind = class_labels(labels), self.core.options.normalization
         own_proxies = normalize(proxies.of_classes(classes), kind)
         samples = normalize(embeddings, kind)
         synthetic_labels = _labels_of_mixtures(classes, proxies.num_classes)

@@ -64,7 +64,7 @@ class Triplet(PairLoss):
         if self.triplets == "hardest":
             pairs = hardest_pairs(pairs)
         total, active = sum_of_triplets(pairs, self.margin)
-        if self.average == "active":
+        if self.options.average == "active":
             return [total, active]
         if self.triplets == "hardest":
             return [total, tf.reduce_sum(_count(pairs.positives) * _count(pairs.negatives))]

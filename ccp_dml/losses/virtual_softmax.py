@@ -6,7 +6,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from ccp_dml.distributed.shards import ALONE, Shards
+from ccp_dml.distributed.shards import SINGLE_SHARD, Shards
 from ccp_dml.geometry import normalize, squared_norms
 from ccp_dml.losses.base import in_float32
 from ccp_dml.losses.pairs import Pairs
@@ -35,18 +35,18 @@ class VirtualSoftmax(WrappingLoss):
             ValueError: if `base` is another loss.
         """
         super().__init__(base, name=name)
-        if not isinstance(base, ProxyNCA) or base.proxy_pairs:
+        if not isinstance(base, ProxyNCA) or base.options.proxy_pairs:
             raise ValueError(
                 f"virtual softmax wraps ProxyNCA without proxy_pairs; found {type(base).__name__}"
                 f"{' with proxy_pairs' if isinstance(base, ProxyNCA) else ''}"
             )
         self.base: ProxyNCA = base
 
-    def parts(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
+    def components(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """`proxy_loss`; see the base class."""
         embeddings = in_float32(embeddings)
         pairs = self._with_virtual(self.base.own_pairs(labels, embeddings), embeddings)
-        return {"proxy_loss": self.base.weight * self.base.formula(pairs)}
+        return {"proxy_loss": self.base.options.weight * self.base.formula(pairs)}
 
     def diagnostics(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """As the base class says; the virtual proxies are among the negatives."""
@@ -59,18 +59,18 @@ class VirtualSoftmax(WrappingLoss):
         labels: tf.Tensor,
         references: tf.Tensor,
         reference_labels: tf.Tensor,
-        shards: Shards = ALONE,
+        shards: Shards = SINGLE_SHARD,
     ) -> tf.Tensor:
         """The weighted loss of samples against given proxies and their virtual ones: float32 scalar.
 
         The arguments are those of `PairLoss.pairs`.
         """
         pairs = self.base.pairs(embeddings, labels, references, reference_labels, shards=shards)
-        return self.base.weight * self.base.formula(self._with_virtual(pairs, embeddings))
+        return self.base.options.weight * self.base.formula(self._with_virtual(pairs, embeddings))
 
     def _with_virtual(self, pairs: Pairs, embeddings: tf.Tensor) -> Pairs:
         """The pairs and a last column, the virtual proxies of the (raw) embeddings, of the first shard."""
-        norms = squared_norms(normalize(embeddings, self.base.normalization))
+        norms = squared_norms(normalize(embeddings, self.base.options.normalization))
         similarities = pairs.shards.enter(norms)[:, tf.newaxis]
         negative = tf.fill(tf.shape(similarities), pairs.shards.first)
         return dataclasses.replace(

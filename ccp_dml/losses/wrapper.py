@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from ccp_dml.geometry import check_normalization
 from ccp_dml.losses.base import MetricLoss, class_labels
 from ccp_dml.losses.pair_loss import PairLoss
 from ccp_dml.losses.pairs import Pairs
@@ -70,32 +71,58 @@ class ExtendingLoss(WrappingLoss):
         pair_normalization: of the pairs of the batch; None is that of L.
     """
 
-    pair_weight: float
-    mine_pairs: bool
-    pair_normalization: str | None = None
+    def __init__(
+        self,
+        base: MetricLoss,
+        *,
+        pair_weight: float = 1.0,
+        mine_pairs: bool = False,
+        pair_normalization: str | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Wraps a loss.
 
-    def check_base(self) -> None:
-        """Raise ValueError unless L is defined on any pairs, and the options are ones that `base` leaves."""
+        Args:
+            base: L, without proxies of its own, or a wrapper of it. The `weight` of L is a factor on both
+                terms.
+            pair_weight: weight of the pairs of the batch, or of the wrapper inside.
+            mine_pairs: let the miner of L act on the pairs of the batch too.
+            pair_normalization: normalisation of the pairs of the batch; None is the one of L.
+            name: a valid Python identifier; by default made from the class name.
+
+        Raises:
+            ValueError: if L is not defined on any pairs or has proxies, or an option is one that the wrapper
+                inside has.
+        """
+        super().__init__(base, name=name)
+        if pair_normalization is not None:
+            check_normalization(pair_normalization)
+        self.pair_weight = pair_weight
+        self.mine_pairs = mine_pairs
+        self.pair_normalization = pair_normalization
+        self._check_base()
+
+    def _check_base(self) -> None:
         kind, core = type(self).__name__, self.core
         if not core.pair_based:
             raise ValueError(f"{kind} wraps a pair-based loss; {type(core).__name__} is none")
-        if core.proxies is not None or core.shared_proxies:
+        if core.proxies is not None or core.options.shared_proxies:
             raise ValueError(
                 f"{kind} brings what samples are compared with, but {type(core).__name__} has "
-                f"{core.proxies_per_class} proxies per class of its own; expected 0"
+                f"{core.options.proxies_per_class} proxies per class of its own; expected 0"
             )
         if isinstance(self.base, WrappingLoss) and (self.mine_pairs or self.pair_normalization):
             raise ValueError(
-                f"mine_pairs and pair_normalization of {kind} are of the pairs of the batch, but these are "
-                f"the matter of {type(self.base).__name__}, which is inside; expected them to be left out"
+                f"mine_pairs and pair_normalization of {kind} act on the pairs of the batch, which "
+                f"{type(self.base).__name__} inside it compares; expected them to be left out"
             )
 
-    def batch_parts(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
+    def batch_components(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """The parts of the first term, weighted; the arguments are those of `parts`."""
         if isinstance(self.base, PairLoss):
             pairs = self._pairs_of_batch(labels, embeddings)
-            return {"pair_loss": self.pair_weight * (self.base.weight * self.base.formula(pairs))}
-        inside = self.base.parts(labels, embeddings)
+            return {"pair_loss": self.pair_weight * (self.base.options.weight * self.base.formula(pairs))}
+        inside = self.base.components(labels, embeddings)
         return {name: self.pair_weight * part for name, part in inside.items()}
 
     def batch_diagnostics(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:

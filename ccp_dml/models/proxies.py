@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ccp_dml.distributed.shards import ALONE, Shards
+from ccp_dml.distributed.shards import SINGLE_SHARD, Shards
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
@@ -27,7 +27,7 @@ class Proxies(tf.keras.layers.Layer):
         shards: how the classes of this table are combined with those of others; here they are all.
     """
 
-    shards: Shards = ALONE
+    shards: Shards = SINGLE_SHARD
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class Proxies(tf.keras.layers.Layer):
         """Whether this process holds the whole table."""
         return True
 
-    def parts_of(self, variable: tf.Variable) -> list[tf.Tensor]:
+    def shards_of(self, variable: tf.Variable) -> list[tf.Tensor]:
         """The parts that this process holds of the table, or of a copy: float32 [K, n, D] for n classes."""
         return [tf.reshape(variable, [self.proxies_per_class, -1, self.embedding_size])]
 
@@ -117,7 +117,7 @@ class Proxies(tf.keras.layers.Layer):
         """Rows int64 [n] of the whole table, or of a copy: float32 [n, D]."""
         return tf.gather(variable, rows)
 
-    def reset_parts(self, parts: Sequence[tf.Tensor]) -> None:
+    def reset_shards(self, parts: Sequence[tf.Tensor]) -> None:
         """`reset`, each part by itself: float32 [K, n, D] for the n classes of each of `classes_here`."""
         [embeddings] = parts
         self.reset(embeddings)

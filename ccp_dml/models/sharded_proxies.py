@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from ccp_dml.distributed import replicas
-from ccp_dml.distributed.shards import ClassParts, ReplicaShards
+from ccp_dml.distributed.shards import ReplicaShards, TableShards
 from ccp_dml.models.proxies import Proxies
 
 # Classes whose first proxies are drawn at once: the draw does not depend on the number of replicas.
@@ -31,7 +31,7 @@ class ShardedProxies(Proxies):
     of the replica, and a gradient for `embeddings` is complete there: it must not be added up over replicas.
 
     A checkpoint holds the whole table, which `Proxies` and any number of replicas can read. One that several
-    workers write has to be written within `replicas.whole_tables`: else it holds the part of one.
+    workers write has to be written within `replicas.gathered_tables`: else it holds the part of one.
 
     Attributes:
         embeddings: float32 variable, [n * K, D] on each replica, with values of its own there; outside of
@@ -64,7 +64,7 @@ class ShardedProxies(Proxies):
         """
         self._strategy = tf.distribute.get_strategy()
         self.seed = seed
-        self._parts = ClassParts(self._strategy, (proxies_per_class, num_classes, embedding_size))
+        self._parts = TableShards(self._strategy, (proxies_per_class, num_classes, embedding_size))
         self.classes_per_shard = self._parts.size
         super().__init__(
             num_classes, proxies_per_class, embedding_size, learning_rate_multiplier, "zeros", **kwargs
@@ -72,19 +72,19 @@ class ShardedProxies(Proxies):
         if self._strategy.num_replicas_in_sync > 1:
             self.shards = ReplicaShards()
         self._parts.fill(self.embeddings, self._first_values)
-        self.checkpoint_whole([self.embeddings])
+        self.checkpoint_as_table([self.embeddings])
 
     @property
     def labels(self) -> tf.Tensor:
         """Class of every row of `embeddings` on this replica: int32 [n * K], -1 where there is none."""
-        if self.shards.alone:
+        if self.shards.is_single:
             return super().labels
         classes = self._first_class() + tf.range(self.classes_per_shard, dtype=tf.int32)
         return tf.tile(tf.where(classes < self.num_classes, classes, -1), [self.proxies_per_class])
 
     def of_classes(self, classes: tf.Tensor) -> tf.Tensor:
         """The proxies of classes int32 [B], whichever replica has them: float32 [K, B, D]."""
-        if self.shards.alone:
+        if self.shards.is_single:
             return super().of_classes(classes)
         places = classes - self._first_class()
         here = (places >= 0) & (places < self.classes_per_shard)
@@ -112,14 +112,14 @@ class ShardedProxies(Proxies):
         """Whether all replicas are of this process."""
         return self._parts.all_here
 
-    def parts_of(self, variable: tf.Variable) -> list[tf.Tensor]:
+    def shards_of(self, variable: tf.Variable) -> list[tf.Tensor]:
         """As in the base class, outside of replica context; without the rows of no class."""
         parts = zip(self._parts.local(variable), self.classes_here)
         return [part[:, : len(classes)] for part, classes in parts]
 
     def rows_of(self, variable: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
         """As in the base class, outside of replica context; every worker has to take part."""
-        if self.shards.alone:
+        if self.shards.is_single:
             return super().rows_of(variable, rows)
         classes, numbers = (np.asarray(part) for part in (rows % self.num_classes, rows // self.num_classes))
 
@@ -133,7 +133,7 @@ class ShardedProxies(Proxies):
         found = [of_replica(replica, part) for replica, part in zip(self._parts.numbers_here, parts)]
         return self._strategy.reduce("SUM", self._parts.distributed(found), axis=None)
 
-    def reset_parts(self, parts: Sequence[tf.Tensor]) -> None:
+    def reset_shards(self, parts: Sequence[tf.Tensor]) -> None:
         """As in the base class, outside of replica context."""
         of_first = {classes.start: part for classes, part in zip(self.classes_here, parts)}
         self._parts.fill(self.embeddings, lambda first, last: of_first[first])
@@ -142,7 +142,7 @@ class ShardedProxies(Proxies):
         """All proxies, outside of replica context: float32 [K, C, D]; every worker has to take part."""
         return self._parts.whole(self.embeddings)
 
-    def checkpoint_whole(self, variables: Iterable[tf.Variable]) -> None:
+    def checkpoint_as_table(self, variables: Iterable[tf.Variable]) -> None:
         """Lets checkpoints hold the whole of variables which, like `embeddings`, have a part on each replica.
 
         The moments that an optimizer keeps of the proxies are such; a checkpoint would hold those of the
@@ -152,19 +152,19 @@ class ShardedProxies(Proxies):
             variables: all variables of an optimizer of `embeddings` alone, once it is built; those that have
                 not the shape of `embeddings` are left alone.
         """
-        if self.shards.alone:
+        if self.shards.is_single:
             return
         for variable in variables:
             if variable.shape == self.embeddings.shape:
                 # Where TensorFlow looks first, before the way of the class.
                 variable._gather_saveables_for_checkpoint = functools.partial(self._parts.saveables, variable)
-                replicas.mark_parts(variable, self)
+                replicas.mark_sharded(variable, self)
 
     def like(self, name: str) -> tf.Variable:
         """A variable of zeros, not trained, of which each replica has a part as of `embeddings`."""
         with self._strategy.scope():
-            variable = replicas.own_state(tf.zeros(self.embeddings.shape), name=name)
-        self.checkpoint_whole([variable])
+            variable = replicas.per_replica_state(tf.zeros(self.embeddings.shape), name=name)
+        self.checkpoint_as_table([variable])
         return variable
 
     def gathered(self, variable: tf.Variable) -> AbstractContextManager[None]:
@@ -194,7 +194,7 @@ class ShardedProxies(Proxies):
 
     def _check_context(self) -> None:
         on_replica = tf.distribute.get_replica_context() is not None
-        if not self.shards.alone and not (on_replica and tf.distribute.get_strategy() is self._strategy):
+        if not self.shards.is_single and not (on_replica and tf.distribute.get_strategy() is self._strategy):
             raise RuntimeError("the proxies are sharded over replicas; each replica has classes of its own")
 
     def _first_values(self, first: int, last: int) -> tf.Tensor:

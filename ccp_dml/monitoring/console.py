@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 import tensorflow as tf
 
-from ccp_dml import durable
+from ccp_dml import files
 
 EPOCH_COLUMNS = ("loss", "learning_rate", "images_per_second")
 
@@ -127,7 +127,7 @@ class MetricsCsv(tf.keras.callbacks.Callback):
         writer = csv.DictWriter(text, columns, restval="")
         writer.writeheader()
         writer.writerows(self._rows)
-        durable.write_text(self._path, text.getvalue())
+        files.write_text(self._path, text.getvalue())
 
 
 # Untrained networks reach 0.9 and more; beyond this no neighbour is told from another but by rounding.

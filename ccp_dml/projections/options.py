@@ -1,63 +1,82 @@
-"""The options of alternating projections, checked."""
+"""The options of the alternating projections."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+
+from ccp_dml.options import Choice, Integer, Number, Options, Switch, Text, option
+
+_WITH_PROXIES = {"ccp_use_representative_proxy": (True,)}
 
 
-@dataclass(frozen=True)
-class ProjectionOptions:
-    """How problem instances follow each other; see `docs/algorithm.md` for the terms.
+@dataclasses.dataclass(frozen=True)
+class ProjectionOptions(Options):
+    """The alternating projections of CCP, with ccp/... in --loss."""
 
-    Attributes:
-        coefficient: λ, the weight of the proximal term of the first regularised instance; non-negative.
-        decay: factor on λ per instance, positive: instance t has λ·decay^t, and 0 for t = 0.
-        min_iterations: validations before an instance may end or its scores count, at least 1.
-        pool_size: b, embeddings per class that proxies are chosen from; 1 or less: the K draws are the
-            proxies; below K: b·K.
-        random_init: start from the proxies as they are initialised instead of choosing them from samples.
-        normalized_embeddings: choose on unit vectors (the raw vectors are stored).
-        use_representative_proxy: choose proxies at all; if not, only the proximal term remains.
-        perturb_noise: the solution that an instance is pulled to is perturbed by Gaussian noise whose
-            standard deviation is this fraction of the root mean square of each variable; non-negative.
-        step_at_batch: look at the score after every training step instead of every validation; the score has
-            to be one of the step, such as `loss`.
-        monitor: name of the score in the epoch logs.
-        stop_at_min: lower scores are better.
-        min_improvement: a score counts as better if it is so by more than this; non-negative.
-        seed: of the perturbation noise.
-    """
-
-    coefficient: float = 2e-4
-    decay: float = 1.0
-    min_iterations: int = 1
-    pool_size: int = 12
-    random_init: bool = False
-    normalized_embeddings: bool = False
-    use_representative_proxy: bool = True
-    perturb_noise: float = 0.0
-    step_at_batch: bool = False
-    monitor: str = "map_at_r"
-    stop_at_min: bool = False
-    min_improvement: float = 1e-5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.coefficient < 0:
-            raise ValueError(f"The proximal coefficient is {self.coefficient}; it cannot be negative.")
-        if not self.decay > 0:
-            raise ValueError(f"The decay of the proximal coefficient is {self.decay}; it must be positive.")
-        if self.min_iterations < 1:
-            raise ValueError(
-                f"min_iterations of an instance is {self.min_iterations}; at least 1 is expected."
-            )
-        if self.min_improvement < 0:
-            raise ValueError(f"min_improvement is {self.min_improvement}; it cannot be negative.")
-        if self.perturb_noise < 0:
-            raise ValueError(f"perturb_noise is {self.perturb_noise}; it cannot be negative.")
+    pool_size: int = option(
+        7,
+        Integer(0),
+        "Images per class from which new proxies are chosen (b); 0 or 1: take the first K as they are.",
+        only_with=_WITH_PROXIES,
+    )
+    pool_memory_steps: int = option(
+        0,
+        Integer(0),
+        "Choose from embeddings of training steps that are at most so many steps old; 0: embed anew.",
+        only_with=_WITH_PROXIES,
+    )
+    ccp_lambda: float = option(
+        2e-4, Number(low=0), "Weight of the proximal term from the second instance on."
+    )
+    ccp_lambda_decay: float = option(1.0, Number(above=0), "Factor on --ccp_lambda at every new instance.")
+    ccp_reset_rule: str = option(
+        "patience",
+        Choice(("patience", "fixed", "staleness")),
+        "An instance ends when its score stalls, after --ccp_min_iterations, or when its proxies are stale.",
+    )
+    ccp_patience: int = option(
+        3,
+        Integer(1),
+        "Validations without improvement that end an instance.",
+        only_with={"ccp_reset_rule": ("patience",)},
+    )
+    ccp_min_iterations: int = option(1, Integer(1), "Fewest validations of an instance.")
+    ccp_max_iterations: int | None = option(None, Integer(1), "Most validations of an instance.")
+    ccp_staleness_threshold: float = option(
+        0.5,
+        Number(above=0),
+        "Distance of proxies from the present embeddings of their images, relative to their spread, that "
+        "ends an instance.",
+        only_with={"ccp_reset_rule": ("staleness",)},
+    )
+    ccp_random_init: bool = option(
+        False, Switch(), "Start from random proxies instead of embeddings.", only_with=_WITH_PROXIES
+    )
+    ccp_normalized_embeddings: bool = option(
+        False,
+        Switch(),
+        "Choose proxies by distances of unit vectors.",
+        # Of a smaller pool every image becomes a proxy, whatever the distances.
+        only_with={**_WITH_PROXIES, "pool_size": Integer(2)},
+    )
+    ccp_use_representative_proxy: bool = option(
+        True, Switch(), "Choose new proxies; without, the proximal term alone remains."
+    )
+    ccp_perturb_noise: float = option(
+        0.0,
+        Number(low=0),
+        "Noise on the solution that weights are pulled towards, relative to the root mean square of each.",
+    )
+    ccp_monitor: str | None = option(
+        None, Text("the name of a metric, or loss"), "Score of an instance (default: --monitor)."
+    )
+    ccp_stop_at_min: bool | None = option(None, Switch(), "A lower score is better (default: only of loss).")
+    ccp_step_at_batch: bool = option(
+        False, Switch(), "Judge an instance after every batch, by its loss, instead of after validations."
+    )
 
     def draws(self, proxies_per_class: int) -> int:
-        """Number of draws that the choice of K proxies per class takes."""
+        """Number of images per class that the choice of K proxies draws."""
         if self.pool_size <= 1:
             return proxies_per_class
         if self.pool_size < proxies_per_class:

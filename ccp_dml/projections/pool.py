@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ccp_dml.distributed.workers import ALONE, Workers
+from ccp_dml.distributed.workers import SINGLE_WORKER, Workers
 
 
 class ProxyPool:
@@ -24,7 +24,7 @@ class ProxyPool:
         draws: Callable[[int, int], npt.NDArray[np.int64]],
         embed_images: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]],
         memory: PoolMemory | None = None,
-        workers: Workers = ALONE,
+        workers: Workers = SINGLE_WORKER,
     ) -> None:
         """Creates the pool.
 
@@ -36,8 +36,8 @@ class ProxyPool:
             memory: of training embeddings; None: all are made anew.
             workers: who divide the classes among them.
         """
-        self._draws, self._memory, self._workers = draws, memory, workers
-        self._embed_images = embed_images
+        self._draws, self._embed_images = draws, embed_images
+        self.memory, self.workers = memory, workers
 
     def __call__(self, first_draw: int, count: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """Draws a pool.
@@ -51,31 +51,31 @@ class ProxyPool:
             the classes that are this one's share.
         """
         images = np.asarray(self._draws(first_draw, count), np.int64)
-        images = images[:, self._workers.share(images.shape[1])]
+        images = images[:, self.workers.local_slice(images.shape[1])]
         # A class with fewer images than draws is drawn again and again.
         distinct, inverse = np.unique(images, return_inverse=True)
         embeddings = self._remembered_or_embedded(distinct)
         return embeddings[inverse.reshape(images.shape)], images
 
     def _remembered_or_embedded(self, images: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        if self._memory is None:
+        if self.memory is None:
             return self._embedded(images)
-        known, remembered = self._memory.recall(images)
+        known, remembered = self.memory.recall(images)
         embeddings = np.empty((len(images), remembered.shape[1]), np.float32)
         embeddings[known] = remembered
         if not known.all():
             embeddings[~known] = self._embed_images(images[~known])
         # The memory is the same everywhere, whoever embedded an image.
-        new = self._workers.gather(images[~known])
+        new = self.workers.gather(images[~known])
         if len(new):
-            self._memory.remember(new, self._workers.gather(embeddings[~known]))
+            self.memory.remember(new, self.workers.gather(embeddings[~known]))
         return embeddings
 
     def embed_images(self, images: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Embeds images by index: int64 [n] -> float32 [n, D], as now, whatever the memory has of them."""
         distinct, inverse = np.unique(images, return_inverse=True)
-        own = distinct[self._workers.share(len(distinct))]
-        return self._workers.gather(self._embedded(own))[inverse.reshape(-1)]
+        own = distinct[self.workers.local_slice(len(distinct))]
+        return self.workers.gather(self._embedded(own))[inverse.reshape(-1)]
 
     def _embedded(self, images: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         if not len(images):
@@ -130,7 +130,7 @@ class PoolMemory(tf.Module):
             )
             self.steps = tf.Variable(0, trainable=False, dtype=tf.int64, name="steps")
 
-    def note(self, labels: tf.Tensor, embeddings: tf.Tensor) -> None:
+    def record(self, labels: tf.Tensor, embeddings: tf.Tensor) -> None:
         """Takes note of a training step; to be called in tensor code.
 
         Args:

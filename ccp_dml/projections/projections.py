@@ -6,29 +6,29 @@ Gürbüz, Can and Alatan, Deep Metric Learning with Chance Constraints, 2022 (ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
-from ccp_dml import faults
 from ccp_dml.distributed.replicas import WeightSnapshot
-from ccp_dml.distributed.workers import ALONE, Workers
+from ccp_dml.distributed.workers import SINGLE_WORKER
 from ccp_dml.geometry import greedy_k_center, normalize
 from ccp_dml.models.proxies import Proxies
 from ccp_dml.projections.options import ProjectionOptions
-from ccp_dml.projections.pool import PoolMemory
-from ccp_dml.projections.reset_rules import InstanceView, PatienceRule, ResetRule
+from ccp_dml.projections.pool import ProxyPool
+from ccp_dml.training.controllers import Controller, monitored_score
+from ccp_dml.training.options import DEFAULT_MONITOR
 
-DrawPool = Callable[[int, int], tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]
-EmbedImages = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
-
+# A score counts as better if it is so by more than this.
+_MIN_IMPROVEMENT = 1e-5
+_NO_SCORE = 1e16
 _UNKNOWN_IMAGE = -1
-_MAX_MEASURED = 256
+_MOST_MEASURED = 256
 
 
-class AlternatingProjections(tf.Module):
+class AlternatingProjections(Controller):
     """The state machine that ends a problem instance and begins the next.
 
     All of its state is in variables. It replaces proxies; the model's weights and the optimizer are never
@@ -37,70 +37,57 @@ class AlternatingProjections(tf.Module):
     Attributes:
         options: the options.
         proximal_coefficient: float32 variable, λ of this instance.
-        anchors: variables, θ̂: the solution of the last instance, in the order of `weights`.
+        anchors: variables, θ̂: the solution of the last instance, in the order of `weights`; zero, and without
+            effect, in the first instance.
         instance: int64 variable, t, the number of instances that have ended.
         validations: int64 variable, validations of this instance.
         stale: int64 variable, validations since the best score of this instance.
         best_score: float64 variable, the best score of this instance, negated where higher is better; 1e16
             before the first.
-        best_weights: variables, θ_best.
-        best_proxies: float32 variable [C * K, D], P_best; None without proxies.
         draws: int64 variable, draws of the pool so far.
         proxy_images: int64 variable [K, C], the image each proxy was chosen from, -1 if none.
         memory: of training embeddings; None if new proxies are chosen from new embeddings alone.
+        last_staleness: staleness at the last validation; None if it was not measured.
     """
 
     def __init__(
         self,
         weights: Sequence[tf.Variable],
         proxies: Proxies | None,
-        draw_pool: DrawPool | None,
+        pool: ProxyPool | None,
         options: ProjectionOptions | None = None,
         *,
-        reset_rule: ResetRule | None = None,
-        embed_images: EmbedImages | None = None,
         normalization: str = "none",
-        track_staleness: bool = False,
-        memory: PoolMemory | None = None,
-        workers: Workers = ALONE,
+        seed: int = 0,
     ) -> None:
         """Creates the state; nothing is drawn before `begin`.
 
         Args:
             weights: θ, the trainable weights of the embedding model.
-            proxies: P; None, or `use_representative_proxy=False`, leaves the proximal term alone.
-            draw_pool: `draw_pool(first_draw, count)` gives raw embeddings [count, C, D] by the present
-                weights and the indices [count, C] of their images.
+            proxies: P; None, or `ccp_use_representative_proxy=False`, leaves the proximal term alone.
+            pool: embeddings of training images to choose proxies from.
             options: the options; None for the defaults.
-            reset_rule: when an instance ends; None for a patience of 3 validations.
-            embed_images: embeds images by index as they are now, int64 [n] -> [n, D]; needed to measure
-                staleness.
-            normalization: what the loss does to embeddings; staleness is measured after it.
-            track_staleness: measure staleness at every validation, whether or not the rule needs it; without
-                proxies there is none.
-            memory: what `draw_pool` remembers of training steps; part of the state.
-            workers: who choose proxies together; with several, `draw_pool` gives the pool of this one's share
-                of the classes.
+            normalization: of embeddings in the loss; staleness is measured after it.
+            seed: of `ccp_perturb_noise`.
 
         Raises:
-            ValueError: if proxies are to be chosen and `draw_pool` is missing.
+            ValueError: if proxies are to be chosen and there is no pool.
         """
         super().__init__(name="alternating_projections")
         self.options = options or ProjectionOptions()
-        self._rule: ResetRule = reset_rule or PatienceRule()
         self._weights = list(weights)
-        self._proxies = proxies if self.options.use_representative_proxy else None
-        if self._proxies is not None and draw_pool is None:
-            raise ValueError("draw_pool is missing: proxies cannot be chosen without a pool of embeddings.")
-        self._draw_pool, self._embed_images, self._normalization = draw_pool, embed_images, normalization
-        self._track_staleness = track_staleness
-        self.memory, self._workers = memory, workers
+        self._proxies = proxies if self.options.ccp_use_representative_proxy else None
+        if self._proxies is not None and pool is None:
+            raise ValueError("pool=None: expected a pool of embeddings from which proxies are chosen")
+        self._pool, self._normalization, self._seed = pool, normalization, seed
+        self._workers = SINGLE_WORKER if pool is None else pool.workers
+        self.memory = None if pool is None else pool.memory
         self.last_staleness: float | None = None
         self.proximal_coefficient = _state(0.0, tf.float32, "proximal_coefficient")
         self.instance = _state(0, tf.int64, "instance")
         self.validations = _state(0, tf.int64, "validations")
         self.stale = _state(0, tf.int64, "stale")
-        self.best_score = _state(1e16, tf.float64, "best_score")
+        self.best_score = _state(_NO_SCORE, tf.float64, "best_score")
         self.draws = _state(0, tf.int64, "draws")
         # Read in every training step, so kept where the weights are.
         self._solution = WeightSnapshot(self._weights, on_host=False, name="solution")
@@ -114,7 +101,7 @@ class AlternatingProjections(tf.Module):
 
     @property
     def anchors(self) -> list[tf.Variable]:
-        """θ̂, what the proximal term pulls the weights to; zero, and without effect, in the first instance."""
+        """θ̂, the point that the proximal term pulls the weights to."""
         return self._solution.values
 
     @property
@@ -127,18 +114,55 @@ class AlternatingProjections(tf.Module):
         """P_best of this instance (of the last one until this one has a score); zero at the very start."""
         return None if self._best_proxies is None else self._best_proxies.values[0]
 
+    @property
+    def watches_every_step(self) -> bool:
+        """Whether the score of every single step is looked at."""
+        return self.options.ccp_step_at_batch
+
+    @property
+    def watches_batches(self) -> bool:
+        """Whether the embeddings of training steps are remembered."""
+        return self.memory is not None
+
+    @property
+    def logs(self) -> dict[str, Any]:
+        """`problem_instance` and `proximal_coefficient`."""
+        return {
+            "problem_instance": int(self.instance),
+            "proximal_coefficient": float(self.proximal_coefficient),
+        }
+
     def begin(self) -> None:
-        """Begins training: chooses the first proxies, unless `random_init`, with a clean record.
+        """Chooses the first proxies, unless `ccp_random_init`, and clears the record of the instance.
 
         The set that is already covered is the origin: nothing has been solved yet.
         """
-        self._forget()
+        self._clear_record()
         self._set_coefficient()
-        if self._best_proxies is not None and not self.options.random_init:
-            self._choose_proxies([tf.zeros_like(part) for part in self._parts_of_best()])
+        if self._proxies is not None and not self.options.ccp_random_init:
+            zeros = [tf.zeros_like(shard) for shard in self._shards_of_best()]
+            self._choose_proxies(zeros)
+
+    def after_step(self, labels: tf.Tensor, embeddings: tf.Tensor) -> None:
+        """Remembers the embeddings of a training step."""
+        assert self.memory is not None
+        self.memory.record(labels, embeddings)
+
+    def after_steps(self, scores: Mapping[str, float]) -> None:
+        """Takes the score of a step, with `ccp_step_at_batch`."""
+        if self.options.ccp_step_at_batch:
+            self.update(monitored_score(scores, self._monitor))
+
+    def after_validation(self, epoch: int, logs: dict[str, Any]) -> None:
+        """Takes the score of a validation; adds `proxy_staleness` where it was measured."""
+        if self.options.ccp_step_at_batch:
+            return
+        self.update(monitored_score(logs, self._monitor))
+        if self.last_staleness is not None:
+            logs["proxy_staleness"] = self.last_staleness
 
     def update(self, score: float) -> bool:
-        """Takes note of a validation.
+        """Takes a score; ends the instance if it is due.
 
         Args:
             score: the monitored score; NaN is never better.
@@ -148,20 +172,20 @@ class AlternatingProjections(tf.Module):
         """
         self.validations.assign_add(1)
         self.last_staleness = None
-        if self._track_staleness and self._proxies is not None:
+        # Measuring embeds images: too much for every step.
+        if self._proxies is not None and not self.options.ccp_step_at_batch:
             self.measure_staleness()
-        if int(self.validations) < self.options.min_iterations:
+        if int(self.validations) < self.options.ccp_min_iterations:
             return False
-        if self._rule.uses_score:
-            self._note(score if self.options.stop_at_min else -score)
-        view = InstanceView(int(self.validations), int(self.stale), self.measure_staleness)
-        if not self._rule.due(view):
+        if self.options.ccp_reset_rule != "fixed":  # Else the solution is the last point, whatever its score.
+            self._record_score(score if self.options.ccp_stop_at_min else -score)
+        if not self._is_due():
             return False
-        self._next_instance()
+        self._begin_instance()
         return True
 
     def measure_staleness(self) -> float:
-        """How far the images of the proxies have moved since these were chosen, see `staleness`.
+        """Measures how far the images of the proxies have moved since these were chosen, see `staleness`.
 
         At most 256 proxies, evenly spaced, are measured.
 
@@ -169,24 +193,41 @@ class AlternatingProjections(tf.Module):
             The staleness; infinite where the proxies were never chosen from images.
 
         Raises:
-            ValueError: if there are no proxies or no `embed_images`.
+            ValueError: if there are no proxies.
         """
-        if self._proxies is None or self._embed_images is None:
-            raise ValueError("Staleness can only be measured with proxies and with embed_images.")
+        if self._proxies is None or self._pool is None:
+            raise ValueError("There are no proxies whose staleness could be measured.")
         if self.last_staleness is not None:
             return self.last_staleness
         images = self.proxy_images.numpy().reshape(-1)
         if (images == _UNKNOWN_IMAGE).any():
             self.last_staleness = float("inf")
             return self.last_staleness
-        rows = np.unique(np.linspace(0, len(images) - 1, min(len(images), _MAX_MEASURED)).astype(np.int64))
+        rows = np.unique(np.linspace(0, len(images) - 1, min(len(images), _MOST_MEASURED)).astype(np.int64))
         chosen = self._proxies.rows_of(self._chosen.values[0], rows)
-        present = tf.constant(self._embed_images(images[rows]))
+        present = tf.constant(self._pool.embed_images(images[rows]))
         self.last_staleness = self._workers.from_chief(staleness(chosen, present, self._normalization))
         return self.last_staleness
 
-    def _note(self, quantity: float) -> None:
-        if quantity < float(self.best_score) - self.options.min_improvement:
+    @property
+    def _monitor(self) -> str:
+        default = "loss" if self.options.ccp_step_at_batch else DEFAULT_MONITOR
+        return self.options.ccp_monitor or default
+
+    def _is_due(self) -> bool:
+        """Whether the instance ends, once it has had its fewest validations."""
+        options = self.options
+        most = options.ccp_max_iterations
+        if most is not None and int(self.validations) >= most:
+            return True
+        if options.ccp_reset_rule == "patience":
+            return int(self.stale) >= options.ccp_patience
+        if options.ccp_reset_rule == "staleness":
+            return self.measure_staleness() > options.ccp_staleness_threshold
+        return True
+
+    def _record_score(self, quantity: float) -> None:
+        if quantity < float(self.best_score) - _MIN_IMPROVEMENT:
             self.stale.assign(0)
             self.best_score.assign(quantity)
             self._keep_best()
@@ -198,76 +239,73 @@ class AlternatingProjections(tf.Module):
         if self._best_proxies is not None:
             self._best_proxies.take()
 
-    def _next_instance(self) -> None:
-        if float(self.best_score) >= 1e16:  # no score counted: the solution is where we are
+    def _begin_instance(self) -> None:
+        if float(self.best_score) >= _NO_SCORE:  # No score counted: the solution is the present point.
             self._keep_best()
         self.instance.assign_add(1)
         self._solution.copy_from(self._perturbed(self._best_weights.values))
         self._set_coefficient()
-        if self._best_proxies is not None:
-            self._choose_proxies(self._parts_of_best())
-        self._forget()
+        if self._proxies is not None:
+            self._choose_proxies(self._shards_of_best())
+        self._clear_record()
 
-    def _forget(self) -> None:
+    def _clear_record(self) -> None:
         self.validations.assign(0)
         self.stale.assign(0)
-        self.best_score.assign(1e16)
+        self.best_score.assign(_NO_SCORE)
 
     def _set_coefficient(self) -> None:
         instance = int(self.instance)
-        value = self.options.coefficient * self.options.decay**instance if instance else 0.0
+        value = self.options.ccp_lambda * self.options.ccp_lambda_decay**instance if instance else 0.0
         self.proximal_coefficient.assign(value)
 
     def _perturbed(self, values: Sequence[tf.Variable]) -> list[tf.Tensor]:
-        if not self.options.perturb_noise:
+        noise = self.options.ccp_perturb_noise
+        if not noise:
             return [value.read_value() for value in values]
         noisy = []
         for i, value in enumerate(values):
-            seed = [self.options.seed + i, int(self.instance)]
-            deviation = self.options.perturb_noise * tf.sqrt(tf.reduce_mean(tf.square(value)))
+            seed = [self._seed + i, int(self.instance)]
+            deviation = noise * tf.sqrt(tf.reduce_mean(tf.square(value)))
             noisy.append(value + deviation * tf.random.stateless_normal(value.shape, seed, dtype=value.dtype))
         return noisy
 
-    def _parts_of_best(self) -> list[tf.Tensor]:
+    def _shards_of_best(self) -> list[tf.Tensor]:
         assert self._proxies is not None
         assert self._best_proxies is not None
-        return self._proxies.parts_of(self._best_proxies.values[0])
+        return self._proxies.shards_of(self._best_proxies.values[0])
 
     def _choose_proxies(self, covered: Sequence[tf.Tensor]) -> None:
-        """Replaces the proxies. `covered`: of each part of the table here, float32 [K, n, D]."""
+        """Replaces the proxies. `covered`: of each shard of the table here, float32 [K, n, D]."""
         assert self._proxies is not None
-        assert self._draw_pool is not None
+        assert self._pool is not None
         per_class = self._proxies.proxies_per_class
         count = self.options.draws(per_class)
-        pool, images = self._draw_pool(int(self.draws), count)
+        embeddings, images = self._pool(int(self.draws), count)
         self.draws.assign_add(count)
-        faults.passage("reset")
-        share = self._workers.share(self._proxies.num_classes)
+        mine = self._workers.local_slice(self._proxies.num_classes)
         centers, chosen = [], []
-        # Each class needs only its own pool: neither that nor the table is ever in one place.
-        for classes, part in zip(self._proxies.classes_here, covered):
-            first, last = max(classes.start, share.start), min(classes.stop, share.stop)
-            of_pool = slice(first - share.start, max(first, last) - share.start)
-            own, own_images = pool[:, of_pool], np.asarray(images)[:, of_pool]
+        # Each class needs only its own candidates: neither these nor the table are ever in one place.
+        for classes, shard in zip(self._proxies.classes_here, covered):
+            first, last = max(classes.start, mine.start), min(classes.stop, mine.stop)
+            last = max(first, last)
+            candidates = slice(first - mine.start, last - mine.start)
+            found, found_images = embeddings[:, candidates], np.asarray(images)[:, candidates]
             if self.options.pool_size > 1:
-                picks, own = greedy_k_center(
-                    tf.constant(own),
-                    part[:, first - classes.start : max(first, last) - classes.start],
+                picks, found = greedy_k_center(
+                    tf.constant(found),
+                    shard[:, first - classes.start : last - classes.start],
                     per_class,
-                    normalized=self.options.normalized_embeddings,
+                    normalized=self.options.ccp_normalized_embeddings,
                 )
-                own_images = np.take_along_axis(own_images, np.asarray(picks), axis=0)
-            centers.append(own)
-            chosen.append(own_images)
-        if self._proxies.shards.alone:
-            centers = [self._workers.gather_columns(np.asarray(own)) for own in centers]
-        self._proxies.reset_parts(centers)
+                found_images = np.take_along_axis(found_images, np.asarray(picks), axis=0)
+            centers.append(found)
+            chosen.append(found_images)
+        if self._proxies.shards.is_single:
+            centers = [self._workers.gather_columns(np.asarray(found)) for found in centers]
+        self._proxies.reset_shards(centers)
         self.proxy_images.assign(self._workers.gather_columns(np.concatenate(chosen, axis=1)))
         self._chosen.take()
-
-
-def _state(value: object, dtype: tf.DType, name: str) -> tf.Variable:
-    return tf.Variable(value, trainable=False, dtype=dtype, name=name)
 
 
 def staleness(proxies: tf.Tensor, present: tf.Tensor, normalization: str = "none") -> float:
@@ -280,7 +318,7 @@ def staleness(proxies: tf.Tensor, present: tf.Tensor, normalization: str = "none
     Args:
         proxies: [N, D] the proxies.
         present: [N, D] row i = the present embedding of the image that proxy i was chosen from.
-        normalization: what the loss does to embeddings before it measures distances.
+        normalization: applied to both before distances are measured.
 
     Returns:
         The staleness, non-negative; infinite if the proxies coincide while their images do not.
@@ -297,3 +335,7 @@ def staleness(proxies: tf.Tensor, present: tf.Tensor, normalization: str = "none
     if spread > 0:
         return moved / spread
     return float("inf") if moved > 0 else 0.0
+
+
+def _state(value: object, dtype: tf.DType, name: str) -> tf.Variable:
+    return tf.Variable(value, trainable=False, dtype=dtype, name=name)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from ccp_dml import durable, faults
+from ccp_dml import files
 from ccp_dml.data.images import TestPreprocessing, test_image
 from ccp_dml.geometry import check_normalization, normalize
 from ccp_dml.serving.images import decode_upright_rgb
@@ -112,11 +112,9 @@ def _replaced(directory: str, overwrite: bool) -> Iterator[str]:
     fresh, former = os.path.join(workspace, "new"), os.path.join(workspace, "old")
     try:
         yield fresh
-        durable.to_disk(Path(fresh))
-        faults.passage("export")
+        files.to_disk(Path(fresh))
         if overwrite and os.path.lexists(directory):
             os.rename(directory, former)
-        faults.passage("export_replace")
         try:
             os.rename(fresh, directory)
         except OSError:

@@ -9,19 +9,17 @@ from typing import Any
 
 import tensorflow as tf
 
-from ccp_dml import faults
-
 # Images and labels of each replica -> scalars, labels and embeddings of the global batch.
 StepFunction = Callable[[Any, Any], tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]]
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """What a number of steps have left behind.
+    """The results of a number of steps.
 
     Attributes:
         sums: of every scalar, over the steps in which all were finite.
-        finite_steps: how many these are.
+        finite_steps: number of these steps.
         labels: those of the last step, of all replicas.
         embeddings: those of the last step, of all replicas, float32 [B, D].
         bad_step: the first step whose scalars were not all finite, counted from 1 over the run; 0 if none.
@@ -74,7 +72,6 @@ class ChunkRunner:
         self._function = tf.function(step_function)
         self._counter, self._before_step, self._now = step, before_step, _clock()
         self._after_step = after_step
-        faults.passage("tracing")
         scalars, self._labels_spec, self._embeddings_spec = self._function.get_concrete_function(
             *element_spec
         ).structured_outputs

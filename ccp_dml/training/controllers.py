@@ -1,174 +1,190 @@
-"""What looks at the scores of a run and acts on them, in the one right order."""
+"""Parts of the training loop that look at scores and act: early stopping and learning-rate schedules.
+
+The alternating projections are another one (`ccp_dml.projections`). Unlike Keras callbacks, controllers are
+in the checkpoint, so a run that was interrupted decides as one that was not.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
 from ccp_dml.distributed.replicas import WeightSnapshot
-from ccp_dml.projections.projections import AlternatingProjections
+from ccp_dml.training.options import DEFAULT_MONITOR, OptimizerOptions
 
 
-class Controllers:
-    """Early stopping, the learning-rate schedule and the alternating projections of a run, each optional."""
-
-    def __init__(
-        self,
-        *,
-        stopping: EarlyStopping | None = None,
-        schedule: Schedule | None = None,
-        projections: AlternatingProjections | None = None,
-    ) -> None:
-        self._stopping, self._schedule, self._projections = stopping, schedule, projections
+class Controller(tf.Module):
+    """Base of all controllers; every hook does nothing."""
 
     @property
-    def state(self) -> dict[str, Any]:
-        """What has to be checkpointed, by name."""
-        return {
-            "stopping": self._stopping,
-            "schedule": self._schedule,
-            "projections": self._projections,
-        }
+    def watches_batches(self) -> bool:
+        """Whether `after_step` has to be called."""
+        return False
+
+    @property
+    def watches_every_step(self) -> bool:
+        """Whether `after_steps` has to be called after each single step."""
+        return False
 
     @property
     def should_stop(self) -> bool:
-        """Whether early stopping has decided so."""
-        return self._stopping is not None and self._stopping.should_stop
+        """Whether training ends with this epoch."""
+        return False
 
     @property
     def best_epoch(self) -> int | None:
-        """Epoch (from 0) with the best score; None before the first score or without early stopping."""
-        if self._stopping is None or int(self._stopping.best_epoch) < 0:
-            return None
-        return int(self._stopping.best_epoch)
-
-    @property
-    def every_step(self) -> bool:
-        """Whether the score of every single step is looked at."""
-        return self._projections is not None and self._projections.options.step_at_batch
-
-    @property
-    def after_each_step(self) -> Callable[[tf.Tensor, tf.Tensor], None] | None:
-        """What takes note of the labels and embeddings of every step, in tensor code; None without."""
-        memory = None if self._projections is None else self._projections.memory
-        return None if memory is None else memory.note
+        """Epoch (from 0) with the best score; None if unknown."""
+        return None
 
     @property
     def logs(self) -> dict[str, Any]:
-        """Problem instance and proximal coefficient as they are now."""
-        if self._projections is None:
-            return {}
-        return {
-            "problem_instance": int(self._projections.instance),
-            "proximal_coefficient": float(self._projections.proximal_coefficient),
-        }
-
-    def set_learning_rate(self, rate: tf.Variable, step: tf.Tensor) -> None:
-        """Sets the learning rate of a step as the schedule says, if there is one; tensor code."""
-        if self._schedule is not None:
-            rate.assign(self._schedule(step))
+        """Entries of the epoch logs, as they are before the scores of the epoch are looked at."""
+        return {}
 
     def begin(self) -> None:
-        """Begins training, or training proper after a warm-up: chooses the first proxies."""
-        if self._projections is not None:
-            self._projections.begin()
+        """Called before the first step, and again before the first step after a warm-up."""
+
+    def before_step(self, learning_rate: tf.Variable, step: tf.Tensor) -> None:
+        """Called before each step, in tensor code, with the steps since the warm-up: int64 scalar."""
+
+    def after_step(self, labels: tf.Tensor, embeddings: tf.Tensor) -> None:
+        """Called after each finite step, in tensor code, if `watches_batches`."""
+
+    def after_steps(self, scores: Mapping[str, float]) -> None:
+        """Called with the mean scalars of each chunk of steps after the warm-up."""
 
     def after_validation(self, epoch: int, logs: dict[str, Any]) -> None:
-        """Acts on the scores of an epoch; adds `proxy_staleness` to the logs where it was measured.
-
-        Args:
-            epoch: number of the epoch, from 0.
-            logs: logs of this epoch; validation scores are prefixed by `val_`.
+        """Called with the logs of each epoch after the warm-up, to which it may add.
 
         Raises:
-            ValueError: if a monitored score is not among the logs.
+            ValueError: if a monitored score is not among them.
         """
-        # First the best weights are kept, with the proxies that belong to them; then the proxies may change.
-        if self._stopping is not None:
-            self._stopping.update(_score(logs, self._stopping.monitor), epoch)
-        if self._schedule is not None and self._schedule.monitor is not None:
-            self._schedule.update(_score(logs, self._schedule.monitor))
-        if self._projections is not None and not self.every_step:
-            self._projections.update(_score(logs, self._projections.options.monitor))
-            if self._projections.last_staleness is not None:
-                logs["proxy_staleness"] = self._projections.last_staleness
-
-    def after_steps(self, scores: dict[str, float]) -> None:
-        """Acts on the scalars of a step, if every step is looked at.
-
-        Raises:
-            ValueError: if the monitored score is not among them.
-        """
-        if self._projections is not None and self.every_step:
-            self._projections.update(_score(scores, self._projections.options.monitor))
 
     def end(self) -> None:
-        """Ends training: restores the best weights."""
-        if self._stopping is not None:
-            self._stopping.restore_best()
+        """Called after the last step."""
 
 
-def _score(logs: dict[str, Any], monitor: str) -> float:
+def monitored_score(logs: Mapping[str, Any], monitor: str) -> float:
+    """The score of that name among the epoch logs, of the validation if there is one.
+
+    Raises:
+        ValueError: if there is no such score.
+    """
     for name in (f"val_{monitor}", monitor):
         if name in logs:
             return float(logs[name])
     raise ValueError(f"The monitored score {monitor!r} is not among the logs {', '.join(sorted(logs))}.")
 
 
-class Schedule(Protocol):
-    """What the trainer expects of a schedule."""
+class EarlyStopping(Controller):
+    """Ends training when a score stops improving, and restores the weights of its best value.
 
-    monitor: str | None
-
-    def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        """Returns the learning rate of a step: scalar float32 from scalar int64."""
-
-    def update(self, score: float) -> bool:
-        """Takes note of a validation score; returns whether the rate changed."""
-
-
-class ExponentialDecay(tf.Module):
-    """`rate * decay_rate ** (step / decay_steps)`, the exponent rounded down if `staircase`."""
-
-    monitor: str | None = None
+    Attributes:
+        monitor: name of the score in the epoch logs.
+        best_score: float64 variable, NaN before the first score.
+        epoch_of_best: int64 variable, the epoch (from 0) with the best score, -1 before.
+        stale: int64 variable, validations since then.
+    """
 
     def __init__(
-        self, learning_rate: float, *, decay_rate: float, decay_steps: int, staircase: bool = False
+        self,
+        variables: Sequence[tf.Variable],
+        *,
+        patience: int | None,
+        monitor: str = DEFAULT_MONITOR,
+        stop_at_min: bool = False,
+        min_delta: float = 0.0,
     ) -> None:
+        """Creates the controller.
+
+        Args:
+            variables: what to keep at its best: all weights of the model, batch statistics included, and of
+                the loss; none, if training is to end with the weights of its last step.
+            patience: validations without improvement before stopping, at least 1; None never stops, but still
+                keeps the best weights.
+            monitor: name of the score in the epoch logs.
+            stop_at_min: lower scores are better.
+            min_delta: a score counts as better if it is so by more than this, non-negative.
+
+        Raises:
+            ValueError: if a number is out of its range.
+        """
+        super().__init__(name="early_stopping")
+        if patience is not None and patience < 1:
+            raise ValueError(f"patience={patience}: expected at least 1, or None")
+        if min_delta < 0:
+            raise ValueError(f"min_delta={min_delta}: expected at least 0")
+        self.monitor = monitor
+        self._patience, self._min_delta = patience, min_delta
+        self._sign = 1.0 if stop_at_min else -1.0
+        self.best_score = tf.Variable(float("nan"), trainable=False, dtype=tf.float64, name="best_score")
+        self.epoch_of_best = tf.Variable(-1, trainable=False, dtype=tf.int64, name="best_epoch")
+        self.stale = tf.Variable(0, trainable=False, dtype=tf.int64, name="stale")
+        self._best_weights = WeightSnapshot(variables, name="best_weights")
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether the patience is used up."""
+        return self._patience is not None and int(self.stale) >= self._patience
+
+    @property
+    def best_epoch(self) -> int | None:
+        """Epoch (from 0) with the best score; None before the first score."""
+        return int(self.epoch_of_best) if int(self.epoch_of_best) >= 0 else None
+
+    def after_validation(self, epoch: int, logs: dict[str, Any]) -> None:
+        """Keeps the weights if the score is the best so far; NaN is never better."""
+        score = monitored_score(logs, self.monitor)
+        if not self._is_better(score):
+            self.stale.assign_add(1)
+            return
+        self.best_score.assign(score)
+        self.epoch_of_best.assign(epoch)
+        self.stale.assign(0)
+        self._best_weights.take()
+
+    def end(self) -> None:
+        """Restores the weights of the best score, if there was one."""
+        if self.best_epoch is not None:
+            self._best_weights.put_back()
+
+    def _is_better(self, score: float) -> bool:
+        if self.best_epoch is None:
+            return not math.isnan(score)
+        return self._sign * score < self._sign * float(self.best_score) - self._min_delta
+
+
+class ExponentialDecay(Controller):
+    """Sets the learning rate to `rate * decay_rate ** (step / decay_steps)`."""
+
+    def __init__(self, learning_rate: float, *, decay_rate: float, decay_steps: int) -> None:
         """Creates the schedule.
 
         Args:
             learning_rate: rate of the first step, positive.
             decay_rate: factor per `decay_steps` steps, in (0, 1].
             decay_steps: at least 1.
-            staircase: keep the rate constant between multiples of `decay_steps`.
 
         Raises:
             ValueError: if a number is out of its range.
         """
         super().__init__(name="exponential_decay")
         if not 0 < decay_rate <= 1:
-            raise ValueError(f"decay_rate of the learning rate is {decay_rate}; one in (0, 1] is expected.")
+            raise ValueError(f"decay_rate={decay_rate}: expected above 0 and at most 1")
         if decay_steps < 1:
-            raise ValueError(f"decay_steps of the learning rate is {decay_steps}; at least 1 is expected.")
-        self._schedule = tf.keras.optimizers.schedules.ExponentialDecay(
-            learning_rate, decay_steps, decay_rate, staircase
-        )
+            raise ValueError(f"decay_steps={decay_steps}: expected at least 1")
+        self._rate = tf.keras.optimizers.schedules.ExponentialDecay(learning_rate, decay_steps, decay_rate)
 
-    def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        """Returns the learning rate of a step."""
-        return self._schedule(step)
-
-    def update(self, score: float) -> bool:
-        """Does nothing: the rate depends on the step alone."""
-        return False
+    def before_step(self, learning_rate: tf.Variable, step: tf.Tensor) -> None:
+        """Sets the rate of the step."""
+        learning_rate.assign(self._rate(step))
 
 
-class ReduceOnPlateau(tf.Module):
-    """Multiplies the rate by `factor` after `patience` validations without improvement.
+class ReduceOnPlateau(Controller):
+    """Multiplies the learning rate by `factor` after `patience` validations without improvement.
 
     Attributes:
         monitor: name of the score in the epoch logs.
@@ -185,7 +201,7 @@ class ReduceOnPlateau(tf.Module):
         patience: int = 3,
         min_learning_rate: float = 0.0,
         min_delta: float = 1e-4,
-        monitor: str | None = "map_at_r",
+        monitor: str = DEFAULT_MONITOR,
         stop_at_min: bool = False,
     ) -> None:
         """Creates the schedule.
@@ -204,9 +220,9 @@ class ReduceOnPlateau(tf.Module):
         """
         super().__init__(name="reduce_on_plateau")
         if not 0 < factor < 1:
-            raise ValueError(f"The plateau factor is {factor}; one in (0, 1) is expected.")
+            raise ValueError(f"factor={factor}: expected above 0 and below 1")
         if patience < 1:
-            raise ValueError(f"The plateau patience is {patience}; at least 1 is expected.")
+            raise ValueError(f"patience={patience}: expected at least 1")
         self.monitor = monitor
         self._factor, self._patience = factor, patience
         self._min_learning_rate, self._min_delta = min_learning_rate, min_delta
@@ -217,104 +233,39 @@ class ReduceOnPlateau(tf.Module):
         self.best = tf.Variable(float("inf"), trainable=False, dtype=tf.float64, name="best")
         self.stale = tf.Variable(0, trainable=False, dtype=tf.int64, name="stale")
 
-    def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        """Returns the present rate."""
-        return self.learning_rate.read_value()
+    def before_step(self, learning_rate: tf.Variable, step: tf.Tensor) -> None:
+        """Sets the present rate."""
+        learning_rate.assign(self.learning_rate)
 
-    def update(self, score: float) -> bool:
-        """Takes note of a validation score; returns whether the rate was reduced."""
-        quantity = self._sign * score
+    def after_validation(self, epoch: int, logs: dict[str, Any]) -> None:
+        """Reduces the rate if the score has not improved for long enough."""
+        quantity = self._sign * monitored_score(logs, self.monitor)
         if quantity < float(self.best) - self._min_delta:
             self.best.assign(quantity)
             self.stale.assign(0)
-            return False
+            return
         self.stale.assign_add(1)
         if int(self.stale) < self._patience:
-            return False
+            return
         self.stale.assign(0)
-        old = float(self.learning_rate)
-        self.learning_rate.assign(max(old * self._factor, min(old, self._min_learning_rate)))
-        return float(self.learning_rate) < old
+        rate = float(self.learning_rate)
+        self.learning_rate.assign(max(rate * self._factor, min(rate, self._min_learning_rate)))
 
 
-class EarlyStopping(tf.Module):
-    """Watches a score, keeps the weights of its best value, and says when to stop.
-
-    Attributes:
-        monitor: name of the score in the epoch logs.
-        best_score: float64 variable, NaN before the first score.
-        best_epoch: int64 variable, number of the validation (from 0) with the best score, -1 before.
-        stale: int64 variable, validations since then.
-    """
-
-    def __init__(
-        self,
-        variables: Sequence[tf.Variable],
-        *,
-        patience: int | None,
-        monitor: str = "map_at_r",
-        stop_at_min: bool = False,
-        min_delta: float = 0.0,
-    ) -> None:
-        """Creates the controller.
-
-        Args:
-            variables: what to keep at its best: all weights of the model, batch statistics included, and of
-                the loss; none, if training is to end with the weights of its last step.
-            patience: validations without improvement before stopping, at least 1; None never stops, but still
-                keeps the best weights.
-            monitor: name of the score in the epoch logs.
-            stop_at_min: lower scores are better.
-            min_delta: a score counts as better if it is so by more than this.
-
-        Raises:
-            ValueError: if the patience is below 1 or `min_delta` negative.
-        """
-        super().__init__(name="early_stopping")
-        if patience is not None and patience < 1:
-            raise ValueError(f"The patience of early stopping is {patience}; at least 1 is expected.")
-        if min_delta < 0:
-            raise ValueError(f"min_delta of early stopping is {min_delta}; it cannot be negative.")
-        self.monitor = monitor
-        self._patience, self._min_delta = patience, min_delta
-        self._sign = 1.0 if stop_at_min else -1.0
-        self.best_score = tf.Variable(float("nan"), trainable=False, dtype=tf.float64, name="best_score")
-        self.best_epoch = tf.Variable(-1, trainable=False, dtype=tf.int64, name="best_epoch")
-        self.stale = tf.Variable(0, trainable=False, dtype=tf.int64, name="stale")
-        self._best_weights = WeightSnapshot(variables, name="best_weights")
-
-    @property
-    def should_stop(self) -> bool:
-        """Whether the patience is used up."""
-        return self._patience is not None and int(self.stale) >= self._patience
-
-    def update(self, score: float, epoch: int) -> bool:
-        """Takes note of the score of an epoch.
-
-        Args:
-            score: the monitored score; NaN is never better.
-            epoch: number of the epoch, from 0.
-
-        Returns:
-            Whether training should stop.
-        """
-        if self._is_better(score):
-            self.best_score.assign(score)
-            self.best_epoch.assign(epoch)
-            self.stale.assign(0)
-            self._best_weights.take()
-        else:
-            self.stale.assign_add(1)
-        return self.should_stop
-
-    def _is_better(self, score: float) -> bool:
-        if int(self.best_epoch) < 0:
-            return not math.isnan(score)
-        return self._sign * score < self._sign * float(self.best_score) - self._min_delta
-
-    def restore_best(self) -> bool:
-        """Gives the variables their best values; returns False if no score was seen yet."""
-        if int(self.best_epoch) < 0:
-            return False
-        self._best_weights.put_back()
-        return True
+def make_schedule(options: OptimizerOptions, monitor: str, steps_per_epoch: int) -> Controller | None:
+    """The schedule of the learning rate; None for a constant one."""
+    if options.learning_rate_schedule == "exponential":
+        return ExponentialDecay(
+            options.learning_rate,
+            decay_rate=options.decay_rate,
+            decay_steps=max(1, round(options.decay_epochs * steps_per_epoch)),
+        )
+    if options.learning_rate_schedule == "plateau":
+        return ReduceOnPlateau(
+            options.learning_rate,
+            factor=options.plateau_factor,
+            patience=options.plateau_patience,
+            min_learning_rate=options.min_learning_rate,
+            monitor=monitor,
+        )
+    return None

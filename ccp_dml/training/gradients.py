@@ -3,7 +3,7 @@
 A transform takes the gradients and their variables, in the same order, and returns the new gradients. A
 gradient of None (the variable does not take part in the loss) stays None. The order in which the library
 applies them is proximal term, regularisation by the averages of the weights, weight decay, clipping by global
-norm, clipping by value; `standard_transforms` builds that list. All are tensor code that compiles with XLA. A
+norm, clipping by value; `make_transforms` builds that list. All are tensor code that compiles with XLA. A
 transform with state is a `tf.Module`, which the trainer puts into its checkpoints. With several replicas
 they run on each; of a variable that is in parts (`distributed.replicas`) a transform sees the replica's part.
 """
@@ -15,7 +15,8 @@ from types import MappingProxyType
 
 import tensorflow as tf
 
-from ccp_dml.distributed.replicas import global_norm, own_state
+from ccp_dml.distributed.replicas import global_norm, per_replica_state
+from ccp_dml.training.options import GradientOptions
 
 Gradients = list[tf.Tensor | None]
 GradientTransform = Callable[[Gradients, Sequence[tf.Variable]], Gradients]
@@ -140,45 +141,6 @@ class ClipByValue:
         ]
 
 
-def standard_transforms(
-    *,
-    proximal: ProximalTerm | None = None,
-    averages: GradientTransform | None = None,
-    weight_decay: float = 0.0,
-    exclude_from_decay: Iterable[tf.Variable] = (),
-    clip_norm: float | None = None,
-    clip_value: float | None = None,
-) -> list[GradientTransform]:
-    """Lists the transforms that are asked for, in the order in which they have to be applied.
-
-    Args:
-        proximal: the proximal term, if any.
-        averages: regularisation by the averages of the weights, if any
-            (`ccp_dml.training.gradients.AverageRegularization`).
-        weight_decay: decay rate; 0 leaves decay out.
-        exclude_from_decay: variables that are not decayed.
-        clip_norm: largest joint norm of the gradients; None leaves clipping by norm out.
-        clip_value: largest magnitude of a component; None leaves clipping by value out, and so does a
-            `clip_norm` that is not larger: no component exceeds the norm.
-
-    Returns:
-        Transforms to be applied one after the other.
-
-    Raises:
-        ValueError: if a number is out of its range.
-    """
-    transforms: list[GradientTransform] = [term for term in (proximal, averages) if term is not None]
-    if weight_decay:
-        transforms.append(WeightDecay(weight_decay, exclude_from_decay))
-    if clip_norm is not None:
-        transforms.append(ClipByGlobalNorm(clip_norm))
-    if clip_value is not None:
-        by_value = ClipByValue(clip_value)
-        if clip_norm is None or clip_norm > clip_value:
-            transforms.append(by_value)
-    return transforms
-
-
 STARTS = ("weights", "zeros")
 
 
@@ -234,7 +196,7 @@ class AverageRegularization(tf.Module):
         self._attraction, self._decay = attraction, decay
         self._repulsion = repulsion * sum(weight.shape.num_elements() for weight in weights)
         first = [tf.zeros_like(weight) if start == "zeros" else weight.read_value() for weight in weights]
-        self.averages = [own_state(tf.cast(value, tf.float32), name="average") for value in first]
+        self.averages = [per_replica_state(tf.cast(value, tf.float32), name="average") for value in first]
         # A proxy, because a module would try to checkpoint a plain dictionary; of positions, because it would
         # list variables in the order of the keys, which changes from process to process.
         self._position_of = MappingProxyType({weight.ref(): i for i, weight in enumerate(weights)})
@@ -272,3 +234,40 @@ class AverageRegularization(tf.Module):
         squared = tf.square(distance)
         factor = (self._attraction * squared - tf.math.divide_no_nan(self._repulsion, squared)) / distance
         return tf.where(tf.math.is_finite(factor), factor, 0.0)
+
+
+def make_transforms(
+    options: GradientOptions,
+    weights: Sequence[tf.Variable],
+    *,
+    proximal: ProximalTerm | None = None,
+    exclude_from_decay: Iterable[tf.Variable] = (),
+) -> list[GradientTransform]:
+    """The transforms that the options ask for, in the order in which they have to be applied.
+
+    Clipping by value is left out if the norm is not larger: then no component exceeds it.
+
+    Args:
+        options: the options.
+        weights: the trainable weights of the embedding model, whose averages may be regularised.
+        proximal: the proximal term, if any.
+        exclude_from_decay: variables that are not decayed.
+    """
+    transforms: list[GradientTransform] = [] if proximal is None else [proximal]
+    if options.ema_attraction or options.ema_repulsion:
+        transforms.append(
+            AverageRegularization(
+                weights,
+                attraction=options.ema_attraction,
+                repulsion=options.ema_repulsion,
+                decay=options.ema_decay,
+            )
+        )
+    if options.weight_decay:
+        transforms.append(WeightDecay(options.weight_decay, exclude_from_decay))
+    norm, value = options.clip_norm, options.clip_value
+    if norm:
+        transforms.append(ClipByGlobalNorm(norm))
+    if value and (not norm or norm > value):
+        transforms.append(ClipByValue(value))
+    return transforms

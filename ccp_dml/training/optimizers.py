@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from types import MappingProxyType
@@ -12,6 +13,7 @@ import tensorflow as tf
 
 from ccp_dml.distributed.replicas import table_of
 from ccp_dml.training.gradients import Gradients
+from ccp_dml.training.options import OPTIMIZERS_WITH_MOMENTS, OPTIMIZERS_WITH_MOMENTUM, OptimizerOptions
 
 Optimizer = Union[tf.keras.optimizers.Optimizer, tf.keras.optimizers.legacy.Optimizer]  # noqa: UP007
 
@@ -224,7 +226,7 @@ def _keep_parts(optimizer: Optimizer, variables: Sequence[tf.Variable]) -> None:
                 f"The variable {variable.name} has a part on each replica and shares a group with others; "
                 "expected it to be a group of its own."
             )
-        table.checkpoint_whole(optimizer.variables())
+        table.checkpoint_as_table(optimizer.variables())
 
 
 def _build(optimizer: Optimizer, variables: list[tf.Variable]) -> None:
@@ -234,3 +236,32 @@ def _build(optimizer: Optimizer, variables: list[tf.Variable]) -> None:
         optimizer._create_all_weights(variables)
     else:
         optimizer.build(variables)
+
+
+def make_optimizer_groups(
+    options: OptimizerOptions, backbone: Sequence[tf.Variable], model: tf.keras.Model, loss: Any
+) -> OptimizerGroups:
+    """The optimizer of a model and its loss, in groups: backbone, head, and proxies with their multiplier.
+
+    Args:
+        options: the options.
+        backbone: variables that a warm-up freezes; meanwhile their optimizer does not count the steps.
+        model: the embedding model.
+        loss: the loss; `loss.proxies` are its proxies or None.
+    """
+    chosen: dict[str, Any] = {}
+    if options.optimizer in OPTIMIZERS_WITH_MOMENTUM:
+        chosen["momentum"] = options.momentum
+    if options.optimizer in OPTIMIZERS_WITH_MOMENTS:
+        chosen |= {"beta_1": options.beta_1, "beta_2": options.beta_2}
+    proxies = [] if loss.proxies is None else list(loss.proxies.trainable_variables)
+    multiplier = 1.0 if loss.proxies is None else loss.proxies.learning_rate_multiplier
+    apart = {variable.ref() for variable in (*proxies, *backbone)}
+    others = [
+        variable
+        for variable in (*model.trainable_variables, *loss.trainable_variables)
+        if variable.ref() not in apart
+    ]
+    groups = [VariableGroup(backbone), VariableGroup(others), VariableGroup(proxies, multiplier)]
+    make = functools.partial(make_optimizer, options.optimizer, **chosen)
+    return OptimizerGroups(make, groups, options.learning_rate)

@@ -9,22 +9,22 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ccp_dml import faults
-from ccp_dml.distributed.workers import ALONE, Workers
-from ccp_dml.projections.projections import AlternatingProjections
-from ccp_dml.training.batch_diagnostics import BatchDiagnostics
-from ccp_dml.training.checkpoints import Saver, StopRequest
-from ccp_dml.training.chunks import ChunkRunner
-from ccp_dml.training.controllers import Controllers, EarlyStopping, Schedule
-from ccp_dml.training.epoch_steps import EpochSteps
-from ccp_dml.training.finite import FiniteGuard
-from ccp_dml.training.gradients import GradientTransform
-from ccp_dml.training.optimizers import OptimizerGroups, optimizer_of
-from ccp_dml.training.phases import Phases
-from ccp_dml.training.safe_points import SafePoints
-from ccp_dml.training.step_parts import StepParts
-from ccp_dml.training.train_step import TrainedLoss
-from ccp_dml.training.wall_time import RESETS, VALIDATION, WallTime
+from ccp_dml.training.checkpoints import Checkpoints
+from ccp_dml.training.chunks import Chunk, ChunkRunner
+from ccp_dml.training.controllers import Controller
+from ccp_dml.training.epoch_logs import (
+    RESETS,
+    TRAINING,
+    VALIDATION,
+    BatchDiagnostics,
+    EpochMeans,
+    EpochSpeed,
+    WallTime,
+)
+from ccp_dml.training.interruption import Interrupted, StopRequest
+from ccp_dml.training.optimizers import optimizer_of
+from ccp_dml.training.options import TrainingOptions
+from ccp_dml.training.step import TrainStep
 from ccp_dml.training.warm_up import WarmUp
 
 Batches = Callable[[int], Any]
@@ -34,134 +34,105 @@ Validate = Callable[[], dict[str, float]]
 class Trainer:
     """Trains a model and a loss, in epochs of a fixed number of steps.
 
-    At the end of an epoch, in this order: validation; early stopping, learning-rate schedule and projections
-    look at the score of this very epoch; callbacks; checkpoint. The checkpoint comes last so that a run that
-    is killed in between repeats the epoch's row of logs rather than losing it.
+    At the end of an epoch, in this order: validation; controllers (early stopping, learning-rate schedule,
+    projections) look at the score of this very epoch; callbacks; checkpoint. The checkpoint comes last so
+    that a run that is killed in between repeats the epoch's row of logs rather than losing it.
 
     Callbacks are ordinary Keras callbacks; `on_train_batch_end` comes after every chunk of steps, with the
     number of its last step, and `on_test_end` before proxies may change. The epoch logs are the means over
-    the epoch of `loss`, of its parts, of `gradient_norm` (before clipping) and `embedding_norm`;
+    the epoch of `loss`, of its components, of `gradient_norm` (before clipping) and `embedding_norm`;
     `active_pairs` of the last batch; `learning_rate` of the last step; `images_per_second`, and
-    `data_wait_share`, the share of the steps' time in which they waited for their batches; `step`; with
-    projections `problem_instance` and `proximal_coefficient`, as they were during the epoch, and
-    `proxy_staleness` where it was measured; and the validation's scores, prefixed by `val_`.
+    `data_wait_share`, the share of the steps' time in which they waited for their batches; `step`; the logs
+    of the controllers, as they were during the epoch; and the validation's scores, prefixed by `val_`.
 
     Attributes:
         model: the embedding model.
         loss: the loss.
         step: int64 variable, steps made since the beginning of the run.
-        wall_time: where the time goes.
-        diagnostics: what `loss.diagnostics` said of the last batch of the last epoch, as arrays.
+        wall_time: seconds of training, validation and resets.
+        diagnostics: `loss.diagnostics` of the last batch of the last epoch, as arrays.
     """
 
     def __init__(
         self,
-        model: tf.keras.Model,
-        loss: TrainedLoss,
-        optimizer: OptimizerGroups,
+        train_step: TrainStep,
         batches: Batches,
+        options: TrainingOptions,
         *,
-        steps_per_epoch: int,
-        transforms: Sequence[GradientTransform] = (),
-        validate: Validate | None = None,
-        schedule: Schedule | None = None,
-        stopping: EarlyStopping | None = None,
-        projections: AlternatingProjections | None = None,
         warm_up: WarmUp | None = None,
-        saver: Saver | None = None,
-        guard: FiniteGuard | None = None,
+        validate: Validate | None = None,
+        controllers: Sequence[Controller] = (),
         callbacks: Sequence[tf.keras.callbacks.Callback] = (),
-        chunk_size: int = 10,
-        jit_compile: bool = False,
-        strategy: tf.distribute.Strategy | None = None,
-        workers: Workers = ALONE,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
-        """Puts the parts together; `restore` and `fit` come next.
+        """Puts the components together; `restore` and `fit` come next.
 
-        With a distribution strategy, model, loss, optimizer and transforms are made in its scope; the trainer
-        and all else, whose state is of the process and not of its replicas, outside.
+        With a distribution strategy (`checkpoints.workers.strategy`), the train step is made in its scope;
+        the trainer and all else, whose state is of the process and not of its replicas, outside.
 
         Args:
-            model: images -> raw embeddings [B, D].
-            loss: what is minimised, with the trainable variables of the model and its own.
-            optimizer: groups that contain all of these variables.
+            train_step: model, loss, optimizer and gradient transforms.
             batches: `batches(first_step)` gives the endless stream of (images, labels) from that step on, a
                 dataset; with several replicas a distributed one, see `distributed_batches`.
-            steps_per_epoch: at least 1.
-            transforms: applied to the gradients in this order; those that are modules are checkpointed.
-            validate: scores the model after every epoch.
-            schedule: sets `optimizer.learning_rate` before every step; None leaves it to whoever changes it.
-            stopping: early stopping; its best weights are restored at the end.
-            projections: problem instances of CCP; its proximal term belongs into `transforms`.
+            options: `steps_per_epoch` and `chunk_size` are used here.
             warm_up: the first epochs, with frozen variables.
-            saver: where to save, and when besides the end of an epoch and an interruption.
-            guard: what happens to steps that are not finite; None: the first one ends training.
+            validate: scores the model after every epoch.
+            controllers: asked in this order; early stopping, which keeps the best weights with the proxies
+                that belong to them, before the projections, which may change these.
             callbacks: Keras callbacks.
-            chunk_size: steps per call into TensorFlow, at least 1. An interruption waits for the end of a
-                chunk.
-            jit_compile: compile loss and gradients with XLA.
-            strategy: whose replicas share the batches; None: there is one.
-            workers: its processes, which decide together; `validate` and callbacks that need all of them have
-                to be the same everywhere.
+            checkpoints: where and when to save, and the workers who train together; `validate` and callbacks
+                that need all of them have to be the same everywhere.
 
         Raises:
-            ValueError: if a number is below 1, or the trainer is made in the scope of a strategy.
+            ValueError: if the trainer is made in the scope of a strategy.
         """
         if tf.distribute.has_strategy():
             raise ValueError("The trainer is made in the scope of a strategy; expected it outside.")
-        for name, number in {"steps_per_epoch": steps_per_epoch, "chunk_size": chunk_size}.items():
-            if number < 1:
-                raise ValueError(f"{name} is {number}; at least 1 is expected.")
-        self.model, self.loss = model, loss
-        self._strategy, self._workers = strategy or tf.distribute.get_strategy(), workers
-        self._batches, self._validate = batches, validate
-        self._guard, self._saver = guard or FiniteGuard(), saver or Saver(None)
-        self._parts = StepParts(model, loss, optimizer, list(transforms), self._guard, jit_compile)
-        self._controllers = Controllers(stopping=stopping, schedule=schedule, projections=projections)
-        self._callbacks = list(callbacks)
-        self._steps_per_epoch = steps_per_epoch
-        self.step = tf.Variable(0, trainable=False, dtype=tf.int64, name="step")
-        self._phases = Phases(
-            warm_up or WarmUp(), steps_per_epoch, self.step, lambda: self._parts.variables, self._make_runner
-        )
-        self.wall_time = WallTime()
+        self.model, self.loss = train_step.model, train_step.loss
+        self._train_step, self._batches, self._options = train_step, batches, options
+        self._validate = validate
+        self._controllers, self._callbacks = tuple(controllers), list(callbacks)
+        self._checkpoints = checkpoints or Checkpoints(None)
+        self._workers = self._checkpoints.workers
+        self._strategy = self._workers.strategy or tf.distribute.get_strategy()
+        self._warm_up = warm_up or WarmUp()
+        self._warm_up_steps = self._warm_up.steps(options.steps_per_epoch)
+        every_step = any(controller.watches_every_step for controller in self._controllers)
+        self._chunk_size = 1 if every_step else options.chunk_size
+        self._runners: dict[bool, ChunkRunner] = {}
         self._element_spec = batches(0).element_spec
-        self._safe_points = SafePoints(self._saver, self._controllers, self._phases, workers)
-        self._steps = EpochSteps(
-            self._phases,
-            self._controllers,
-            self._guard,
-            self._safe_points,
-            self.wall_time,
-            workers,
-            learning_rate=optimizer.learning_rate,
-            chunk_size=chunk_size,
-        )
+        self.step = tf.Variable(0, trainable=False, dtype=tf.int64, name="step")
+        self._means, self.wall_time = EpochMeans(), WallTime()
         self.diagnostics: dict[str, npt.NDArray[np.float32]] = {}
-        self._diagnose = BatchDiagnostics(loss, self._strategy)
-        self._saver.track(self.state)
-
-    @property
-    def epoch(self) -> int:
-        """Number of whole epochs that are done."""
-        return int(self.step) // self._steps_per_epoch
-
-    @property
-    def best_epoch(self) -> int | None:
-        """Epoch (from 0) with the best score; None before the first score or without early stopping."""
-        return self._controllers.best_epoch
-
-    @property
-    def trace_count(self) -> int:
-        """How often the loop over steps was traced: once for the warm-up and once for the rest."""
-        return self._phases.trace_count
+        self._diagnose = BatchDiagnostics(self.loss, self._strategy)
+        self._checkpoints.track(**self.state)
 
     @property
     def state(self) -> dict[str, Any]:
         """Everything that has to survive a restart, by name."""
-        parts = {**self._parts.state, **self._controllers.state}
-        parts.update({"step": self.step, "means": self._steps.means})
-        return {name: part for name, part in parts.items() if isinstance(part, (tf.Module, tf.Variable))}
+        controllers = {controller.name: controller for controller in self._controllers}
+        return {**self._train_step.state, **controllers, "step": self.step, "means": self._means}
+
+    @property
+    def epoch(self) -> int:
+        """Number of whole epochs that are done."""
+        return int(self.step) // self._options.steps_per_epoch
+
+    @property
+    def best_epoch(self) -> int | None:
+        """Epoch (from 0) with the best score; None before the first score or without early stopping."""
+        found = (controller.best_epoch for controller in self._controllers)
+        return next((epoch for epoch in found if epoch is not None), None)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether training ends with this epoch, even if it is not the last one."""
+        return bool(self.model.stop_training) or any(c.should_stop for c in self._controllers)
+
+    @property
+    def trace_count(self) -> int:
+        """Number of traces of the loop over steps: one for the warm-up and one for the rest."""
+        return sum(runner.trace_count for runner in self._runners.values())
 
     def restore(self) -> bool:
         """Continues from the newest checkpoint; returns whether there is one.
@@ -169,17 +140,13 @@ class Trainer:
         Raises:
             CheckpointError: if it belongs to another model, loss or optimizer.
         """
-        return self._saver.restore()
-
-    def trace(self) -> None:
-        """Traces the steps that come next, unless they are; `fit` does so where that is not done."""
-        self._phases.runner()
+        return self._checkpoints.restore() is not None
 
     def fit(self, max_epochs: int) -> dict[str, list[float]]:
         """Trains until `max_epochs` epochs are done since the beginning of the run, or earlier.
 
         Then the best weights are restored, if there is early stopping. Called again after an interruption, it
-        goes on where it was.
+        continues where it was.
 
         Args:
             max_epochs: largest number of epochs, those before a restart included.
@@ -193,7 +160,7 @@ class Trainer:
             ValueError: if a monitored score is not among the logs.
         """
         if self.epoch < max_epochs:
-            # Now: a stop that is asked for meanwhile need not wait for the end of it.
+            # Now: a request to stop need not wait for the end of the tracing.
             self.trace()
         self.model.stop_training = False
         callbacks = tf.keras.callbacks.CallbackList(
@@ -201,57 +168,151 @@ class Trainer:
             add_history=True,
             model=self.model,
             epochs=max_epochs,
-            steps=self._steps_per_epoch,
+            steps=self._options.steps_per_epoch,
             verbose=0,
         )
-        with StopRequest() as request, optimizer_of(self.model, self._parts.optimizer):
-            self._saver.begin(int(self.step))
+        with StopRequest() as request, optimizer_of(self.model, self._train_step.optimizer):
+            self._checkpoints.begin(int(self.step))
             callbacks.on_train_begin()
             iterator = iter(self._batches(int(self.step)))
             while self.epoch < max_epochs and not any(self._workers.from_all(self.stopped)):
                 self._fit_epoch(iterator, callbacks, request)
-            self._controllers.end()
+            for controller in self._controllers:
+                controller.end()
             callbacks.on_train_end()
         return self.model.history.history
-
-    @property
-    def stopped(self) -> bool:
-        """Whether training ends with this epoch, whichever is the last one."""
-        return bool(self.model.stop_training) or self._controllers.should_stop
 
     def _fit_epoch(
         self, iterator: Any, callbacks: tf.keras.callbacks.CallbackList, request: StopRequest
     ) -> None:
         epoch = self.epoch
-        self._steps.begin()
+        self._begin_phase()
         callbacks.on_epoch_begin(epoch)
-        logs, chunk = self._steps(iterator, callbacks, request)
-        self.diagnostics = self._diagnose(chunk.labels, chunk.embeddings)
+        logs, last = self._make_steps(iterator, callbacks, request)
+
+        self.diagnostics = self._diagnose(last.labels, last.embeddings)
         if "active_pairs" in self.diagnostics:
             logs["active_pairs"] = float(self.diagnostics["active_pairs"])
-        logs.update({**self._guard.logs, **self._controllers.logs})
+        logs.update(self._train_step.guard.logs)
+        for controller in self._controllers:
+            logs.update(controller.logs)
+
         callbacks.on_test_begin()
-        faults.passage("validation")
-        if self._validate is not None:
-            with self.wall_time.measured(VALIDATION):
-                scores = self._validate()
-            logs.update({f"val_{name}": float(value) for name, value in scores.items()})
+        logs.update(self._validation_scores())
         # Computed from the same numbers, but perhaps not by the same processor.
         logs = self._workers.from_chief(logs)
         callbacks.on_test_end(logs)
-        # The warm-up's last step may be the epoch's last; then its score is still one of the warm-up.
-        if self._phases.over_warm_up:
+
+        # If the epoch's last step was the warm-up's last, its score is still one of the warm-up.
+        if int(self.step) > self._warm_up_steps:
             with self.wall_time.measured(RESETS):
-                self._controllers.after_validation(epoch, logs)
+                for controller in self._controllers:
+                    controller.after_validation(epoch, logs)
         callbacks.on_epoch_end(epoch, logs)
-        self._safe_points.after_epoch(request)
+        self._save(stop=self._agreed(request)[0])
 
-    def _make_runner(self, variables: Sequence[tf.Variable], learning_rate_scale: float) -> ChunkRunner:
-        with self._strategy.scope():
-            step = self._parts.step(variables, learning_rate_scale)
-            before, after = self._before_step, self._controllers.after_each_step
-            return ChunkRunner(step, self._element_spec, self.step, before, after)
+    def _make_steps(
+        self, iterator: Any, callbacks: tf.keras.callbacks.CallbackList, request: StopRequest
+    ) -> tuple[dict[str, Any], Chunk]:
+        """Makes the steps that are left of the epoch; returns its logs and the last chunk."""
+        total, speed = self._options.steps_per_epoch, EpochSpeed(self.wall_time)
+        done = int(self.step) % total
+        if not done:
+            self._means.reset()
+        while done < total:
+            if speed.images:
+                self._begin_phase()
+            warming_up, multiplier = self._warming_up, self._learning_rate_multiplier
+            count = min(self._chunk_size, total - done)
+            if warming_up:
+                count = min(count, self._warm_up_steps - int(self.step))
+            callbacks.on_train_batch_begin(done)
+            runner = self.trace()
+            with self.wall_time.measured(TRAINING):
+                chunk = runner(iterator, count)
+            self.wall_time.data_wait += chunk.data_wait
+            speed.images += count * int(chunk.embeddings.shape[0])
+            done += count
+            self._train_step.guard.check(chunk.bad_step, chunk.bad, self._checkpoints.latest)
+            self._means.add(chunk.sums, chunk.finite_steps)
+            logs = {**self._means.result(), **speed.logs}
+            callbacks.on_train_batch_end(done - 1, logs)
+            if not warming_up and chunk.finite_steps:
+                self._after_steps(chunk)
+            # Not at the end of the epoch: what follows belongs to it, and is not in a checkpoint.
+            if done < total:
+                stop, due = self._agreed(request)
+                if stop or due:
+                    self._save(stop=stop)
+        rate = float(self._train_step.optimizer.learning_rate) * multiplier
+        return {**logs, "step": int(self.step), "learning_rate": rate}, chunk
 
-    def _before_step(self, step: tf.Tensor) -> None:
-        rate = self._parts.optimizer.learning_rate
-        self._controllers.set_learning_rate(rate, self._phases.since_warm_up(step))
+    def trace(self) -> ChunkRunner:
+        """Traces the steps of the present phase, unless they are; `fit` does so where that is not done."""
+        warming_up = self._warming_up
+        if warming_up not in self._runners:
+            variables = self._train_step.trainable_variables
+            trained = self._warm_up.trained(variables) if warming_up else variables
+            watching = [controller for controller in self._controllers if controller.watches_batches]
+
+            def before_step(step: tf.Tensor) -> None:
+                rate = self._train_step.optimizer.learning_rate
+                for controller in self._controllers:
+                    controller.before_step(rate, tf.maximum(step - self._warm_up_steps, 0))
+
+            def after_step(labels: tf.Tensor, embeddings: tf.Tensor) -> None:
+                for controller in watching:
+                    controller.after_step(labels, embeddings)
+
+            with self._strategy.scope():
+                self._runners[warming_up] = ChunkRunner(
+                    self._train_step.training(trained, self._learning_rate_multiplier),
+                    self._element_spec,
+                    self.step,
+                    before_step,
+                    after_step if watching else None,
+                )
+        return self._runners[warming_up]
+
+    @property
+    def _warming_up(self) -> bool:
+        """Whether the next step is one of the warm-up."""
+        return int(self.step) < self._warm_up_steps
+
+    @property
+    def _learning_rate_multiplier(self) -> float:
+        return self._warm_up.learning_rate_multiplier if self._warming_up else 1.0
+
+    def _begin_phase(self) -> None:
+        """Lets the controllers begin if the next step is the first of the warm-up or after it."""
+        if int(self.step) in (0, self._warm_up_steps):
+            with self.wall_time.measured(RESETS):
+                for controller in self._controllers:
+                    controller.begin()
+
+    def _after_steps(self, chunk: Chunk) -> None:
+        with self.wall_time.measured(RESETS):
+            for controller in self._controllers:
+                means = chunk.means
+                if controller.watches_every_step:
+                    means = self._workers.from_chief(means)
+                controller.after_steps(means)
+
+    def _validation_scores(self) -> dict[str, float]:
+        if self._validate is None:
+            return {}
+        with self.wall_time.measured(VALIDATION):
+            return {f"val_{name}": float(value) for name, value in self._validate().items()}
+
+    def _agreed(self, request: StopRequest) -> tuple[bool, bool]:
+        """Whether to stop, as any worker was asked to; whether the chief says that it is time to save."""
+        found = self._workers.from_all([request.requested, self._checkpoints.due(int(self.step))])
+        return any(requested for requested, _ in found), found[0][1]
+
+    def _save(self, *, stop: bool) -> None:
+        """Saves; raises `Interrupted` if training is to stop."""
+        best = self.best_epoch
+        best_step = None if best is None else (best + 1) * self._options.steps_per_epoch
+        path = self._checkpoints.save(int(self.step), best_step)
+        if stop:
+            raise Interrupted(int(self.step), path)

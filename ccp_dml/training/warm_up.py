@@ -1,4 +1,4 @@
-"""Warm-up: the first epochs train the embedding layer and the proxies, the backbone is frozen."""
+"""The warm-up: the first epochs of a run, in which the backbone is frozen."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tensorflow as tf
 
 @dataclass(frozen=True)
 class WarmUp:
-    """The first epochs of a run.
+    """The first epochs, which train the embedding layer and the proxies while the backbone is frozen.
 
     The learning-rate schedule, early stopping and the problem instances of alternating projections begin
     after it. The rate of the run is only scaled while the warm-up lasts.
@@ -27,19 +27,16 @@ class WarmUp:
 
     def __post_init__(self) -> None:
         if self.epochs < 0:
-            raise ValueError(f"The number of warm-up epochs is {self.epochs}; it cannot be negative.")
+            raise ValueError(f"epochs={self.epochs}: expected at least 0")
         if not self.learning_rate_multiplier > 0:
-            raise ValueError(
-                f"The learning-rate multiplier of the warm-up is {self.learning_rate_multiplier}; "
-                "a positive number is expected."
-            )
+            raise ValueError(f"learning_rate_multiplier={self.learning_rate_multiplier}: expected above 0")
 
     def steps(self, steps_per_epoch: int) -> int:
         """Number of steps: `epochs` in steps, rounded; at least one unless there are no epochs."""
         return max(1, round(self.epochs * steps_per_epoch)) if self.epochs else 0
 
     def trained(self, variables: Sequence[tf.Variable]) -> list[tf.Variable]:
-        """Leaves the frozen variables out.
+        """The variables that are not frozen.
 
         Raises:
             ValueError: if nothing remains.
@@ -47,5 +44,5 @@ class WarmUp:
         frozen = {variable.ref() for variable in self.frozen}
         remaining = [variable for variable in variables if variable.ref() not in frozen]
         if not remaining:
-            raise ValueError("All variables are frozen during the warm-up; some have to be trained.")
+            raise ValueError("All variables are frozen during the warm-up; expected some to be trained.")
         return remaining

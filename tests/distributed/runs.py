@@ -73,7 +73,7 @@ class Recorder(tf.Module):
 
     def __init__(self, variables: list[tf.Variable]) -> None:
         super().__init__(name="recorder")
-        self.copies = [replicas.own_state(tf.zeros(variable.shape)) for variable in variables]
+        self.copies = [replicas.per_replica_state(tf.zeros(variable.shape)) for variable in variables]
 
     def __call__(self, gradients: list[Any], variables: list[tf.Variable]) -> list[Any]:
         for copy, gradient in zip(self.copies, gradients):

@@ -121,7 +121,7 @@ class Training:
         else:
             with strategy.scope():
                 self._make(optimizer, shard_proxies=True)
-            self.loss.proxies.checkpoint_whole(self.of_proxies.variables)
+            self.loss.proxies.checkpoint_as_table(self.of_proxies.variables)
             self._run = tf.function(lambda images: strategy.run(self._step, args=(images,)))
         self.checkpoint = tf.train.Checkpoint(
             loss=self.loss, weights=self.weights, of_weights=self.of_weights, of_proxies=self.of_proxies

@@ -51,7 +51,7 @@ def compare(strategy: tf.distribute.Strategy, case: LossCase, workers: Workers, 
     table = alone.proxies.by_class.numpy()
     found["whole"] = deviation(proxies.whole(), table)
     checkpoint, path = tf.train.Checkpoint(proxies=proxies), str(folder / case.id.replace("/", "-"))
-    with replicas.whole_tables(checkpoint):
+    with replicas.gathered_tables(checkpoint):
         if workers.is_chief:
             checkpoint.write(path)
     workers.from_chief(None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccp_dml.distributed.workers import ALONE, Workers
+from ccp_dml.distributed.workers import SINGLE_WORKER, Workers
 
 
 @given(total=st.integers(0, 200), count=st.integers(1, 9), local=st.integers(1, 8))
@@ -16,7 +16,7 @@ def test_shares_are_contiguous_whole_and_as_even_as_replicas_can_be(
     workers.count, workers.local = count, local
     end = 0
     for workers.index in range(count):
-        share = workers.share(total)
+        share = workers.local_slice(total)
         assert share.start == end
         assert share.stop - share.start <= local * -(-total // (local * count))
         end = share.stop
@@ -25,7 +25,7 @@ def test_shares_are_contiguous_whole_and_as_even_as_replicas_can_be(
 
 def test_one_process_exchanges_nothing() -> None:
     value = object()
-    assert ALONE.is_chief
-    assert ALONE.from_chief(value) is value
-    assert ALONE.from_all(value) == [value]
-    assert ALONE.share(7) == slice(0, 7)
+    assert SINGLE_WORKER.is_chief
+    assert SINGLE_WORKER.from_chief(value) is value
+    assert SINGLE_WORKER.from_all(value) == [value]
+    assert SINGLE_WORKER.local_slice(7) == slice(0, 7)

@@ -14,7 +14,7 @@ def test_parts_are_the_base_loss_on_the_batch_and_against_the_proxies() -> None:
     base = Contrastive(0.1, 1.2, weight=0.5)
     loss = CCP(base, NUM_CLASSES, SIZE, proxies_per_class=2, pair_weight=0.3, proxy_weight=0.8)
     labels, embeddings = batch(0)
-    parts = loss.parts(labels, embeddings)
+    parts = loss.components(labels, embeddings)
     np.testing.assert_allclose(parts["pair_loss"], 0.3 * base(labels, embeddings), rtol=1e-6)
     with_proxies = Contrastive(
         0.1, 1.2, weight=0.5, proxies_per_class=2, num_classes=NUM_CLASSES, embedding_size=SIZE
@@ -26,11 +26,11 @@ def test_parts_are_the_base_loss_on_the_batch_and_against_the_proxies() -> None:
 def test_pair_term_is_normalised_as_configured_unless_told_otherwise() -> None:
     labels, embeddings = batch(1)
     base = Contrastive(0.1, 1.2, normalization="unit")
-    own = CCP(base, NUM_CLASSES, SIZE, pair_weight=1.0).parts(labels, embeddings)["pair_loss"]
+    own = CCP(base, NUM_CLASSES, SIZE, pair_weight=1.0).components(labels, embeddings)["pair_loss"]
     np.testing.assert_allclose(own, base(labels, embeddings), rtol=1e-6)
     told = CCP(base, NUM_CLASSES, SIZE, pair_weight=1.0, pair_normalization="lipschitz")
     expected = Contrastive(0.1, 1.2, normalization="lipschitz")(labels, embeddings)
-    np.testing.assert_allclose(told.parts(labels, embeddings)["pair_loss"], expected, rtol=1e-6)
+    np.testing.assert_allclose(told.components(labels, embeddings)["pair_loss"], expected, rtol=1e-6)
     assert not np.isclose(expected, own)
 
 
@@ -41,7 +41,7 @@ def test_miner_acts_on_the_pairs_of_the_batch_only_if_asked() -> None:
     for mine_pairs, expected in ((False, plain), (True, mined)):
         loss = CCP(mined, NUM_CLASSES, SIZE, pair_weight=1.0, mine_pairs=mine_pairs)
         np.testing.assert_allclose(
-            loss.parts(labels, embeddings)["pair_loss"], expected(labels, embeddings), rtol=1e-6
+            loss.components(labels, embeddings)["pair_loss"], expected(labels, embeddings), rtol=1e-6
         )
     assert not np.isclose(plain(labels, embeddings), mined(labels, embeddings))
 

@@ -193,6 +193,6 @@ def test_miner_acts_on_the_batch_only_if_asked() -> None:
     plain = Contrastive(0.1, 1.2, average="all")
     mined = Contrastive(0.1, 1.2, average="all", miner="hard_negatives")
     for mine_pairs, expected in ((False, plain), (True, mined)):
-        parts = CrossBatchMemory(mined, SIZE, mine_pairs=mine_pairs).parts(labels, embeddings)
+        parts = CrossBatchMemory(mined, SIZE, mine_pairs=mine_pairs).components(labels, embeddings)
         np.testing.assert_allclose(parts["pair_loss"], expected(labels, embeddings), rtol=1e-6)
     assert not np.isclose(plain(labels, embeddings), mined(labels, embeddings))

@@ -96,7 +96,7 @@ def test_cosine_losses_are_scaled_by_the_euclidean_distance() -> None:
 def test_base_loss_does_not_depend_on_the_scale_of_the_embeddings() -> None:
     labels, embeddings = batch(1)
     values = [
-        DistanceRegularization(Triplet(0.2, normalization="none")).parts(labels, embeddings * scale)[
+        DistanceRegularization(Triplet(0.2, normalization="none")).components(labels, embeddings * scale)[
             "pair_loss"
         ]
         for scale in (1e-3, 1.0, 1e4, 1e20)

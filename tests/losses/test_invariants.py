@@ -51,7 +51,7 @@ def test_is_not_negative_and_is_the_sum_of_its_parts(case: LossCase, seed: int) 
     loss = _BUILT[case.id]
     labels, embeddings = batch(seed)
     value = float(loss(labels, embeddings))
-    parts = loss.parts(labels, embeddings)
+    parts = loss.components(labels, embeddings)
     assert value >= 0.0
     np.testing.assert_allclose(value, sum(float(part) for part in parts.values()), rtol=1e-6)
     expected = {"proxy_loss"} if loss.proxies is not None else {"pair_loss"}

@@ -109,7 +109,7 @@ def test_parts_are_named_by_what_they_are() -> None:
     labels, embeddings = batch(1)
     options = {"memory_size": 10, "start_step": 0, "normalization": "unit"}
     for path in ("mdr/ccp/xbm/contrastive", "xbm/mdr/ccp/contrastive"):
-        parts = registry.build(path, **_SIZES, options=options).parts(labels, embeddings)
+        parts = registry.build(path, **_SIZES, options=options).components(labels, embeddings)
         assert set(parts) == {"pair_loss", "memory_loss", "proxy_loss", "mdr_loss"}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.distributed.shards import ALONE, ReplicaShards
+from ccp_dml.distributed.shards import SINGLE_SHARD, ReplicaShards
 from ccp_dml.losses import registry
 from ccp_dml.losses.contrastive import Contrastive
 from ccp_dml.losses.pair_loss import PairLoss
@@ -175,8 +175,8 @@ def test_sharded_and_whole_sets_do_not_mix() -> None:
 
 def test_one_shard_is_the_whole() -> None:
     values = tf.constant([1.0, 2.0])
-    assert ALONE.sum(values) is values
-    assert ALONE.enter(values) is values
+    assert SINGLE_SHARD.sum(values) is values
+    assert SINGLE_SHARD.enter(values) is values
     loss = registry.build("proxy_nca", num_classes=NUM_CLASSES, embedding_size=SIZE, shard_proxies=True)
     whole = registry.build("proxy_nca", num_classes=NUM_CLASSES, embedding_size=SIZE)
     whole.proxies.reset(loss.proxies.by_class)

@@ -24,7 +24,7 @@ def test_several_sets_are_one_set_of_all_their_proxies() -> None:
     one.proxies.embeddings.assign(tf.concat([proxies.embeddings for proxies in sets], axis=0))
     labels, embeddings = batch(1)
     np.testing.assert_allclose(several(labels, embeddings), one(labels, embeddings), rtol=1e-6)
-    assert list(several.parts(labels, embeddings)) == ["proxy_loss"]
+    assert list(several.components(labels, embeddings)) == ["proxy_loss"]
 
 
 def test_two_losses_train_the_same_proxies() -> None:

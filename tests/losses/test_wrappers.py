@@ -140,7 +140,7 @@ def test_degenerate_batches_stay_finite(case: LossCase, name: str) -> None:
 @_EACH
 def test_value_is_the_sum_of_the_parts_and_not_negative(case: LossCase) -> None:
     loss, twin = _warm(case), _warm(case)
-    parts = twin.parts(*batch(3))
+    parts = twin.components(*batch(3))
     value = loss(*batch(3))
     np.testing.assert_allclose(value, sum(float(part) for part in parts.values()), rtol=1e-6)
     assert float(value) > 0.0

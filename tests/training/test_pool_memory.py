@@ -24,7 +24,7 @@ class Fresh:
 def step(memory: PoolMemory, images: list[int], value: float) -> None:
     labels = np.stack([np.zeros(len(images)), IDS[images]], 1).astype(np.int32)
     embeddings = value + np.arange(len(images))[:, np.newaxis] * np.ones([1, SIZE])
-    tf.function(memory.note)(tf.constant(labels), tf.constant(embeddings, tf.float32))
+    tf.function(memory.record)(tf.constant(labels), tf.constant(embeddings, tf.float32))
 
 
 @pytest.mark.parametrize("max_age", [1, 3, 100])

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ccp_dml.config import ExperimentConfig
+from ccp_dml.config import ExperimentConfig, checks, protocols
 from ccp_dml.errors import ConfigError
 from ccp_dml.experiment import single
-from ccp_dml.experiment.experiment import Experiment
+from ccp_dml.experiment.build import build, build_trainer
 from ccp_dml.experiment.finished import forget_models
 from ccp_dml.run_directory import RunDirectory
 
@@ -31,20 +31,20 @@ def validation_score(config: ExperimentConfig) -> float:
         ConfigError: if the configuration is not valid, or monitors the test classes.
         UserError: if the data cannot be used, or the loss diverges.
     """
-    config.validate()
-    complete = config.resolve()
-    if complete.training.monitor_split == "test" or complete.data.validation_fraction == 0:
+    checks.check(config)
+    complete = protocols.resolve(config)
+    if complete.training.monitor_split == "test" or complete.split.validation_fraction == 0:
         raise ConfigError(
             f"--monitor_split={complete.training.monitor_split}: a search expects validation classes, "
             "held out of the training classes"
         )
-    return float(np.mean([_score(member.config) for member in complete.members]))
+    return float(np.mean([_score(member.config) for member in protocols.members(complete)]))
 
 
 def _score(config: ExperimentConfig) -> float:
     forget_models()
-    experiment = Experiment(config)
+    run = build(config)
     with tempfile.TemporaryDirectory(prefix="ccp_dml-") as folder:
         directory = RunDirectory(Path(folder))
-        single.fit(experiment.make_trainer(directory, []), config, directory)
-    return experiment.validation_scores()[config.training.monitor]
+        single.fit(build_trainer(run, directory), config, directory)
+    return run.monitored_scores()[config.training.monitor]

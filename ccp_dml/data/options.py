@@ -1,0 +1,167 @@
+"""The options of the data: which images, which classes train, how batches and images are made."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ccp_dml.options import Change, Choice, Integer, Number, Options, Switch, Text, option
+
+# After A Metric Learning Reality Check (Musgrave et al. 2020), arXiv 2003.08505.
+MLRC = "mlrc"
+CONVENTIONAL = "conventional"
+ABLATION = "ablation"
+PROTOCOLS = (MLRC, CONVENTIONAL, ABLATION)
+ALL_FOLDS = "all"
+
+_FOLDER = Text("a folder")
+_ABOVE_ZERO = Number(above=0)
+_SHARE = Number(above=0, high=1)
+_WITH_CLASSES = {"sampler": ("m_per_class",)}
+_WITH_CROPS = {"preprocessing": ("dml",)}
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceOptions(Options):
+    """The data set."""
+
+    dataset: str = option(
+        "emoji", Text("the name of a data set"), "Data set; image_folder reads your own images."
+    )
+    data_dir: str | None = option(
+        None,
+        _FOLDER,
+        "Folder or archive of the source images; the built-in emoji need none.",
+        Change.FREE,
+    )
+    download: bool = option(
+        False,
+        Switch(),
+        "Without --data_dir, download the source where that needs no registration.",
+        Change.FREE,
+    )
+    check_counts: bool = option(
+        True, Switch(), "Require the published numbers of classes and images of a published data set."
+    )
+    skip_bad_images: bool = option(
+        False, Switch(), "Leave out unusable images and name the classes that shrank, instead of stopping."
+    )
+    crop_to_box: bool = option(
+        False, Switch(), "Crop images to the bounding boxes that come with cub, cars196 and inshop."
+    )
+    prepared_dir: str | None = option(
+        None, _FOLDER, "Folder of prepared data (default: TFDS_DATA_DIR, else a cache folder).", Change.FREE
+    )
+    prepared_shorter_side: int | None = option(
+        None, Integer(1), "Prepare and read a copy with images of at most this shorter side (default: none)."
+    )
+    train_fraction: float = option(
+        0.5,
+        Number(above=0, below=1),
+        "Training share of the classes of an image_folder without manifest.",
+        only_with={"closed_set": ("off",)},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitOptions(Options):
+    """The classes that train and those that validate."""
+
+    protocol: str | None = option(
+        None,
+        Choice(PROTOCOLS),
+        "mlrc: class folds; conventional: train on all classes, monitor the test classes; ablation: validate "
+        "on the last third (default: hold out --validation_fraction).",
+    )
+    validation_fraction: float | None = option(
+        None,
+        Number(low=0, below=1),
+        "Share of the training classes held out for validation (default: 0.25; 0 if --monitor_split=test).",
+    )
+    num_folds: int | None = option(
+        None, Integer(2), "Number of contiguous parts of the training classes (default: 4 with folds)."
+    )
+    fold: int | str | None = option(
+        None,
+        Integer(1, word=ALL_FOLDS),
+        "The part of --num_folds that validates, from 1, or all in turn; part 1 holds the last classes "
+        "(default: all with --protocol=mlrc).",
+    )
+    closed_set: str = option(
+        "off",
+        Choice(("off", "shuffled", "in_order"), on="shuffled", off="off"),
+        "Train, validate and test on 65, 15 and 20 % of the images of each class; alone it means shuffled.",
+    )
+    label_noise: float = option(
+        0.0, Number(low=0, below=1), "Share of the training images that get the label of another class."
+    )
+    data_seed: int = option(
+        0, Integer(0), "Seed of --closed_set and --label_noise, the same for runs of any --seed."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchOptions(Options):
+    """The batches."""
+
+    sampler: str = option(
+        "m_per_class",
+        Choice(("m_per_class", "random", "class_uniform")),
+        "Batches of a few images of each class, of any images, or of random classes.",
+    )
+    batch_size: int | None = option(
+        None,
+        Integer(1),
+        "Images in a batch of another sampler than m_per_class (default: 32).",
+        only_with={"sampler": ("random", "class_uniform")},
+    )
+    classes_per_batch: int = option(8, Integer(1), "Distinct classes in a batch.", only_with=_WITH_CLASSES)
+    samples_per_class: int = option(
+        4, Integer(1), "Images of each class in a batch.", only_with=_WITH_CLASSES
+    )
+    representative_lifetime: int = option(
+        0,
+        Integer(0),
+        "Batches for which the first image of each class stays the same; 0: it always changes.",
+        only_with=_WITH_CLASSES,
+    )
+    augment_representatives: bool = option(
+        False,
+        Switch(),
+        "Augment these first images too, instead of preparing them like test images.",
+        only_with={**_WITH_CLASSES, "representative_lifetime": Integer(1)},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageOptions(Options):
+    """The images as the model sees them."""
+
+    preprocessing: str = option(
+        "dml",
+        Choice(("dml", "cifar", "mnist")),
+        "dml: random resized crops; cifar: shifts of small images; mnist: neither, in gray.",
+    )
+    image_size: int | None = option(
+        None, Integer(8, 4096), "Side of the model's input in pixels (default: the backbone's)."
+    )
+    test_shorter_side: int | None = option(
+        None,
+        Integer(8, 8192),
+        "Shorter side before the test crop, in pixels (default: image_size * 256 / 227).",
+        only_with=_WITH_CROPS,
+    )
+    crop_area_min: float = option(
+        0.16, _SHARE, "Smallest area of a training crop, as a share.", only_with=_WITH_CROPS
+    )
+    crop_area_max: float = option(
+        1.0, _SHARE, "Largest area of a training crop, as a share.", only_with=_WITH_CROPS
+    )
+    crop_aspect_min: float = option(
+        0.75, _ABOVE_ZERO, "Smallest width / height of a training crop.", only_with=_WITH_CROPS
+    )
+    crop_aspect_max: float = option(
+        4 / 3, _ABOVE_ZERO, "Largest width / height of a training crop.", only_with=_WITH_CROPS
+    )
+    horizontal_flip: bool = option(
+        True, Switch(), "Flip half of the training images.", only_with={"preprocessing": ("dml", "cifar")}
+    )

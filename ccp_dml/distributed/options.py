@@ -1,0 +1,40 @@
+"""The options of the devices."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ccp_dml.options import Change, Choice, Integer, Options, Switch, option
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceOptions(Options):
+    """The devices that train."""
+
+    strategy: str = option(
+        "one",
+        Choice(("one", "mirrored", "multi_worker", "tpu")),
+        "Train on one device, all GPUs of this machine, those of several machines, or a TPU.",
+        Change.FREE,
+    )
+    cluster: str = option(
+        "tf_config",
+        Choice(("tf_config", "kubernetes", "slurm")),
+        "Where multi_worker finds the workers: in the variable TF_CONFIG, Kubernetes or Slurm.",
+        Change.FREE,
+        {"strategy": ("multi_worker",)},
+    )
+    logical_cpus: int = option(
+        0,
+        Integer(0),
+        "Try mirrored without GPUs: split the CPU into so many devices; 0: do not.",
+        Change.FREE,
+        {"strategy": ("mirrored",)},
+    )
+    shard_proxies: bool = option(
+        False,
+        Switch(),
+        "Spread the classes of the loss's proxies over the replicas.",
+        Change.FREE,
+        {"strategy": ("mirrored", "multi_worker")},
+    )

@@ -1,0 +1,45 @@
+"""The options of the retrieval metrics."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+from ccp_dml.options import Change, Integer, Integers, Number, Options, option
+
+METRICS = ("map_at_r", "r_precision", "precision_at_1")
+# Names of metrics at a cut-off k: the option that lists the k, and k.
+METRIC_AT_K = re.compile(r"((?:recall|precision|map)_at)_([1-9][0-9]*)")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationOptions(Options):
+    """Retrieval metrics."""
+
+    recall_at: tuple[int, ...] = option((1, 2, 4, 8), Integers(), "k of the reported R@k.")
+    precision_at: tuple[int, ...] = option((), Integers(), "k of the reported P@k.")
+    map_at: tuple[int, ...] = option((), Integers(), "k of the reported MAP@k.")
+    track_test: int = option(
+        0,
+        Integer(0),
+        "Score the test classes every so many epochs, for curves; decides nothing. 0: never.",
+        Change.FREE,
+    )
+    test_crops: int = option(
+        0, Integer(0, 256), "Crops of a test image whose embeddings are averaged with its own; 0: none."
+    )
+    pca_dim: int | None = option(
+        None,
+        Integer(1),
+        "Reduce the embeddings of the final test to so many dimensions, by a PCA of training embeddings.",
+    )
+    validation_cache_mb: float = option(
+        256.0,
+        Number(low=0),
+        "Keep the prepared validation images in memory if they take no more than so many megabytes.",
+        Change.FREE,
+        only_with={"monitor_split": (None, "validation"), "protocol": (None, "mlrc", "ablation")},
+    )
+    evaluation_batch_size: int = option(
+        128, Integer(1), "Images embedded at once in evaluation.", Change.FREE
+    )

@@ -1,0 +1,39 @@
+"""The options of TensorBoard."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ccp_dml.options import Change, Integer, Options, StepRange, Switch, option
+
+_WITH_TENSORBOARD = {"tensorboard": (True,)}
+
+
+@dataclasses.dataclass(frozen=True)
+class MonitoringOptions(Options):
+    """TensorBoard."""
+
+    tensorboard: bool = option(True, Switch(), "Write TensorBoard events.", Change.FREE)
+    tensorboard_panels: int = option(
+        8,
+        Integer(0),
+        "Validation queries shown with their neighbours; 0: none.",
+        Change.FREE,
+        _WITH_TENSORBOARD,
+    )
+    tensorboard_histograms: bool = option(
+        True, Switch(), "Write histograms of distances once per epoch.", Change.FREE, _WITH_TENSORBOARD
+    )
+    tensorboard_projector: bool = option(
+        True,
+        Switch(),
+        "Write an embedding projector with sprites at the end.",
+        Change.FREE,
+        _WITH_TENSORBOARD,
+    )
+    profile: tuple[int, int] | None = option(
+        None,
+        StepRange(),
+        "START:STOP: trace the chunks of steps in between for TensorBoard's profiler.",
+        Change.FREE,
+    )

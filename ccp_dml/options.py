@@ -1,0 +1,350 @@
+"""Options: dataclass fields with a range and a help text, each of which is also a command-line flag.
+
+    @dataclasses.dataclass(frozen=True)
+    class OptimizerOptions(Options):
+        "How weights are updated."
+
+        learning_rate: float = option(1e-4, Number(above=0), "Learning rate.")
+
+The class lies beside the code that takes it; `ccp_dml.config` makes flags of all such classes. Neither
+imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import enum
+import itertools
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+# The range of TensorFlow's int32 and float32.
+LARGEST_INTEGER = 2**31 - 1
+LARGEST_NUMBER = 3.4e38
+
+_TRUE = ("true", "t", "1", "yes")
+_FALSE = ("false", "f", "0", "no")
+_METADATA = "ccp_dml_option"
+
+
+class OptionError(ValueError):
+    """An option has a value out of its range; the message reads `name=value: what is expected`."""
+
+
+class Change(enum.Enum):
+    """Whether an unfinished run may continue with another value of an option."""
+
+    NEVER = "the result would differ"
+    FREE = "the result is the same but for rounding"
+    LARGER = "a larger value only makes the run longer"
+
+    def allows(self, before: Any, now: Any) -> bool:
+        """Whether a run that began with one value may continue with another."""
+        if before == now or self is Change.FREE:
+            return True
+        return self is Change.LARGER and now > before
+
+
+class Kind(abc.ABC):
+    """The values that an option takes, and how they are written as text."""
+
+    @property
+    @abc.abstractmethod
+    def expected(self) -> str:
+        """A noun phrase for the valid values, such as "an integer, at least 1"."""
+
+    @abc.abstractmethod
+    def holds(self, value: Any) -> bool:
+        """Whether a value is of this kind and in range."""
+
+    def convert(self, text: str) -> Any:
+        """The value of a text; raises `ValueError` or `OverflowError` if there is none."""
+        return text
+
+    def format(self, value: Any) -> str:
+        """The text from which `parse` returns `value`."""
+        return str(value)
+
+    def parse(self, text: str) -> Any:
+        """The valid value of a text; raises `ValueError` naming the expected values."""
+        try:
+            value = self.convert(text.strip())
+        except (ValueError, OverflowError):
+            raise ValueError(f"expected {self.expected}") from None
+        self.check(value)
+        return value
+
+    def check(self, value: Any) -> None:
+        """Raises `ValueError` unless `value` is valid."""
+        if not self.holds(value):
+            raise ValueError(f"expected {self.expected}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Text(Kind):
+    """A non-empty line of text without surrounding blanks; `expected` describes its meaning."""
+
+    expected: str = "a text"
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is such a text."""
+        return isinstance(value, str) and value == value.strip() and len(value.splitlines()) == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice(Kind):
+    """One of several names; a bare `--name` and `--noname` mean `on` and `off` where these are set."""
+
+    names: tuple[str, ...]
+    on: str | None = None
+    off: str | None = None
+
+    @property
+    def expected(self) -> str:
+        """The names."""
+        return "one of " + ", ".join(self.names)
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is one of the names."""
+        return value in self.names
+
+    def convert(self, text: str) -> str:
+        """The text, or the name that a switch stands for."""
+        switched = {"true": self.on, "false": self.off}.get(text.lower())
+        return text if switched is None else switched
+
+
+@dataclasses.dataclass(frozen=True)
+class Switch(Kind):
+    """True or false: `--name` and `--noname` on the command line."""
+
+    expected: str = "true or false"
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is a `bool`."""
+        return isinstance(value, bool)
+
+    def convert(self, text: str) -> bool:
+        """True or false, in one of the usual spellings."""
+        if text.lower() not in _TRUE + _FALSE:
+            raise ValueError(text)
+        return text.lower() in _TRUE
+
+    def format(self, value: Any) -> str:
+        """The word `true` or `false`."""
+        return "true" if value else "false"
+
+
+@dataclasses.dataclass(frozen=True)
+class Integer(Kind):
+    """An integer in the closed range [low, high], or the word `word` where one is set."""
+
+    low: int
+    high: int = LARGEST_INTEGER
+    word: str | None = None
+
+    @property
+    def expected(self) -> str:
+        """The range, and the word."""
+        alternative = "" if self.word is None else f", or {self.word}"
+        return f"an integer, {_range(low=self.low, high=self.high)}{alternative}"
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is an integer in range, or the word."""
+        if isinstance(value, str):
+            return value == self.word
+        return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
+
+    def convert(self, text: str) -> int | str:
+        """The integer, or the word."""
+        return text if text == self.word else int(text)
+
+
+@dataclasses.dataclass(frozen=True)
+class Number(Kind):
+    """A finite float32: at least `low` or above `above`, at most `high` or below `below`."""
+
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    @property
+    def expected(self) -> str:
+        """The range."""
+        low = -LARGEST_NUMBER if self.low is None and self.above is None else self.low
+        high = LARGEST_NUMBER if self.high is None and self.below is None else self.high
+        return f"a number, {_range(low=low, above=self.above, high=high, below=self.below)}"
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is a number in range."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            return False
+        return (
+            abs(value) <= LARGEST_NUMBER
+            and (self.low is None or value >= self.low)
+            and (self.high is None or value <= self.high)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+    def convert(self, text: str) -> float:
+        """The number."""
+        return float(text)
+
+    def format(self, value: Any) -> str:
+        """The shortest text of exactly this value."""
+        return repr(float(value)).removesuffix(".0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Integers(Kind):
+    """A tuple of increasing positive integers, separated by commas in text; may be empty."""
+
+    expected: str = "increasing positive integers separated by commas, such as 1,2,4"
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is such a tuple."""
+        if not isinstance(value, tuple) or not all(Integer(1).holds(item) for item in value):
+            return False
+        return all(first < second for first, second in itertools.pairwise(value))
+
+    def convert(self, text: str) -> tuple[int, ...]:
+        """The integers."""
+        return tuple(int(part) for part in text.split(",")) if text else ()
+
+    def format(self, value: Any) -> str:
+        """The integers separated by commas."""
+        return ",".join(map(str, value))
+
+
+@dataclasses.dataclass(frozen=True)
+class StepRange(Kind):
+    """A pair of step numbers from 0, the first one smaller; START:STOP in text."""
+
+    expected: str = "START:STOP, two step numbers of which the first is smaller, such as 100:120"
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is such a pair."""
+        if not isinstance(value, tuple) or len(value) != 2 or any(type(item) is not int for item in value):
+            return False
+        return 0 <= value[0] < value[1]
+
+    def convert(self, text: str) -> tuple[int, ...]:
+        """The two numbers."""
+        return tuple(int(part) for part in text.split(":"))
+
+    def format(self, value: Any) -> str:
+        """The numbers with a colon between them."""
+        return ":".join(map(str, value))
+
+
+@dataclasses.dataclass(frozen=True)
+class Patterns(Kind):
+    """A tuple of regular expressions, separated by blanks in text; may be empty."""
+
+    expected: str = "regular expressions separated by blanks"
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is a tuple of expressions that compile."""
+        try:
+            return isinstance(value, tuple) and all(
+                isinstance(item, str) and item.split() == [item] and bool(re.compile(item)) for item in value
+            )
+        except re.error:
+            return False
+
+    def convert(self, text: str) -> tuple[str, ...]:
+        """The expressions."""
+        return tuple(text.split())
+
+    def format(self, value: Any) -> str:
+        """The expressions separated by blanks."""
+        return " ".join(value)
+
+
+Condition = tuple[Any, ...] | Kind
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """Everything that is declared of an option.
+
+    Attributes:
+        name: name of the field and of the flag.
+        kind: the values that it takes.
+        default: the default; None where it follows from other options, or is the loss's own.
+        help: one or two lines for `--help`.
+        change: whether an unfinished run may continue with another value.
+        only_with: conditions on other options, by name, without which this one has no effect: some values
+            (None for "not given") or a kind.
+    """
+
+    name: str
+    kind: Kind
+    default: Any
+    help: str
+    change: Change = Change.NEVER
+    only_with: Mapping[str, Condition] = dataclasses.field(default_factory=dict)
+
+    @property
+    def optional(self) -> bool:
+        """Whether the value may be None, which is empty text on the command line."""
+        return self.default is None
+
+    def parse(self, text: str) -> Any:
+        """The value of a text; raises `ValueError` naming the expected values."""
+        return None if self.optional and not text.strip() else self.kind.parse(text)
+
+    def check(self, value: Any) -> None:
+        """Raises `OptionError` unless `value` is valid."""
+        if value is None and self.optional:
+            return
+        try:
+            self.kind.check(value)
+        except ValueError as error:
+            raise OptionError(f"{self.written(value)}: {error}") from None
+
+    def format(self, value: Any) -> str:
+        """The text that `parse` reads as `value`."""
+        return "" if value is None else self.kind.format(value)
+
+    def written(self, value: Any) -> str:
+        """`name=value`, as a user would write it; a value of a wrong type as Python shows it."""
+        try:
+            return f"{self.name}={self.format(value)}"
+        except (TypeError, ValueError):
+            return f"{self.name}={value!r}"
+
+
+class Options:
+    """Base of all option classes, which are frozen dataclasses: checks every value by itself."""
+
+    def __post_init__(self) -> None:
+        for declared in options_of(self):
+            declared.check(getattr(self, declared.name))
+
+
+def option(
+    default: Any,
+    kind: Kind,
+    help: str,
+    change: Change = Change.NEVER,
+    only_with: Mapping[str, Condition] | None = None,
+) -> Any:
+    """A dataclass field of an `Options` class; see `Option` for the arguments."""
+    metadata = {_METADATA: (kind, default, help, change, dict(only_with or {}))}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def options_of(section: Any) -> tuple[Option, ...]:
+    """The options of an `Options` class, or of an instance, in the order of the fields."""
+    return tuple(Option(field.name, *field.metadata[_METADATA]) for field in dataclasses.fields(section))
+
+
+def _range(**bounds: float | None) -> str:
+    words = {"low": "at least", "above": "above", "high": "at most", "below": "below"}
+    return " and ".join(f"{words[name]} {bound}" for name, bound in bounds.items() if bound is not None)
