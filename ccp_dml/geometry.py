@@ -71,10 +71,10 @@ _SMALLEST_SQUARED_NORM = 1e-12
 _LARGEST_PLAIN_COMPONENT = 2.0**50
 
 
-def check_normalization(kind: str) -> None:
-    """Raise ValueError unless `kind` is a known normalisation."""
+def check_normalization(kind: str, option: str = "normalization") -> None:
+    """Raises `ValueError`, naming the option, unless `kind` is one of `NORMALIZATIONS`."""
     if kind not in NORMALIZATIONS:
-        raise ValueError(f"normalization is {kind!r}; expected one of {', '.join(NORMALIZATIONS)}")
+        raise ValueError(f"{option} is {kind!r}; expected one of {', '.join(NORMALIZATIONS)}")
 
 
 def normalize(embeddings: tf.Tensor, kind: str) -> tf.Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from ccp_dml.losses.pair_loss import PairLoss
-from ccp_dml.losses.pairs import Pairs, average_of_hinges, number_of_anchors, positive_part, sums_of_hinges
+from ccp_dml.losses.pairs import Pairs, average_of_hinges, hinge, sums_of_hinges
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
@@ -41,8 +41,8 @@ class Contrastive(PairLoss):
 
     def sums(self, pairs: Pairs) -> list[tf.Tensor]:
         """The hinge terms of the class docstring."""
-        too_far = positive_part(pairs.distances - self.positive_margin, pairs.positives)
-        too_near = positive_part(self.negative_margin - pairs.distances, pairs.negatives)
+        too_far = hinge(pairs.distances - self.positive_margin, pairs.positives)
+        too_near = hinge(self.negative_margin - pairs.distances, pairs.negatives)
         return sums_of_hinges(too_far, too_near, pairs)
 
     def combined(self, sums: list[tf.Tensor]) -> tf.Tensor:
@@ -77,7 +77,7 @@ class OriginalContrastive(PairLoss):
 
     def sums(self, pairs: Pairs) -> list[tf.Tensor]:
         """The sum of the class docstring, and the number of anchors."""
-        apart = positive_part(1.0 - pairs.similarities - self.slack, pairs.positives)
-        alike = positive_part(pairs.similarities - self.margin, pairs.negatives)
+        apart = hinge(1.0 - pairs.similarities - self.slack, pairs.positives)
+        alike = hinge(pairs.similarities - self.margin, pairs.negatives)
         total = tf.reduce_sum(apart) + tf.reduce_sum(alike)
-        return [pairs.columns.sum(total), number_of_anchors(pairs)]
+        return [pairs.columns.sum(total), pairs.anchor_count]

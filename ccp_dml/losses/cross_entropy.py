@@ -7,8 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from ccp_dml.losses.pair_loss import PairLoss
-from ccp_dml.losses.pairs import Pairs
-from ccp_dml.losses.proxy_nca import sums_of_softmax_choices
+from ccp_dml.losses.pairs import Pairs, sums_of_cross_entropies
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
@@ -43,4 +42,4 @@ class CrossEntropy(PairLoss):
 
     def sums(self, pairs: Pairs) -> list[tf.Tensor]:
         """The sum of the class docstring, and the number of anchors."""
-        return sums_of_softmax_choices(pairs.similarities / self.temperature, pairs)
+        return sums_of_cross_entropies(pairs.similarities / self.temperature, pairs)

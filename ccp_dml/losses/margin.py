@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from ccp_dml.losses.pair_loss import PairLoss
-from ccp_dml.losses.pairs import Pairs, average_of_hinges, number_of_anchors, positive_part, sums_of_hinges
+from ccp_dml.losses.pairs import Pairs, average_of_hinges, hinge, sums_of_hinges
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
@@ -47,7 +47,7 @@ class Margin(PairLoss):
             ValueError: if `per_class` is asked for without `num_classes`.
         """
         super().__init__(**options)
-        if per_class and self.options.num_classes is None:
+        if per_class and self.num_classes is None:
             raise ValueError("per_class is True, but num_classes is None; a boundary per class needs it")
         self.alpha = alpha
         self.beta = beta
@@ -55,7 +55,7 @@ class Margin(PairLoss):
         self.beta_weight = beta_weight
         self.class_beta: tf.Variable | None = None
         if per_class:
-            self.class_beta = tf.Variable(tf.fill([self.options.num_classes], float(beta)), name="class_beta")
+            self.class_beta = tf.Variable(tf.fill([self.num_classes], float(beta)), name="class_beta")
 
     @property
     def in_shards(self) -> bool:
@@ -64,7 +64,7 @@ class Margin(PairLoss):
 
     def sums(self, pairs: Pairs) -> list[tf.Tensor]:
         """The hinge terms of the class docstring, and the boundaries of the anchors."""
-        anchors = number_of_anchors(pairs)
+        anchors = pairs.anchor_count
         if self.class_beta is None:
             boundary = tf.fill(tf.shape(pairs.anchor_labels), float(self.beta))
             boundaries = anchors * float(self.beta)
@@ -75,8 +75,8 @@ class Margin(PairLoss):
             boundary = tf.linalg.matvec(classes, self.class_beta)
             boundaries = tf.reduce_sum(boundary)
         beyond = pairs.distances - boundary[:, tf.newaxis]
-        too_far = positive_part(beyond + self.alpha, pairs.positives)
-        too_near = positive_part(self.alpha - beyond, pairs.negatives)
+        too_far = hinge(beyond + self.alpha, pairs.positives)
+        too_near = hinge(self.alpha - beyond, pairs.negatives)
         return [*sums_of_hinges(too_far, too_near, pairs), boundaries, anchors]
 
     def combined(self, sums: list[tf.Tensor]) -> tf.Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from ccp_dml.losses.pair_loss import PairLoss
-from ccp_dml.losses.pairs import Pairs, masked_logsumexp, number_of_anchors
+from ccp_dml.losses.pairs import Pairs, masked_logsumexp
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
@@ -52,4 +52,4 @@ class MultiSimilarity(PairLoss):
         columns = pairs.columns
         pull = masked_logsumexp(-self.alpha * excess, pairs.positives, with_zero=True, columns=columns)
         push = masked_logsumexp(self.beta * excess, pairs.negatives, with_zero=True, columns=columns)
-        return [tf.reduce_sum(pull / self.alpha + push / self.beta), number_of_anchors(pairs)]
+        return [tf.reduce_sum(pull / self.alpha + push / self.beta), pairs.anchor_count]

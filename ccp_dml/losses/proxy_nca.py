@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from ccp_dml.losses.pair_loss import PairLoss
-from ccp_dml.losses.pairs import Pairs, masked_logsumexp, number_of_anchors
+from ccp_dml.losses.pairs import Pairs, sums_of_cross_entropies
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
@@ -46,24 +46,4 @@ class ProxyNCA(PairLoss):
     def sums(self, pairs: Pairs) -> list[tf.Tensor]:
         """The sum of the class docstring, and the number of anchors."""
         own = tf.where(pairs.positives, self.margin, 0.0)
-        return sums_of_softmax_choices((pairs.similarities - own) / self.temperature, pairs)
-
-
-def sums_of_softmax_choices(logits: tf.Tensor, pairs: Pairs) -> list[tf.Tensor]:
-    """Sum over the anchors of `-log` of the softmax mass that falls on their positives.
-
-    Anchors without a positive count as 0.
-
-    Args:
-        logits: float32 [A, S].
-        pairs: which of them are positive and which negative; others take no part.
-
-    Returns:
-        Two float32 scalars, the sum and the number of anchors.
-    """
-    columns = pairs.columns
-    of_all = masked_logsumexp(logits, pairs.positives | pairs.negatives, columns=columns)
-    of_positives = masked_logsumexp(logits, pairs.positives, columns=columns)
-    with_positives = columns.any(tf.reduce_any(pairs.positives, axis=1))
-    choices = tf.where(with_positives, of_all - of_positives, 0.0)
-    return [tf.reduce_sum(choices), number_of_anchors(pairs)]
+        return sums_of_cross_entropies((pairs.similarities - own) / self.temperature, pairs)

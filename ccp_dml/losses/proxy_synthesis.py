@@ -74,7 +74,7 @@ class ProxySynthesis(WrappingLoss):
         """
         super().__init__(base, name=name)
         takes_proxies = isinstance(base, ProxyNCA | ProxyAnchor | VirtualSoftmax)
-        if not takes_proxies or self.core.options.proxy_pairs or self.core.options.shared_proxies:
+        if not takes_proxies or self.core.options.proxy_pairs or self.core.shared_proxies:
             raise ValueError(
                 "proxy synthesis wraps ProxyNCA, ProxyAnchor or VirtualSoftmax, without proxy_pairs and "
                 f"shared_proxies; found {type(base).__name__}"

@@ -10,12 +10,11 @@ import importlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from ccp_dml.options import Choice, Integer, Number, Option, Options, Switch, Text, option
+from ccp_dml.losses.options import NORMALIZATIONS, PairOptions
+from ccp_dml.options import Choice, Integer, Number, Option, Options, Switch, Text, option, options_of
 
 if TYPE_CHECKING:
     from ccp_dml.losses.base import MetricLoss
-
-NORMALIZATIONS = ("lipschitz", "unit", "l1", "none")
 
 
 def _parameter(name: str, kind: Any, help: str) -> Option:
@@ -24,31 +23,9 @@ def _parameter(name: str, kind: Any, help: str) -> Option:
 
 
 _NON_NEGATIVE, _POSITIVE, _ANY = Number(low=0), Number(above=0), Number()
-_SHARED_BY_PAIR_LOSSES = (
-    _parameter(
-        "normalization",
-        Choice(NORMALIZATIONS),
-        "Normalisation of embeddings, evaluation included (default: lipschitz; with mdr/... none, or unit).",
-    ),
-    _parameter(
-        "distance", Choice(("euclidean", "squared_euclidean", "cosine")), "Distance between embeddings."
-    ),
-    _parameter("average", Choice(("active", "all")), "Average over the terms that are not 0, or over all."),
-    _parameter("miner", Choice(("hard_negatives", "distance_weighted")), "Selection of negatives."),
-    _parameter("weight", _NON_NEGATIVE, "Factor on the loss; inside ccp, on both of its terms."),
-    _parameter("proxies_per_class", Integer(0), "Proxies per class (K); 0: none, compare samples."),
-    _parameter("proxy_anchor", Switch(), "Proxies are the anchors, not the samples."),
-    _parameter("proxy_pairs", Switch(), "Compare proxies with each other too."),
-    _parameter(
-        "proxy_learning_rate_multiplier",
-        _POSITIVE,
-        "Learning rate of proxies relative to --learning_rate.",
-    ),
-    _parameter(
-        "references_per_batch",
-        Integer(0),
-        "First samples of a batch that are the references of the others; 0: none.",
-    ),
+# A flag that is not given leaves the default of the loss.
+_SHARED_BY_PAIR_LOSSES = tuple(
+    dataclasses.replace(declared, default=None) for declared in options_of(PairOptions)
 )
 _SHARED = {parameter.name: parameter for parameter in _SHARED_BY_PAIR_LOSSES}
 _MARGIN = _parameter("margin", _ANY, "Margin of a loss that has one.")

@@ -56,12 +56,12 @@ class SoftTriple(PairLoss):
         super().__init__(**{"distance": "cosine", **options})
         if temperature <= 0:
             raise ValueError(f"temperature is {temperature}; expected a positive number")
-        if self.options.miner is not None or self.options.proxy_pairs or self.options.shared_proxies:
+        if self.options.miner is not None or self.options.proxy_pairs or self.shared_proxies:
             raise ValueError(
                 "SoftTriple compares samples with all proxies, and these are its own; "
                 "it takes no miner, no proxy_pairs and no shared_proxies"
             )
-        check_normalization(center_normalization)
+        check_normalization(center_normalization, "center_normalization")
         self.scale = scale
         self.temperature = temperature
         self.margin = margin

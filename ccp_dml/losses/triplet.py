@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from ccp_dml.losses.pair_loss import PairLoss
-from ccp_dml.losses.pairs import Pairs, number_of_anchors
+from ccp_dml.losses.pairs import Pairs
 
 TRIPLETS: tuple[str, ...] = ("all", "hardest", "semi_hard")
 
@@ -69,7 +69,7 @@ class Triplet(PairLoss):
         if self.triplets == "hardest":
             return [total, tf.reduce_sum(_count(pairs.positives) * _count(pairs.negatives))]
         samples = tf.cast(tf.shape(pairs.distances)[1], tf.float32)
-        return [total, number_of_anchors(pairs) * samples**2]
+        return [total, pairs.anchor_count * samples**2]
 
 
 def sum_of_triplets(pairs: Pairs, margin: float, semi_hard: bool = False) -> tuple[tf.Tensor, tf.Tensor]:

@@ -45,12 +45,12 @@ class VirtualSoftmax(WrappingLoss):
     def components(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """`proxy_loss`; see the base class."""
         embeddings = in_float32(embeddings)
-        pairs = self._with_virtual(self.base.own_pairs(labels, embeddings), embeddings)
+        pairs = self._with_virtual(self.base.batch_pairs(labels, embeddings), embeddings)
         return {"proxy_loss": self.base.options.weight * self.base.formula(pairs)}
 
     def diagnostics(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """As the base class says; the virtual proxies are among the negatives."""
-        pairs = self._with_virtual(self.base.own_pairs(labels, embeddings), embeddings)
+        pairs = self._with_virtual(self.base.batch_pairs(labels, embeddings), embeddings)
         return self.base.describe(pairs, embeddings)
 
     def compare(

@@ -96,7 +96,7 @@ class ExtendingLoss(WrappingLoss):
         """
         super().__init__(base, name=name)
         if pair_normalization is not None:
-            check_normalization(pair_normalization)
+            check_normalization(pair_normalization, "pair_normalization")
         self.pair_weight = pair_weight
         self.mine_pairs = mine_pairs
         self.pair_normalization = pair_normalization
@@ -106,7 +106,7 @@ class ExtendingLoss(WrappingLoss):
         kind, core = type(self).__name__, self.core
         if not core.pair_based:
             raise ValueError(f"{kind} wraps a pair-based loss; {type(core).__name__} is none")
-        if core.proxies is not None or core.options.shared_proxies:
+        if core.proxies is not None or core.shared_proxies:
             raise ValueError(
                 f"{kind} brings what samples are compared with, but {type(core).__name__} has "
                 f"{core.options.proxies_per_class} proxies per class of its own; expected 0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from ccp_dml.losses.base import MetricLoss
+from ccp_dml.losses.options import PairOptions
+from ccp_dml.losses.pair_loss import PairLoss
 from ccp_dml.losses.registry import build
+from ccp_dml.options import options_of
 from tests.losses import oracles
 
 NUM_CLASSES, SIZE, BATCH = 5, 4, 12
@@ -183,6 +187,20 @@ def batch(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(seed)
     labels = np.concatenate([np.arange(4), np.arange(4), random.integers(0, 4, BATCH - 8)])
     return labels.astype(np.int32), random.normal(0.0, 0.6, (BATCH, SIZE)).astype(np.float32)
+
+
+def arguments_of(kind: type[MetricLoss]) -> set[str]:
+    """Names of the keyword arguments of a loss class, those of its base classes and options included."""
+    names = {
+        name
+        for base in kind.__mro__
+        if issubclass(base, MetricLoss) and "__init__" in vars(base)
+        for name, parameter in inspect.signature(base.__init__).parameters.items()
+        if name != "self" and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    }
+    if issubclass(kind, PairLoss):
+        names |= {option.name for option in options_of(PairOptions)}
+    return names
 
 
 def value_and_gradients(

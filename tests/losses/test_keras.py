@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.losses.base import MetricLoss
-from tests.losses.cases import BASIC, BATCH, DETAILED, SIZE, LossCase, batch, value_and_gradients
+from tests.losses.cases import (
+    BASIC,
+    BATCH,
+    DETAILED,
+    SIZE,
+    LossCase,
+    arguments_of,
+    batch,
+    value_and_gradients,
+)
 
 
 @pytest.mark.parametrize("case", BASIC + DETAILED, ids=lambda case: case.id)
@@ -28,14 +35,7 @@ def test_config_round_trip(case: LossCase) -> None:
 @pytest.mark.parametrize("case", BASIC, ids=lambda case: case.id)
 def test_config_holds_every_argument(case: LossCase) -> None:
     loss = case.build()
-    arguments = {
-        name
-        for kind in type(loss).__mro__
-        if issubclass(kind, MetricLoss) and "__init__" in vars(kind)
-        for name, parameter in inspect.signature(kind.__init__).parameters.items()
-        if name != "self" and parameter.kind is not inspect.Parameter.VAR_KEYWORD
-    }
-    assert set(loss.get_config()) == arguments
+    assert set(loss.get_config()) == arguments_of(type(loss))
 
 
 @pytest.mark.parametrize("case", BASIC, ids=lambda case: case.id)

@@ -108,7 +108,7 @@ def test_loss_with_distance_weighted_negatives_is_that_of_the_drawn_ones() -> No
     random = np.random.default_rng(2)
     labels, embeddings = np.repeat(np.arange(6), 3), random.normal(size=(18, 8)).astype(np.float32)
     loss = Contrastive(0.1, 1.3, miner="distance_weighted", seed=5)
-    pairs = loss.own_pairs(labels, embeddings)
+    pairs = loss.batch_pairs(labels, embeddings)
     assert (pairs.distance, pairs.embedding_size) == ("euclidean", 8)
     assert int(tf.math.count_nonzero(pairs.negatives)) <= 36
     np.testing.assert_allclose(loss(labels, embeddings), loss.formula(pairs), rtol=1e-6)

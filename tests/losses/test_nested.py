@@ -154,8 +154,14 @@ def _memory(base: MetricLoss | None = None, **options: bool) -> CrossBatchMemory
         (lambda: _memory(DistanceRegularization(_memory())), "CrossBatchMemory is inside CrossBatchMemory"),
         (lambda: CCP(DistanceRegularization(ProxyNCA(**_SIZES)), 5, SIZE), "ProxyNCA is none"),
         (lambda: _memory(ProxySynthesis(ProxyNCA(**_SIZES))), "ProxyNCA is none"),
-        (lambda: CCP(_memory(), 5, SIZE, mine_pairs=True), "the matter of CrossBatchMemory"),
-        (lambda: CCP(_memory(), 5, SIZE, pair_normalization="unit"), "the matter of CrossBatchMemory"),
+        (
+            lambda: CCP(_memory(), 5, SIZE, mine_pairs=True),
+            "act on the pairs of the batch, which CrossBatchMemory",
+        ),
+        (
+            lambda: CCP(_memory(), 5, SIZE, pair_normalization="unit"),
+            "act on the pairs of the batch, which CrossBatchMemory",
+        ),
         (lambda: _memory(DistanceRegularization(Contrastive()), mine_pairs=True), "left out"),
         (lambda: VirtualSoftmax(ProxySynthesis(ProxyNCA(**_SIZES))), "found ProxySynthesis"),
         (lambda: ProxySynthesis(DistanceRegularization(ProxyNCA(**_SIZES))), "found DistanceRegularization"),

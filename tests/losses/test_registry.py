@@ -1,31 +1,30 @@
+"""Losses by name: the table, paths of wrappers, and the options that each loss of a path takes."""
+
 from __future__ import annotations
 
 import importlib
-import inspect
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from ccp_dml import geometry
+from ccp_dml.losses import options as loss_options
 from ccp_dml.losses import registry
-from ccp_dml.losses.base import MetricLoss
 from ccp_dml.losses.pair_loss import PairLoss
+from ccp_dml.options import Choice
+from tests.losses.cases import arguments_of
 
 _SPECS = {**registry.LOSSES, **registry.WRAPPERS}
+_SIZES = {"num_classes": 3, "embedding_size": 4}
 
 
 @pytest.mark.parametrize("name", _SPECS)
-def test_table_agrees_with_the_class(name: str) -> None:
+def test_parameters_are_the_arguments_of_the_class(name: str) -> None:
     module, attribute = _SPECS[name].target.split(":")
     kind = getattr(importlib.import_module(module), attribute)
-    arguments: set[str] = set()
-    for base in kind.__mro__:
-        if issubclass(base, MetricLoss) and "__init__" in vars(base):
-            arguments |= set(inspect.signature(base.__init__).parameters)
     given_otherwise = {
-        "self",
-        "options",
         "name",
         "base",
         "num_classes",
@@ -34,9 +33,46 @@ def test_table_agrees_with_the_class(name: str) -> None:
         "shared_proxies",
         "shard_proxies",
     }
-    assert set(_SPECS[name].parameters) == arguments - given_otherwise
+    if name == "xbm":
+        given_otherwise.add("pair_normalization")  # In Python only.
+    parameters = [parameter.name for parameter in _SPECS[name].parameters]
+    assert len(parameters) == len(set(parameters))
+    assert set(parameters) == arguments_of(kind) - given_otherwise
     if issubclass(kind, PairLoss):
         assert _SPECS[name].pair_based == kind.pair_based
+
+
+def _choices() -> list[tuple[str, str, tuple[str, ...]]]:
+    """(Loss path, parameter, declared names) of every parameter that is a choice."""
+    found = []
+    for name, spec in _SPECS.items():
+        for parameter in spec.parameters:
+            if isinstance(parameter.kind, Choice):
+                path = name if name in registry.LOSSES else f"{name}/contrastive"
+                found.append((path, parameter.name, parameter.kind.names))
+    return found
+
+
+@pytest.mark.parametrize(("path", "parameter", "names"), _choices())
+def test_declared_choices_are_those_that_the_loss_accepts(
+    path: str, parameter: str, names: tuple[str, ...]
+) -> None:
+    problems = []
+    for value in names:
+        try:
+            registry.build(path, **_SIZES, options={parameter: value})
+        except ValueError as error:
+            problems.append(str(error))
+    # A formula may be defined for one of the distances only, or without a miner.
+    assert all("it is defined for" in problem or "takes no miner" in problem for problem in problems)
+    assert len(problems) < len(names) or parameter == "miner"
+    with pytest.raises(ValueError, match=rf"{parameter}.*expected.* {', '.join(names)}$"):
+        registry.build(path, **_SIZES, options={parameter: "unheard-of"})
+
+
+def test_declared_names_are_those_of_geometry() -> None:
+    assert loss_options.NORMALIZATIONS == geometry.NORMALIZATIONS
+    assert loss_options.DISTANCES == geometry.DISTANCES
 
 
 def test_names_are_known_without_tensorflow() -> None:
@@ -90,25 +126,25 @@ def test_parameters_of_a_path_are_those_of_all_its_losses() -> None:
 
 def test_build_gives_each_option_to_the_loss_that_takes_it() -> None:
     options = {"positive_margin": 0.1, "pair_weight": 0.3, "proxies_per_class": 2, "normalization": "unit"}
-    loss = registry.build("ccp/contrastive", num_classes=3, embedding_size=4, options=options)
+    loss = registry.build("ccp/contrastive", **_SIZES, options=options)
     assert (loss.pair_weight, loss.proxies_per_class) == (0.3, 2)
-    assert (loss.base.positive_margin, loss.base.normalization) == (0.1, "unit")
+    assert (loss.base.positive_margin, loss.base.options.normalization) == (0.1, "unit")
     assert loss.base.proxies is None
     assert loss.proxies.embeddings.shape == [6, 4]
 
 
 def test_option_that_nothing_takes_is_named() -> None:
     with pytest.raises(ValueError, match="takes no option margin;"):
-        registry.build("contrastive", num_classes=3, embedding_size=4, options={"margin": 0.5})
+        registry.build("contrastive", **_SIZES, options={"margin": 0.5})
 
 
 @pytest.mark.parametrize(
     ("path", "options", "message"),
     [
-        ("contrastive", {"distance": "l2"}, "distance is 'l2'"),
-        ("contrastive", {"normalization": "l2"}, "normalization is 'l2'"),
-        ("contrastive", {"average": "mean"}, "average is 'mean'"),
-        ("contrastive", {"miner": "soft"}, "miner is 'soft'"),
+        ("contrastive", {"distance": "l2"}, "distance=l2: expected one of euclidean"),
+        ("contrastive", {"normalization": "l2"}, "normalization=l2: expected one of lipschitz"),
+        ("contrastive", {"average": "mean"}, "average=mean: expected one of active, all"),
+        ("contrastive", {"miner": "soft"}, "miner=soft: expected one of hard_negatives"),
         ("original_contrastive", {"distance": "euclidean"}, "for 'cosine' only"),
         ("multi_similarity", {"proxy_anchor": True}, "for False only"),
         ("proxy_anchor", {"proxies_per_class": 0}, "at least 1"),
@@ -120,7 +156,7 @@ def test_option_that_nothing_takes_is_named() -> None:
 )
 def test_impossible_option_is_named(path: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        registry.build(path, num_classes=3, embedding_size=4, options=options)
+        registry.build(path, **_SIZES, options=options)
 
 
 def test_proxies_need_sizes() -> None:
@@ -140,7 +176,7 @@ def test_proxies_need_sizes() -> None:
     ],
 )
 def test_wrappers_are_built_around_their_losses(path: str, kind: str) -> None:
-    loss = registry.build(path, num_classes=3, embedding_size=4, seed=5)
+    loss = registry.build(path, **_SIZES, seed=5)
     assert type(loss).__name__ == kind
     assert loss.base.seed == 5
     assert loss.proxies is loss.base.proxies
@@ -171,4 +207,4 @@ def test_documentation_names_each_loss_and_its_parameters(name: str) -> None:
     shared, *sections = text.split("\n### ")
     [section] = [section for section in sections if section.split()[0] == name]
     for parameter in _SPECS[name].parameters:
-        assert f"`{parameter}`" in section + shared, parameter
+        assert f"`{parameter.name}`" in section + shared, parameter.name

@@ -11,14 +11,28 @@ import tensorflow as tf
 
 from ccp_dml.distributed.shards import SINGLE_SHARD, ReplicaShards
 from ccp_dml.losses import registry
+from ccp_dml.losses.base import MetricLoss
 from ccp_dml.losses.contrastive import Contrastive
 from ccp_dml.losses.pair_loss import PairLoss
 from ccp_dml.losses.pairs import Pairs, masked_logsumexp
 from ccp_dml.models.proxies import Proxies
-from tests.losses.cases import NUM_CLASSES, SIZE, LossCase, batch, value_and_gradients
+from tests.losses.cases import BASIC, NUM_CLASSES, SIZE, WRAPPED, LossCase, batch, value_and_gradients
 from tests.losses.shard_cases import EXACT, REFUSED, PartOfProxies, in_threads, table_of, with_proxies
 
 _BATCHES = 2
+_NEEDS_ALL = "needs the proxies of all classes in one place"
+# The only value of `proxy_anchor` that each formula is defined for; None for both.
+_ONLY_ANCHOR = {
+    "contrastive": None,
+    "original_contrastive": None,
+    "triplet": None,
+    "multi_similarity": False,
+    "margin": None,
+    "cross_entropy": False,
+    "proxy_anchor": True,
+    "proxy_nca": False,
+    "soft_triple": False,
+}
 
 
 def _whole(case: LossCase) -> tuple[list[Any], np.ndarray]:
@@ -135,23 +149,64 @@ def test_diagnostics_count_the_pairs_of_all_shards() -> None:
             np.testing.assert_allclose(np.sort(of_shard[kind]), np.sort(expected[kind]), rtol=1e-5)
 
 
+def _build_sharded(case: LossCase) -> MetricLoss:
+    sizes = {"num_classes": NUM_CLASSES, "embedding_size": SIZE}
+    return registry.build(case.path, shard_proxies=True, options=case.options, **sizes)
+
+
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.id)
 def test_losses_that_need_all_proxies_are_refused(case: LossCase) -> None:
-    sizes = {"num_classes": NUM_CLASSES, "embedding_size": SIZE}
-    with pytest.raises(ValueError, match="needs the proxies of all classes in one place"):
-        registry.build(case.path, shard_proxies=True, options=case.options, **sizes)
+    with pytest.raises(ValueError, match=_NEEDS_ALL):
+        _build_sharded(case)
     loss = case.build()
     table = table_of(1, loss.proxies)
     labels, embeddings = batch(1)
     part = PartOfProxies(table, 0, 3, ReplicaShards())
-    with pytest.raises(ValueError, match="needs the proxies of all classes in one place"):
+    with pytest.raises(ValueError, match=_NEEDS_ALL):
         with_proxies(loss, part).call(labels, embeddings)
 
 
+@pytest.mark.parametrize("case", EXACT)
+def test_losses_that_are_exact_are_built(case: LossCase) -> None:
+    assert _build_sharded(case).proxies is not None
+
+
 @pytest.mark.parametrize("path", ["contrastive", "xbm/triplet"])
-def test_without_proxies_there_is_nothing_to_shard(path: str) -> None:
+def test_losses_without_proxies_have_nothing_to_shard(path: str) -> None:
     with pytest.raises(ValueError, match=f"loss '{path}' has no proxies"):
-        registry.build(path, num_classes=NUM_CLASSES, embedding_size=SIZE, shard_proxies=True)
+        _build_sharded(LossCase(path))
+
+
+@pytest.mark.parametrize("case", [*BASIC, *WRAPPED], ids=lambda case: case.id)
+def test_every_loss_is_exact_refused_or_without_proxies(case: LossCase) -> None:
+    refused = case.path.endswith("triplet") or "miner" in case.options
+    if case.build().proxies is None:
+        with pytest.raises(ValueError, match="has no proxies"):
+            _build_sharded(case)
+    elif refused:
+        with pytest.raises(ValueError, match=_NEEDS_ALL):
+            _build_sharded(case)
+    else:
+        assert _build_sharded(case).proxies is not None
+
+
+@pytest.mark.parametrize("proxy_anchor", [None, False, True])
+@pytest.mark.parametrize("name", _ONLY_ANCHOR)
+def test_samples_or_proxies_as_anchors(name: str, proxy_anchor: bool | None) -> None:
+    only = _ONLY_ANCHOR[name]
+    case = LossCase(name, {"proxies_per_class": 2})
+    if proxy_anchor is not None:
+        case.options["proxy_anchor"] = proxy_anchor
+    if only is not None and proxy_anchor not in (None, only):
+        with pytest.raises(
+            ValueError, match=f"proxy_anchor of .* is {proxy_anchor}; it is defined for {only}"
+        ):
+            _build_sharded(case)
+    elif name == "triplet" and not proxy_anchor:
+        with pytest.raises(ValueError, match=_NEEDS_ALL):
+            _build_sharded(case)
+    else:
+        assert _build_sharded(case).proxies is not None
 
 
 def test_a_formula_that_does_not_say_that_it_combines_columns_is_refused() -> None:
