@@ -1,74 +1,24 @@
-"""Distances between all pairs of two sets of vectors."""
+"""Geometry of embeddings: normalisation, distances, pairs of classes, greedy k-center, coverage by proxies.
+
+All results are float32, whatever the dtype of the vectors; `mean_cosine` is a NumPy function in float64.
+"""
 
 from __future__ import annotations
-
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-Distance = Literal["euclidean", "squared_euclidean", "cosine"]
+NORMALIZATIONS: tuple[str, ...] = ("lipschitz", "unit", "l1", "none")
 DISTANCES: tuple[str, ...] = ("euclidean", "squared_euclidean", "cosine")
 
-# |r|^2 + |x|^2 - 2 r.x of coincident points is rounding noise: up to 6 units of float32's epsilon times |r|^2
-# + |x|^2 were measured over D = 2..2048. What is not above 8 cannot be told from zero, and is zero: unit
-# vectors nearer than 1.4e-3 coincide.
-_NOISE = 8.0 * float(np.finfo(np.float32).eps)
-
-
-def check_distance(kind: str) -> None:
-    """Raise ValueError unless `kind` is a known distance."""
-    if kind not in DISTANCES:
-        raise ValueError(f"distance is {kind!r}; expected one of {', '.join(DISTANCES)}")
-
-
-def pairwise_distances(
-    references: tf.Tensor, samples: tf.Tensor | None = None, kind: str = "euclidean"
-) -> tf.Tensor:
-    """Distance of every reference (row) to every sample (column).
-
-    Args:
-        references: [R, D], any float dtype.
-        samples: [B, D]; None compares the references with each other.
-        kind: `'euclidean'`, `'squared_euclidean'`, or `'cosine'`: the negative inner product `-r.x`, which is
-            the negative cosine similarity if the vectors have unit length (nothing is normalised here).
-
-    Returns:
-        [R, B], float32. Euclidean distances of coincident points are exactly 0 and their gradient is 0; so is
-        the diagonal when the references are compared with each other.
-
-    Raises:
-        ValueError: if `kind` is unknown.
-    """
-    check_distance(kind)
-    references = tf.cast(references, tf.float32)
-    others = references if samples is None else tf.cast(samples, tf.float32)
-    products = tf.matmul(references, others, transpose_b=True)
-    if kind == "cosine":
-        return -products
-    sizes = squared_norms(references)[:, tf.newaxis] + squared_norms(others)[tf.newaxis, :]
-    squared = sizes - 2.0 * products
-    apart = squared > _NOISE * tf.stop_gradient(sizes)
-    if samples is None:
-        apart = tf.linalg.set_diag(apart, tf.zeros_like(apart[:, 0]))
-    if kind == "squared_euclidean":
-        return tf.where(apart, squared, 0.0)
-    # sqrt has no finite gradient at 0, not even behind a `where`: the inner one keeps zeros away from it.
-    return tf.where(apart, tf.sqrt(tf.where(apart, squared, 1.0)), 0.0)
-
-
-def squared_norms(vectors: tf.Tensor) -> tf.Tensor:
-    """Squared Euclidean norm along the last axis: [..., D] -> [...]."""
-    return tf.reduce_sum(tf.square(vectors), axis=-1)
-
-
-Normalization = Literal["lipschitz", "unit", "l1", "none"]
-NORMALIZATIONS: tuple[str, ...] = ("lipschitz", "unit", "l1", "none")
-
 _SMALLEST_SQUARED_NORM = 1e-12
-# Components beyond this are scaled down first: their squares would come near float32's largest value.
+# Vectors with larger components are scaled down first: their squares would be near the largest float32.
 _LARGEST_PLAIN_COMPONENT = 2.0**50
+# |r|^2 + |x|^2 - 2 r.x of coincident points is rounding noise: up to 6 units of float32's epsilon times |r|^2
+# + |x|^2 were measured for D = 2..2048. Values up to 8 units cannot be told from zero, and are set to zero:
+# unit vectors nearer than 1.4e-3 coincide.
+_NOISE = 8.0 * float(np.finfo(np.float32).eps)
 
 
 def check_normalization(kind: str, option: str = "normalization") -> None:
@@ -78,17 +28,16 @@ def check_normalization(kind: str, option: str = "normalization") -> None:
 
 
 def normalize(embeddings: tf.Tensor, kind: str) -> tf.Tensor:
-    """Normalise the last axis.
+    """Normalises vectors along the last axis.
 
     Args:
         embeddings: [..., D], any float dtype.
-        kind: `'lipschitz'` is `x / max(1, |x|)`: longer vectors are projected onto the unit ball, the others
-            stay as they are, so that the map is 1-Lipschitz. `'unit'` is `x / sqrt(max(|x|^2, 1e-12))`.
-            `'l1'` is `x / max(1, |x|_1)` with the sum of the absolute values: vectors whose sum is above 1
-            are scaled to 1. `'none'` returns the embeddings.
+        kind: `'lipschitz'` is `x / max(1, |x|)`: longer vectors are projected onto the unit ball, others do
+            not change, so the map is 1-Lipschitz. `'unit'` is `x / sqrt(max(|x|^2, 1e-12))`. `'l1'` is
+            `x / max(1, |x|_1)` with the sum of the absolute values. `'none'` returns the embeddings.
 
     Returns:
-        [..., D], float32. The zero vector stays zero. Its gradient, and every other, is finite.
+        float32 [..., D]. The zero vector stays zero. All gradients are finite.
 
     Raises:
         ValueError: if `kind` is unknown.
@@ -106,20 +55,61 @@ def normalize(embeddings: tf.Tensor, kind: str) -> tf.Tensor:
     if kind == "unit":
         return scaled * tf.math.rsqrt(tf.maximum(squared_norm, _SMALLEST_SQUARED_NORM))
     outside = squared_norm * scale > 1.0
-    # The inner `where` keeps the unused branch, and with it its gradient, finite.
+    # The inner `where` keeps the unused branch, and so its gradient, finite.
     norm = tf.sqrt(tf.where(outside, squared_norm, 1.0))
     return tf.where(outside, scaled / norm, embeddings)
 
 
 def _without_overflow(embeddings: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Vectors of the same direction whose squares are finite, and the constant that each was divided by."""
+    """Scales large vectors down, so that their squares are finite; returns them and their divisors."""
     largest = tf.reduce_max(tf.abs(embeddings), axis=-1, keepdims=True)
     scale = tf.stop_gradient(tf.where(largest > _LARGEST_PLAIN_COMPONENT, largest, 1.0))
     return embeddings / scale, scale
 
 
+def pairwise_distances(
+    references: tf.Tensor, samples: tf.Tensor | None = None, kind: str = "euclidean"
+) -> tf.Tensor:
+    """Computes the distance of every reference (row) to every sample (column).
+
+    Args:
+        references: [R, D], any float dtype.
+        samples: [B, D]; None compares the references with each other.
+        kind: `'euclidean'`, `'squared_euclidean'`, or `'cosine'`: the negative inner product `-r.x`, which is
+            the negative cosine similarity of unit vectors (nothing is normalised here).
+
+    Returns:
+        float32 [R, B]. Euclidean distances of coincident points are exactly 0, with gradient 0; so is the
+        diagonal when references are compared with each other.
+
+    Raises:
+        ValueError: if `kind` is unknown.
+    """
+    if kind not in DISTANCES:
+        raise ValueError(f"distance is {kind!r}; expected one of {', '.join(DISTANCES)}")
+    references = tf.cast(references, tf.float32)
+    others = references if samples is None else tf.cast(samples, tf.float32)
+    products = tf.matmul(references, others, transpose_b=True)
+    if kind == "cosine":
+        return -products
+    sizes = squared_norms(references)[:, tf.newaxis] + squared_norms(others)[tf.newaxis, :]
+    squared = sizes - 2.0 * products
+    apart = squared > _NOISE * tf.stop_gradient(sizes)
+    if samples is None:
+        apart = tf.linalg.set_diag(apart, tf.zeros_like(apart[:, 0]))
+    if kind == "squared_euclidean":
+        return tf.where(apart, squared, 0.0)
+    # The gradient of sqrt is infinite at 0, also behind a `where`; the inner one keeps zeros away from it.
+    return tf.where(apart, tf.sqrt(tf.where(apart, squared, 1.0)), 0.0)
+
+
+def squared_norms(vectors: tf.Tensor) -> tf.Tensor:
+    """Computes squared Euclidean norms along the last axis: [..., D] to [...]."""
+    return tf.reduce_sum(tf.square(vectors), axis=-1)
+
+
 def pair_masks(reference_labels: tf.Tensor, labels: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
-    """Masks of the positive and of the negative pairs.
+    """Marks positive and negative pairs.
 
     Args:
         reference_labels: int [R], class of each row.
@@ -137,45 +127,25 @@ def pair_masks(reference_labels: tf.Tensor, labels: tf.Tensor | None = None) -> 
     return positives, tf.logical_not(same)
 
 
-def labels_of_batch_order(batch_size: int, num_classes: int) -> tf.Tensor:
-    """Labels of a sample-major batch: the first sample of each class, then the second of each, and so on.
-
-    Args:
-        batch_size: number of samples B, a multiple of `num_classes`.
-        num_classes: number of distinct classes in the batch.
-
-    Returns:
-        int32 [B], values 0..num_classes-1 that stand for the classes in order of appearance.
-
-    Raises:
-        ValueError: if the batch is not made of whole rounds over the classes.
-    """
-    if num_classes < 1 or batch_size % num_classes:
-        raise ValueError(
-            f"a batch of {batch_size} samples cannot be made of whole rounds over {num_classes} classes"
-        )
-    return tf.range(batch_size, dtype=tf.int32) % num_classes
-
-
 def greedy_k_center(
     pool: tf.Tensor, covered: tf.Tensor, k: int, normalized: bool = False
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Choose `k` centers per class, each the farthest from all that is covered so far.
+    """Chooses `k` centers per class, each the candidate that is farthest from all points covered so far.
 
-    The greedy 2-approximation of k-center (Gonzalez, 1985), run for all classes side by side. Of equally far
+    The greedy 2-approximation of k-center (Gonzalez, 1985), for all classes at once. Of equally far
     candidates the first one is taken.
 
     Args:
         pool: float [n, C, D], n candidates of each class.
-        covered: float [m, C, D], the centers already used; m = 0 is not allowed (use the origin).
+        covered: float [m, C, D], the points already covered; m is at least 1 (use the origin).
         k: number of centers to choose, 1..n, with static n.
-        normalized: measure distances between unit vectors; the centers returned are still the raw vectors.
+        normalized: True to measure distances between unit vectors; the returned centers are raw vectors.
 
     Returns:
         Indices into the pool, int32 [k, C] in order of choice, and the centers, float32 [k, C, D].
 
     Raises:
-        ValueError: if k is not in 1..n or nothing is covered.
+        ValueError: if k is not in 1..n, or nothing is covered.
     """
     pool, covered = tf.cast(pool, tf.float32), tf.cast(covered, tf.float32)
     if not 1 <= k <= pool.shape[0]:
@@ -194,13 +164,12 @@ def greedy_k_center(
 
 
 def _distances_to_covered(points: tf.Tensor, covered: tf.Tensor, normalized: bool) -> tf.Tensor:
-    """Squared distance [n, C] of each point to the nearest covered one of its class."""
+    """Computes the squared distance [n, C] of each point to the nearest covered point of its class."""
     nearest = tf.fill(tf.shape(points)[:-1], points.dtype.max)
     for center in tf.unstack(covered):
         if normalized:
             distances = squared_norms(points - normalize(center, "unit"))
-            # Unit vectors are all equally far from the origin; left to rounding, the tie would be broken at
-            # random.
+            # Unit vectors are equally far from the origin; rounding would break the tie at random.
             at_origin = tf.reduce_all(tf.equal(center, 0.0), axis=-1)
             distances = tf.where(at_origin, tf.round(distances), distances)
         else:
@@ -210,23 +179,23 @@ def _distances_to_covered(points: tf.Tensor, covered: tf.Tensor, normalized: boo
 
 
 def _pick(points: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
-    """Row `indices[c]` of each class c: [n, C, D], [C] -> [C, D]."""
+    """Gathers point `indices[c]` of each class c: [n, C, D], [C] to [C, D]."""
     return tf.gather_nd(points, tf.stack([indices, tf.range(tf.size(indices))], axis=1))
 
 
 def covering_radius(embeddings: tf.Tensor, labels: tf.Tensor, proxies: tf.Tensor) -> tf.Tensor:
-    """Largest distance of an image of a class to its nearest proxy of that class.
+    """Computes the largest distance of an image of a class to its nearest proxy of the class.
 
     Args:
-        embeddings: float [N, D]; normalise them and the proxies alike.
+        embeddings: float [N, D], normalised in the same way as the proxies.
         labels: int [N], classes 0..C-1.
         proxies: float [K, C, D], with static K.
 
     Returns:
-        float32 [C]; NaN for a class without an image. The figure to report is the mean over classes.
+        float32 [C]; NaN for a class without images. The figure to report is the mean over classes.
     """
     embeddings, proxies = tf.cast(embeddings, tf.float32), tf.cast(proxies, tf.float32)
-    # One proxy per class at a time: [K, N, D] would be the largest object of a run.
+    # One proxy per class at a time: [K, N, D] would be the largest tensor of a run.
     to_proxies = [squared_norms(embeddings - tf.gather(of_class, labels)) for of_class in tf.unstack(proxies)]
     nearest = tf.reduce_min(tf.stack(to_proxies), axis=0)
     num_classes = tf.shape(proxies)[1]
@@ -236,13 +205,13 @@ def covering_radius(embeddings: tf.Tensor, labels: tf.Tensor, proxies: tf.Tensor
 
 
 def proxy_spread(proxies: tf.Tensor) -> tf.Tensor:
-    """Mean distance between the proxies of a class, over its K(K-1)/2 pairs.
+    """Computes the mean distance between the proxies of a class, over its K(K-1)/2 pairs.
 
     Args:
         proxies: float [K, C, D], with static K.
 
     Returns:
-        float32 [C]; 0 for a single proxy per class.
+        float32 [C]; 0 for one proxy per class.
     """
     proxies = tf.cast(proxies, tf.float32)
     k = proxies.shape[0]
@@ -254,16 +223,16 @@ def proxy_spread(proxies: tf.Tensor) -> tf.Tensor:
 
 
 def mean_cosine(embeddings: npt.NDArray[np.float32]) -> float:
-    """Mean cosine of the angle between two different embeddings: 1 where all point the same way.
+    """Computes the mean cosine of the angle between two different embeddings; 1 if all point the same way.
 
-    With u the embeddings at unit length, `(|Σ u|² - Σ |u|²) / (N (N - 1))`, in float64. An embedding of
-    length 0 has no direction: it counts as pointing wherever the other one does.
+    With u the embeddings at unit length, it is `(|Σ u|² - Σ |u|²) / (N (N - 1))`, in float64. An embedding of
+    length 0 has no direction; its cosine with every other embedding counts as 1.
 
     Args:
-        embeddings: [N, D].
+        embeddings: float [N, D].
 
     Returns:
-        A number in [-1, 1]; 1 for fewer than two embeddings; NaN if one is not finite.
+        A number in [-1, 1]; 1 for fewer than two embeddings; NaN if an embedding is not finite.
     """
     values = np.asarray(embeddings, np.float64)
     lengths = np.linalg.norm(values, axis=1)

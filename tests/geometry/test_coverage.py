@@ -1,3 +1,5 @@
+"""Covering radius and spread of proxies against loops."""
+
 from __future__ import annotations
 
 import numpy as np

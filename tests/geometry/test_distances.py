@@ -1,3 +1,5 @@
+"""Pairwise distances against loops, and their gradients at coincident points."""
+
 from __future__ import annotations
 
 import numpy as np

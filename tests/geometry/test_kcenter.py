@@ -1,3 +1,5 @@
+"""Greedy k-center against a loop over classes."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -10,7 +12,7 @@ from ccp_dml.geometry import greedy_k_center
 
 
 def _oracle(pool: np.ndarray, covered: np.ndarray, k: int, normalized: bool) -> np.ndarray:
-    """Picks [k, C] of one class after the other, in float64."""
+    """Chooses indices [k, C] for one class after the other, in float64."""
 
     def unit(vector: np.ndarray) -> np.ndarray:
         norm = np.linalg.norm(vector)
@@ -70,6 +72,6 @@ def test_wrong_number_of_centers_is_named(k: int) -> None:
         greedy_k_center(np.zeros((3, 1, 2)), np.zeros((1, 1, 2)), k)
 
 
-def test_nothing_covered_is_an_error() -> None:
+def test_an_empty_set_of_covered_points_is_refused() -> None:
     with pytest.raises(ValueError, match="covered is empty"):
         greedy_k_center(np.zeros((3, 1, 2)), np.zeros((0, 1, 2)), 1)

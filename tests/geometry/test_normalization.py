@@ -1,3 +1,5 @@
+"""Normalisations against loops, and their gradients."""
+
 from __future__ import annotations
 
 import numpy as np

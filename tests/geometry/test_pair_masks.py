@@ -1,10 +1,11 @@
+"""Masks of positive and negative pairs against loops."""
+
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import tensorflow as tf
 
-from ccp_dml.geometry import labels_of_batch_order, pair_masks
+from ccp_dml.geometry import pair_masks
 
 
 def test_every_pair_of_a_batch_but_the_diagonal_is_positive_or_negative() -> None:
@@ -21,9 +22,3 @@ def test_references_are_paired_with_all_samples() -> None:
     positives, negatives = pair_masks(tf.constant([0, 1]), tf.constant([0, 1, 0]))
     np.testing.assert_array_equal(positives, [[True, False, True], [False, True, False]])
     np.testing.assert_array_equal(negatives, np.logical_not(positives))
-
-
-def test_labels_of_batch_order() -> None:
-    np.testing.assert_array_equal(labels_of_batch_order(6, 3), [0, 1, 2, 0, 1, 2])
-    with pytest.raises(ValueError, match="7 samples.*3 classes"):
-        labels_of_batch_order(7, 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from ccp_dml.geometry import labels_of_batch_order, normalize, pair_masks, pairwise_distances
+from ccp_dml.geometry import normalize, pair_masks, pairwise_distances
 from tests.parity.comparison import Case, Comparison
 
 _VALUE = {"rtol": 1e-5}
@@ -57,7 +57,8 @@ def _distances(case: Case) -> list[Comparison]:
 def _masks(case: Case) -> list[Comparison]:
     labels = case.arrays["labels"][:, 0]
     if case.config.get("structured"):
-        positives, negatives = pair_masks(labels_of_batch_order(len(labels), case.config["num_classes"]))
+        # The batch is sample-major: the first sample of each class, then the second of each, and so on.
+        positives, negatives = pair_masks(tf.range(len(labels)) % case.config["num_classes"])
     elif case.config["has_ref"]:
         positives, negatives = pair_masks(case.arrays["ref_labels"][:, 0], labels)
     else:

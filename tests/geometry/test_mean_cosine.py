@@ -1,3 +1,5 @@
+"""The mean cosine of embeddings against loops."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -23,11 +25,11 @@ def by_loops(embeddings: np.ndarray) -> float:
 @given(
     arrays.arrays(np.float32, st.tuples(st.integers(2, 6), st.integers(1, 4)), elements=st.integers(-3, 3))
 )
-def test_it_is_the_mean_over_pairs(embeddings):
+def test_mean_cosine_is_the_mean_over_pairs(embeddings):
     assert mean_cosine(embeddings) == pytest.approx(by_loops(embeddings), abs=1e-12)
 
 
-def test_special_cases():
+def test_few_zero_and_infinite_embeddings():
     assert mean_cosine(np.ones([1, 3], np.float32)) == 1.0
     assert mean_cosine(np.zeros([4, 3], np.float32)) == 1.0
     assert np.isnan(mean_cosine(np.array([[1.0], [np.nan]], np.float32)))
