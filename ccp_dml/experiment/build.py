@@ -32,13 +32,13 @@ from ccp_dml.experiment.weights import load_initial_weights
 from ccp_dml.geometry import mean_cosine
 from ccp_dml.losses import registry as losses
 from ccp_dml.losses.base import MetricLoss
+from ccp_dml.models.crops import with_test_crops
 from ccp_dml.models.embedding_model import (
     backbone_variables,
     batch_norm_variables,
     build_embedding_model,
     feature_model,
     synchronize_batch_norm,
-    with_test_crops,
 )
 from ccp_dml.models.options import ModelOptions
 from ccp_dml.options import options_of

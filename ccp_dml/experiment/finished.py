@@ -15,7 +15,7 @@ from ccp_dml.experiment.build import build_model, compiled_inference, set_up_ten
 from ccp_dml.experiment.scoring import Scorer
 from ccp_dml.experiment.task import Task, load_task, open_dataset
 from ccp_dml.experiment.weights import load_run_weights
-from ccp_dml.models.embedding_model import with_test_crops
+from ccp_dml.models.crops import with_test_crops
 from ccp_dml.models.layers import LipschitzNormalization
 from ccp_dml.run_directory import RunDirectory
 from ccp_dml.serving.export import export_saved_model

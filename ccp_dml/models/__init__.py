@@ -1,1 +1,1 @@
-"""Keras models and layers: embedding model, pooling, proxies, backbones."""
+"""Keras models and layers: embedding model, pixel scaling, pooling, proxies, backbones."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from ccp_dml.models.backbones import registry
@@ -28,29 +26,30 @@ def build_embedding_model(
 ) -> tf.keras.Model:
     """Builds a model that embeds images.
 
-    Pixel scaling is inside. Features and embeddings are computed in float32 under every precision policy.
+    The model scales the pixels itself. Features and embeddings are computed in float32 under every precision
+    policy.
 
     Args:
         backbone: name of a backbone, see `ccp_dml.models.backbones.registry`.
-        weights: name of the backbone's weights, or a file; None for its default ones.
+        weights: name of the backbone's weights, or a file; None for its default weights.
         embedding_size: number of dimensions D.
-        pooling: one of `ccp_dml.models.layers.POOLINGS`.
+        pooling: one of `ccp_dml.models.options.POOLINGS`.
         image_size: side of the images if it is known, which lets XLA compile the model; None for any H and W.
-        seed: of every weight that is not loaded. Models of equal arguments have equal weights.
-        **options: further ones of `registry.build`: `freeze_batch_norm`, `layer`, `frozen_layers`, `options`,
-            `load`.
+        seed: seed of all weights that are not loaded. Equal arguments give equal weights.
+        **options: further options of `registry.build`: `freeze_batch_norm`, `layer`, `frozen_layers`,
+            `options`, `load`.
 
     Returns:
-        A model from float32 RGB images [B, H, W, 3] in 0..255 to raw (un-normalised) embeddings, float32
+        A model from float32 RGB images [B, H, W, 3] in 0..255 to raw (not normalised) embeddings, float32
         [B, D].
 
     Raises:
-        ValueError: if there is no such backbone, weights, layer or pooling, if a size is too small, or if the
-            file of the weights is missing.
+        ValueError: if a backbone, weights, layer or pooling is unknown, a size is too small, or the file of
+            the weights is missing.
     """
     if embedding_size < 1:
-        raise ValueError(f"embedding_size is {embedding_size}; at least 1 is expected.")
-    backbone_seed, embedding_seed = (seed_ for seed_, _ in zip(layer_seeds(seed), range(2)))
+        raise ValueError(f"embedding_size is {embedding_size}; expected at least 1")
+    backbone_seed, embedding_seed = (layer_seed for layer_seed, _ in zip(layer_seeds(seed), range(2)))
     trunk = registry.build(backbone, weights, image_size=image_size, seed=backbone_seed, **options)
     images = tf.keras.Input(trunk.input_shape[1:], name="images")
     features = GlobalPooling(pooling, name=_FEATURES)(trunk(images))
@@ -65,26 +64,23 @@ def build_embedding_model(
 
 
 def feature_model(model: tf.keras.Model) -> tf.keras.Model:
-    """The part of an embedding model up to the pooled features; it shares the weights.
+    """Returns a model from images to the pooled features, float32 [B, F], with the same weights.
 
     Args:
-        model: of `build_embedding_model`.
-
-    Returns:
-        A model from images to float32 features [B, F].
+        model: a model of `build_embedding_model`.
     """
     return tf.keras.Model(model.input, model.get_layer(_FEATURES).output, name=f"{model.name}_features")
 
 
 def head_variables(model: tf.keras.Model) -> list[tf.Variable]:
-    """Trainable variables of the head: the linear map to the embedding, and those of the pooling, if any."""
+    """Trainable variables of the head: the linear map to the embedding, and the power of GeM pooling."""
     return [
         variable for name in (_FEATURES, _EMBEDDING) for variable in model.get_layer(name).trainable_variables
     ]
 
 
 def backbone_variables(model: tf.keras.Model) -> list[tf.Variable]:
-    """Trainable variables of the backbone, which are all but those of the head."""
+    """Trainable variables of the backbone: all but those of the head."""
     head = {id(variable) for variable in head_variables(model)}
     return [variable for variable in model.trainable_variables if id(variable) not in head]
 
@@ -101,12 +97,12 @@ def batch_norm_variables(model: tf.keras.Model) -> list[tf.Variable]:
 
 
 def synchronize_batch_norm(model: tf.keras.Model) -> int:
-    """Lets batch normalisation that is trained use the statistics of the global batch.
+    """Makes batch normalisation that is trained use the statistics of the global batch.
 
-    To be called under a distribution strategy, on whose replicas each layer exchanges sums of its inputs and
-    of their squares. The variance is their difference, E[x²] - E[x]², and so loses digits where a mean is
-    large beside its deviation; and the moving variance is that of the n values of the batch, where the fused
-    kernels of one device multiply it by n / (n - 1).
+    Call it under a distribution strategy: each layer then sums its inputs and their squares over the
+    replicas. The variance is the difference E[x²] - E[x]², which loses digits where a mean is large relative
+    to its deviation. The moving variance is the one of the n values of the batch; the fused kernels of one
+    device multiply it by n / (n - 1).
 
     Returns:
         The number of such layers.
@@ -119,106 +115,3 @@ def synchronize_batch_norm(model: tf.keras.Model) -> int:
     for layer in layers:
         layer.synchronized, layer.fused = True, False
     return len(layers)
-
-
-_AREA = (0.16, 1.0)
-_ASPECT = (0.75, 4 / 3)
-_SEED = 0
-
-
-def crop_boxes(count: int) -> npt.NDArray[np.float32]:
-    """The boxes of the crops, the same at every call; a larger number begins with those of a smaller one.
-
-    Area and aspect ratio are drawn as for training crops, the place uniformly, and half of the boxes are
-    mirrored, which is written as a right border left of the left one.
-
-    Args:
-        count: number of boxes N.
-
-    Returns:
-        float32 [N, 4]: top, left, bottom, right in units of the side.
-    """
-    generator = np.random.default_rng(_SEED)
-    boxes: list[tuple[float, float, float, float]] = []
-    while len(boxes) < count:
-        area, aspect, *place, mirror = generator.uniform(size=5)
-        area = _AREA[0] + area * (_AREA[1] - _AREA[0])
-        aspect = _ASPECT[0] + aspect * (_ASPECT[1] - _ASPECT[0])
-        height, width = np.sqrt(area / aspect), np.sqrt(area * aspect)
-        if max(height, width) > 1:
-            continue
-        top, left = place[0] * (1 - height), place[1] * (1 - width)
-        sides = (left, left + width) if mirror < 0.5 else (left + width, left)
-        boxes.append((top, sides[0], top + height, sides[1]))
-    return np.array(boxes, np.float32).reshape(-1, 4)
-
-
-def with_test_crops(model: tf.keras.Model, count: int) -> tf.keras.Model:
-    """A model that embeds an image as the mean of the raw embeddings of it and of its crops.
-
-    Args:
-        model: from float32 images [B, S, S, 3] to raw embeddings [B, D].
-        count: number of crops N; with 0 the model itself is returned.
-
-    Returns:
-        A model of the same kind, which shares the weights. It costs N + 1 times as much.
-
-    Raises:
-        ValueError: if the number is negative or the model's image size is not known.
-    """
-    if count < 0:
-        raise ValueError(f"The number of test crops is {count}; it cannot be negative.")
-    if count == 0:
-        return model
-    if None in model.input_shape[1:]:
-        raise ValueError(f"Test crops need images of a known size; found the input {model.input_shape}.")
-    images = tf.keras.Input(model.input_shape[1:], name="images")
-    embeddings = model(AuxiliaryCrops(count, name="auxiliary_crops")(images))
-    mean = MeanOfCrops(count, name="mean_of_crops")(embeddings)
-    return tf.keras.Model(images, mean, name=f"{model.name}_with_crops")
-
-
-class _CropsLayer(tf.keras.layers.Layer):
-    """A layer for images and N crops of each; in float32, whatever the precision policy.
-
-    Attributes:
-        count: N, at least 1.
-    """
-
-    def __init__(self, count: int, **kwargs: Any) -> None:
-        """Creates the layer.
-
-        Args:
-            count: number of crops.
-            **kwargs: `name` of a Keras layer.
-        """
-        kwargs["dtype"] = "float32"
-        super().__init__(**kwargs)
-        self.count = count
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments that create this layer again."""
-        return {**super().get_config(), "count": self.count}
-
-
-@tf.keras.utils.register_keras_serializable("ccp_dml")
-class AuxiliaryCrops(_CropsLayer):
-    """Images [B, S, S, 3] to these and, behind them, N crops of each: [(N + 1) * B, S, S, 3]."""
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Returns the images, then the first crop of each, then the second, and so on; bilinear resizing."""
-        batch = tf.shape(inputs)[0]
-        boxes = tf.repeat(tf.constant(crop_boxes(self.count)), batch, axis=0)
-        crops = tf.image.crop_and_resize(
-            inputs, boxes, tf.tile(tf.range(batch), [self.count]), inputs.shape[1:3]
-        )
-        return tf.concat([inputs, crops], axis=0)
-
-
-@tf.keras.utils.register_keras_serializable("ccp_dml")
-class MeanOfCrops(_CropsLayer):
-    """Embeddings [(N + 1) * B, D] of what `AuxiliaryCrops` returns to their means [B, D]."""
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Returns the means."""
-        return tf.reduce_mean(tf.reshape(inputs, [self.count + 1, -1, inputs.shape[-1]]), axis=0)

@@ -1,4 +1,4 @@
-"""Class proxies: the representatives of the training classes, as the weights of a Keras layer."""
+"""Class proxies: representatives of the training classes, as weights of a Keras layer."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from ccp_dml.distributed.shards import SINGLE_SHARD, Shards
 class Proxies(tf.keras.layers.Layer):
     """K trainable proxies for each of C classes.
 
-    The proxies are raw (un-normalised) vectors in float32 under every precision policy. Row `k * C + c` of
-    `embeddings` is the k-th proxy of class c. The variables exist as soon as the layer does.
+    The proxies are raw (not normalised) vectors in float32 under every precision policy. Row `k * C + c` of
+    `embeddings` is the k-th proxy of class c. The variable exists as soon as the layer does.
+
+    The table may be sharded over replicas, see `ShardedProxies`. The methods below then refer to the shards
+    of this process; here there is one shard, the whole table.
 
     Attributes:
         embeddings: float32 variable [C * K, D].
         num_classes: C, at least 1.
         proxies_per_class: K, at least 1.
         embedding_size: D, at least 1.
-        learning_rate_multiplier: what an optimizer that knows multipliers scales its rate by for these
-            weights, non-negative.
-        shards: how the classes of this table are combined with those of others; here they are all.
+        learning_rate_multiplier: non-negative factor on the learning rate of the proxies, for optimizers that
+            know multipliers.
+        shards: combines results over the classes of this shard with those of the other shards.
     """
 
     shards: Shards = SINGLE_SHARD
@@ -42,9 +45,9 @@ class Proxies(tf.keras.layers.Layer):
 
         Args:
             num_classes: number of classes C.
-            proxies_per_class: number of proxies K of a class.
+            proxies_per_class: number of proxies K of each class.
             embedding_size: number of dimensions D.
-            learning_rate_multiplier: factor on the learning rate of these weights.
+            learning_rate_multiplier: factor on the learning rate of the proxies.
             initializer: Keras initializer, or its name, of the [C * K, D] matrix.
             **kwargs: `name` and `trainable` of a Keras layer.
 
@@ -60,11 +63,10 @@ class Proxies(tf.keras.layers.Layer):
         }
         for name, size in sizes.items():
             if size < 1:
-                raise ValueError(f"{name} of the proxies is {size}; at least 1 is expected.")
+                raise ValueError(f"{name} of the proxies is {size}; expected at least 1")
         if learning_rate_multiplier < 0:
             raise ValueError(
-                f"learning_rate_multiplier of the proxies is {learning_rate_multiplier}; "
-                "a non-negative number is expected."
+                f"learning_rate_multiplier of the proxies is {learning_rate_multiplier}; expected at least 0"
             )
         self.num_classes = num_classes
         self.proxies_per_class = proxies_per_class
@@ -76,7 +78,7 @@ class Proxies(tf.keras.layers.Layer):
 
     @property
     def labels(self) -> tf.Tensor:
-        """Class of every row of `embeddings`: int32 [C * K], 0..C-1 repeated K times."""
+        """Class of each row of `embeddings`: int32 [C * K], 0..C-1 repeated K times."""
         return tf.tile(tf.range(self.num_classes, dtype=tf.int32), [self.proxies_per_class])
 
     @property
@@ -85,7 +87,7 @@ class Proxies(tf.keras.layers.Layer):
         return tf.reshape(self.embeddings, [self.proxies_per_class, -1, self.embedding_size])
 
     def of_classes(self, classes: tf.Tensor) -> tf.Tensor:
-        """The proxies of classes int32 [B]: float32 [K, B, D]."""
+        """Looks up the proxies of classes int32 [B]: float32 [K, B, D]."""
         return tf.gather(self.by_class, classes, axis=1)
 
     def reset(self, embeddings: tf.Tensor) -> None:
@@ -101,38 +103,42 @@ class Proxies(tf.keras.layers.Layer):
 
     @property
     def classes_here(self) -> list[range]:
-        """The classes of each part of the table that this process holds; here there is one part."""
+        """The classes of each shard of this process."""
         return [range(self.num_classes)]
 
     @property
     def all_here(self) -> bool:
-        """Whether this process holds the whole table."""
+        """True if this process holds all classes."""
         return True
 
     def shards_of(self, variable: tf.Variable) -> list[tf.Tensor]:
-        """The parts that this process holds of the table, or of a copy: float32 [K, n, D] for n classes."""
+        """Splits the table, or a copy of it, into the shards of this process: float32 [K, n, D] each."""
         return [tf.reshape(variable, [self.proxies_per_class, -1, self.embedding_size])]
 
     def rows_of(self, variable: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
-        """Rows int64 [n] of the whole table, or of a copy: float32 [n, D]."""
+        """Gathers rows int64 [n] of the table, or of a copy of it: float32 [n, D]."""
         return tf.gather(variable, rows)
 
-    def reset_shards(self, parts: Sequence[tf.Tensor]) -> None:
-        """`reset`, each part by itself: float32 [K, n, D] for the n classes of each of `classes_here`."""
-        [embeddings] = parts
+    def reset_shards(self, shards: Sequence[tf.Tensor]) -> None:
+        """Replaces the proxies of each shard of this process.
+
+        Args:
+            shards: float32 [K, n, D] for the n classes of each of `classes_here`.
+        """
+        [embeddings] = shards
         self.reset(embeddings)
 
     def whole(self) -> tf.Tensor:
-        """All proxies, outside of replica context: float32 [K, C, D]."""
+        """Returns all proxies, float32 [K, C, D]; to be called outside of replica context."""
         return self.by_class
 
     def _checked(self, embeddings: tf.Tensor) -> tf.Tensor:
-        """New proxies as float32 [K, C, D]."""
+        """Casts new proxies to float32 [K, C, D]."""
         expected = [self.proxies_per_class, self.num_classes, self.embedding_size]
         embeddings = tf.cast(embeddings, tf.float32)
         if not embeddings.shape.is_compatible_with(expected):
             raise ValueError(
-                f"New proxies have the shape {embeddings.shape}; [K, C, D] = {expected} is expected."
+                f"new proxies have the shape {embeddings.shape}; expected [K, C, D] = {expected}"
             )
         return embeddings
 
@@ -148,7 +154,7 @@ class Proxies(tf.keras.layers.Layer):
         self.embeddings.assign(rows)
 
     def get_config(self) -> dict[str, Any]:
-        """Arguments that create a layer of this kind and size (its values are not part of them)."""
+        """Returns the arguments of the layer, which do not include the values of the proxies."""
         return {
             **super().get_config(),
             "num_classes": self.num_classes,

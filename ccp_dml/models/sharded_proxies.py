@@ -1,4 +1,4 @@
-"""Class proxies of which each replica holds those of its own classes."""
+"""Class proxies that are sharded: each replica holds the proxies of some classes."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from ccp_dml.distributed import replicas
 from ccp_dml.distributed.shards import ReplicaShards, TableShards
 from ccp_dml.models.proxies import Proxies
 
-# Classes whose first proxies are drawn at once: the draw does not depend on the number of replicas.
+# Number of classes whose first proxies are drawn at once, so that a draw is independent of the replicas.
 _CLASSES_PER_DRAW = 2**14
-# Standard deviation of a standard normal distribution that is cut off at 2.
-_CUT_NORMAL = 0.8796256610342398
+# Standard deviation of a standard normal distribution that is truncated at 2.
+_TRUNCATED_NORMAL = 0.8796256610342398
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
 class ShardedProxies(Proxies):
     """K trainable proxies for each of C classes, the classes spread over the R replicas of a strategy.
 
-    The strategy is that in scope when the layer is made. With n = ceil(C / R), replica r holds the classes
-    from r n on, up to n of them; where there are fewer, the rest of its table is of no class: these rows have
-    the label -1 and take part in nothing. In replica context `embeddings`, `labels` and `by_class` are those
-    of the replica, and a gradient for `embeddings` is complete there: it must not be added up over replicas.
+    The strategy is the one in scope when the layer is created. With n = ceil(C / R), replica r holds the
+    classes from r n on, at most n of them. Where there are fewer, the remaining rows of its table have no
+    class: their label is -1 and they are ignored. In replica context `embeddings`, `labels` and `by_class`
+    are those of the replica, and a gradient for `embeddings` is complete: do not sum it over replicas.
 
-    A checkpoint holds the whole table, which `Proxies` and any number of replicas can read. One that several
-    workers write has to be written within `replicas.gathered_tables`: else it holds the part of one.
+    A checkpoint holds the table of all classes, which `Proxies` and any number of replicas can read. Several
+    workers have to write it within `replicas.gathered_tables`; otherwise it holds the shards of one worker.
 
     Attributes:
-        embeddings: float32 variable, [n * K, D] on each replica, with values of its own there; outside of
-            replica context it reads as that of the first replica, and `whole` gives all.
+        embeddings: float32 variable, [n * K, D] on each replica, with different values on each; outside of
+            replica context it reads as that of the first replica, and `whole` returns all.
         classes_per_shard: n.
-        seed: of the first proxies.
+        seed: seed of the first proxies.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class ShardedProxies(Proxies):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        """Creates the proxies, with values of the distribution `he_normal` of the whole table.
+        """Creates the proxies, with the distribution that `he_normal` has for the table of all classes.
 
         Args:
             num_classes: number of classes C.
-            proxies_per_class: number of proxies K of a class.
+            proxies_per_class: number of proxies K of each class.
             embedding_size: number of dimensions D.
-            learning_rate_multiplier: factor on the learning rate of these weights.
-            seed: of the first values, which do not depend on the number of replicas.
+            learning_rate_multiplier: factor on the learning rate of the proxies.
+            seed: seed of the first values, which do not depend on the number of replicas.
             **kwargs: `name` and `trainable` of a Keras layer.
 
         Raises:
@@ -64,26 +64,26 @@ class ShardedProxies(Proxies):
         """
         self._strategy = tf.distribute.get_strategy()
         self.seed = seed
-        self._parts = TableShards(self._strategy, (proxies_per_class, num_classes, embedding_size))
-        self.classes_per_shard = self._parts.size
+        self._table_shards = TableShards(self._strategy, (proxies_per_class, num_classes, embedding_size))
+        self.classes_per_shard = self._table_shards.size
         super().__init__(
             num_classes, proxies_per_class, embedding_size, learning_rate_multiplier, "zeros", **kwargs
         )
         if self._strategy.num_replicas_in_sync > 1:
             self.shards = ReplicaShards()
-        self._parts.fill(self.embeddings, self._first_values)
+        self._table_shards.fill(self.embeddings, self._first_values)
         self.checkpoint_as_table([self.embeddings])
 
     @property
     def labels(self) -> tf.Tensor:
-        """Class of every row of `embeddings` on this replica: int32 [n * K], -1 where there is none."""
+        """Class of each row of `embeddings` on this replica: int32 [n * K], -1 for rows without a class."""
         if self.shards.is_single:
             return super().labels
         classes = self._first_class() + tf.range(self.classes_per_shard, dtype=tf.int32)
         return tf.tile(tf.where(classes < self.num_classes, classes, -1), [self.proxies_per_class])
 
     def of_classes(self, classes: tf.Tensor) -> tf.Tensor:
-        """The proxies of classes int32 [B], whichever replica has them: float32 [K, B, D]."""
+        """Looks up the proxies of classes int32 [B] on all replicas: float32 [K, B, D]."""
         if self.shards.is_single:
             return super().of_classes(classes)
         places = classes - self._first_class()
@@ -93,92 +93,103 @@ class ShardedProxies(Proxies):
 
     @property
     def by_class(self) -> tf.Tensor:
-        """The proxies of this replica as float32 [K, n, D], in replica context."""
+        """The proxies of this replica as float32 [K, n, D]; in replica context."""
         self._check_context()
         return super().by_class
 
     def reset(self, embeddings: tf.Tensor) -> None:
-        """Replaces all proxies, outside of replica context; see the base class."""
+        """Replaces all proxies; outside of replica context. See the base class."""
         embeddings = self._checked(embeddings)
-        self._parts.fill(self.embeddings, lambda first, last: embeddings[:, first:last])
+        self._table_shards.fill(self.embeddings, lambda first, last: embeddings[:, first:last])
 
     @property
     def classes_here(self) -> list[range]:
-        """The classes of each replica of this process."""
-        return self._parts.classes_here
+        """The classes of each shard of this process, one per replica."""
+        return self._table_shards.classes_here
 
     @property
     def all_here(self) -> bool:
-        """Whether all replicas are of this process."""
-        return self._parts.all_here
+        """True if this process holds all classes."""
+        return self._table_shards.all_here
 
     def shards_of(self, variable: tf.Variable) -> list[tf.Tensor]:
-        """As in the base class, outside of replica context; without the rows of no class."""
-        parts = zip(self._parts.local(variable), self.classes_here)
-        return [part[:, : len(classes)] for part, classes in parts]
+        """Splits the table, or a copy of it, into shards, without rows that have no class.
+
+        Outside of replica context; see the base class.
+        """
+        local = zip(self._table_shards.local(variable), self.classes_here)
+        return [shard[:, : len(classes)] for shard, classes in local]
 
     def rows_of(self, variable: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
-        """As in the base class, outside of replica context; every worker has to take part."""
+        """Gathers rows int64 [n] of the table, or of a copy of it: float32 [n, D].
+
+        Outside of replica context, on all workers at once.
+        """
         if self.shards.is_single:
             return super().rows_of(variable, rows)
-        classes, numbers = (np.asarray(part) for part in (rows % self.num_classes, rows // self.num_classes))
+        classes, numbers = np.asarray(rows % self.num_classes), np.asarray(rows // self.num_classes)
 
-        def of_replica(replica: int, part: tf.Tensor) -> tf.Tensor:
+        def rows_of_replica(replica: int, shard: tf.Tensor) -> tf.Tensor:
             places = classes - replica * self.classes_per_shard
-            own = (places >= 0) & (places < self.classes_per_shard)
-            found = tf.gather(part, numbers * self.classes_per_shard + np.where(own, places, 0))
-            return tf.where(own[:, np.newaxis], found, 0.0)
+            here = (places >= 0) & (places < self.classes_per_shard)
+            found = tf.gather(shard, numbers * self.classes_per_shard + np.where(here, places, 0))
+            return tf.where(here[:, np.newaxis], found, 0.0)
 
-        parts = self._strategy.experimental_local_results(variable)
-        found = [of_replica(replica, part) for replica, part in zip(self._parts.numbers_here, parts)]
-        return self._strategy.reduce("SUM", self._parts.distributed(found), axis=None)
+        shards = zip(self._table_shards.numbers_here, self._strategy.experimental_local_results(variable))
+        found = [rows_of_replica(replica, shard) for replica, shard in shards]
+        return self._strategy.reduce("SUM", self._table_shards.distributed(found), axis=None)
 
-    def reset_shards(self, parts: Sequence[tf.Tensor]) -> None:
-        """As in the base class, outside of replica context."""
-        of_first = {classes.start: part for classes, part in zip(self.classes_here, parts)}
-        self._parts.fill(self.embeddings, lambda first, last: of_first[first])
+    def reset_shards(self, shards: Sequence[tf.Tensor]) -> None:
+        """Replaces the proxies of each shard of this process; outside of replica context."""
+        of_first = {classes.start: shard for classes, shard in zip(self.classes_here, shards)}
+        self._table_shards.fill(self.embeddings, lambda first, last: of_first[first])
 
     def whole(self) -> tf.Tensor:
-        """All proxies, outside of replica context: float32 [K, C, D]; every worker has to take part."""
-        return self._parts.whole(self.embeddings)
+        """Returns all proxies, float32 [K, C, D]; outside of replica context, on all workers at once."""
+        return self._table_shards.whole(self.embeddings)
 
     def checkpoint_as_table(self, variables: Iterable[tf.Variable]) -> None:
-        """Lets checkpoints hold the whole of variables which, like `embeddings`, have a part on each replica.
+        """Makes checkpoints hold all shards of further variables that are sharded like `embeddings`.
 
-        The moments that an optimizer keeps of the proxies are such; a checkpoint would hold those of the
-        first replica and give them to all.
+        An optimizer's moments of the proxies are an example. A plain checkpoint would hold those of the first
+        replica and restore them on all.
 
         Args:
-            variables: all variables of an optimizer of `embeddings` alone, once it is built; those that have
-                not the shape of `embeddings` are left alone.
+            variables: all variables of an optimizer of `embeddings` alone, once it is built; those with
+                another shape than `embeddings` are ignored.
         """
         if self.shards.is_single:
             return
         for variable in variables:
             if variable.shape == self.embeddings.shape:
-                # Where TensorFlow looks first, before the way of the class.
-                variable._gather_saveables_for_checkpoint = functools.partial(self._parts.saveables, variable)
+                # TensorFlow looks here before it uses the method of the class.
+                variable._gather_saveables_for_checkpoint = functools.partial(
+                    self._table_shards.saveables, variable
+                )
                 replicas.mark_sharded(variable, self)
 
     def like(self, name: str) -> tf.Variable:
-        """A variable of zeros, not trained, of which each replica has a part as of `embeddings`."""
+        """Creates a variable of zeros that is sharded like `embeddings` and not trained."""
         with self._strategy.scope():
             variable = replicas.per_replica_state(tf.zeros(self.embeddings.shape), name=name)
         self.checkpoint_as_table([variable])
         return variable
 
     def gathered(self, variable: tf.Variable) -> AbstractContextManager[None]:
-        """Where a checkpoint of the chief holds all of a variable in parts; every worker has to enter."""
-        return self._parts.gathered(variable)
+        """Within this context, a checkpoint of the chief holds all shards of a variable.
+
+        All workers have to enter it.
+        """
+        return self._table_shards.gathered(variable)
 
     def get_config(self) -> dict[str, Any]:
-        """Arguments that create a layer of this kind and size (its values are not part of them)."""
+        """Returns the arguments of the layer, which do not include the values of the proxies."""
         config = {**super().get_config(), "seed": self.seed}
         del config["initializer"]
         return config
 
     def _make_table(self) -> tf.Variable:
-        # A layer's `add_weight` refuses to train a variable with a value of its own on each replica.
+        # A layer's `add_weight` refuses to train a variable that differs between replicas.
         return tf.Variable(
             tf.zeros([self.proxies_per_class * self.classes_per_shard, self.embedding_size]),
             name="embeddings",
@@ -195,11 +206,13 @@ class ShardedProxies(Proxies):
     def _check_context(self) -> None:
         on_replica = tf.distribute.get_replica_context() is not None
         if not self.shards.is_single and not (on_replica and tf.distribute.get_strategy() is self._strategy):
-            raise RuntimeError("the proxies are sharded over replicas; each replica has classes of its own")
+            raise RuntimeError(
+                "the proxies are sharded: each replica has classes of its own; use them in `strategy.run`"
+            )
 
     def _first_values(self, first: int, last: int) -> tf.Tensor:
         size = _CLASSES_PER_DRAW
-        deviation = math.sqrt(2.0 / (self.num_classes * self.proxies_per_class)) / _CUT_NORMAL
+        deviation = math.sqrt(2.0 / (self.num_classes * self.proxies_per_class)) / _TRUNCATED_NORMAL
         draws = range(first // size, math.ceil(last / size))
         shape = [self.proxies_per_class, size, self.embedding_size]
         blocks = [
@@ -219,7 +232,7 @@ def make_proxies(
     sharded: bool,
     seed: int,
 ) -> Proxies:
-    """The proxies that a loss trains, sharded over the replicas of the strategy in scope or not."""
+    """Creates the proxies that a loss trains, sharded over the replicas of the strategy in scope or not."""
     sizes = num_classes, proxies_per_class, embedding_size
     if sharded:
         return ShardedProxies(*sizes, learning_rate_multiplier, seed)

@@ -16,7 +16,7 @@ from ccp_dml.experiment import parts
 from ccp_dml.experiment.experiment import Experiment
 from ccp_dml.experiment.finished import FinishedRun
 from ccp_dml.experiment.task import labeled_images
-from ccp_dml.models.embedding_model import with_test_crops
+from ccp_dml.models.crops import with_test_crops
 from ccp_dml.run_directory import RunDirectory
 from tests.image_folder import SMALL_RUN, write_classes
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from ccp_dml.models.backbones import registry
-from ccp_dml.models.backbones.specs import BackboneSpec, PixelScalingConfig
+from ccp_dml.models.backbones.specs import IMAGENET_MEAN, BackboneSpec
 
 
 def tiny(images: tf.Tensor, *, frozen_norm: bool, seed: int) -> tf.Tensor:
@@ -21,6 +21,6 @@ def register(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = BackboneSpec(
         target=f"{__name__}:tiny",
         default_image_size=32,
-        pixel_scaling=PixelScalingConfig(),
+        pixel_scaling={"mean": IMAGENET_MEAN},
     )
     monkeypatch.setitem(registry.BACKBONES, "tiny", spec)

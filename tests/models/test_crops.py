@@ -1,10 +1,12 @@
+"""Test-time crops: boxes, bilinear crops, and the mean of embeddings."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.models.embedding_model import AuxiliaryCrops, crop_boxes, with_test_crops
+from ccp_dml.models.crops import AuxiliaryCrops, crop_boxes, with_test_crops
 
 SIDE = 9
 IMAGES = np.random.default_rng(0).uniform(0, 255, (3, SIDE, SIDE, 3)).astype(np.float32)
@@ -16,7 +18,7 @@ def _model() -> tf.keras.Model:
     return tf.keras.Model(images, dense(tf.keras.layers.Flatten()(images)), name="model")
 
 
-def test_boxes_are_within_the_image_and_of_the_areas_and_aspects_of_training_crops():
+def test_boxes_are_within_the_image_with_the_areas_and_aspects_of_training_crops():
     boxes = crop_boxes(200)
     np.testing.assert_array_equal(boxes[:7], crop_boxes(7))
     assert boxes.min() >= 0
@@ -70,8 +72,8 @@ def test_no_crops_are_the_model_itself():
     assert with_test_crops(model, 0) is model
 
 
-def test_what_cannot_be_cropped_is_refused():
-    with pytest.raises(ValueError, match="cannot be negative"):
+def test_invalid_counts_and_unknown_sizes_are_refused():
+    with pytest.raises(ValueError, match="count of test crops is -1; expected at least 0"):
         with_test_crops(_model(), -1)
     images = tf.keras.Input((None, None, 3))
     with pytest.raises(ValueError, match="known size"):

@@ -1,3 +1,5 @@
+"""The embedding model: shapes, weights and seeds, normalisation, precision, saving."""
+
 from __future__ import annotations
 
 import subprocess

@@ -1,4 +1,4 @@
-"""The layers without weights: pixel scaling, pooling, normalisation."""
+"""The layers around a backbone: pixel scaling, pooling, normalisation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.models.embedding_model import AuxiliaryCrops, MeanOfCrops
+from ccp_dml.models.crops import AuxiliaryCrops, MeanOfCrops
 from ccp_dml.models.layers import GlobalPooling, LipschitzNormalization, PixelScaling, pool
 
 RNG = np.random.default_rng(0)
@@ -36,7 +36,10 @@ class TestPixelScaling:
 
     @pytest.mark.parametrize(
         "mean, std, message",
-        [((0.5,), (1.0,) * 3, "three elements"), ((0.5,) * 3, (1.0, 0.0, 1.0), "positive")],
+        [
+            ((0.5,), (1.0,) * 3, "three elements each"),
+            ((0.5,) * 3, (1.0, 0.0, 1.0), "expected positive numbers"),
+        ],
     )
     def test_bad_constants_are_refused(self, mean, std, message):
         with pytest.raises(ValueError, match=message):

@@ -1,3 +1,5 @@
+"""Class proxies: layout, reset, configuration, checkpoints."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,1 +1,1 @@
-"""Backbone networks: registry, architectures and their ImageNet weights."""
+"""Backbone networks: the registry, the architectures, and their ImageNet weights."""

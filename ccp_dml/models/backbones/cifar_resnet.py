@@ -1,6 +1,6 @@
 """A residual network of pre-activation bottlenecks for small images.
 
-After He et al., Identity Mappings in Deep Residual Networks, ECCV 2016, in the form that the CCP authors use:
+He et al., "Identity mappings in deep residual networks", ECCV 2016, in the form that the authors of CCP use:
 three stages of two bottlenecks with 64, 128 and 256 channels, batch normalisation and ReLU around every
 convolution, and blocks that may be applied several times with the same weights.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from ccp_dml.models.backbones.layers import layer_seeds
-from ccp_dml.models.backbones.specs import CifarResNetOptions, steps
+from ccp_dml.models.backbones.options import CifarResNetOptions, activation_layers
 
 Transform = Callable[[tf.Tensor], tf.Tensor]
 
@@ -25,22 +25,22 @@ def cifar_resnet(images: tf.Tensor, *, frozen_norm: bool = False, seed: int = 0,
     """Applies the network.
 
     Args:
-        images: scaled images [B, H, W, 3] of any size; 32 pixels are usual.
-        frozen_norm: whether batch normalisation stays as it is.
-        seed: of the initial weights.
-        **options: of `CifarResNetOptions`.
+        images: scaled images [B, H, W, 3] of any size, usually 32 pixels.
+        frozen_norm: True to never train batch normalisation.
+        seed: seed of the initial weights.
+        **options: options of `CifarResNetOptions`.
 
     Returns:
         Feature map [B, ceil(H / 2^(stages - 1)), ceil(W / 2^(stages - 1)), 32 * 2^stages].
 
     Raises:
-        ValueError: if an option is out of range.
+        ValueError: if an option is invalid.
     """
     return _Network(CifarResNetOptions(**options), frozen_norm, layer_seeds(seed))(images)
 
 
 class _Network:
-    """Applies new layers in their order."""
+    """Creates and applies the layers in their order."""
 
     def __init__(self, options: CifarResNetOptions, frozen_norm: bool, seeds: Iterator[int]) -> None:
         self._options = options
@@ -62,16 +62,16 @@ class _Network:
         return self._activation(_NORM_RELU, "final")(features) if options.final_activation else features
 
     def _mapping(self, features: tf.Tensor, channels: int, stage: int, name: str) -> tf.Tensor:
-        """The first block of a stage, which changes resolution and channels, with a linear shortcut."""
+        """Applies the first block of a stage, which changes resolution and channels by a linear shortcut."""
         strides = 2 if stage > 0 else 1
         reduced = channels // (2 if stage > 0 else 4)
-        # The stem has just activated what the very first block receives.
+        # The stem has just activated the input of the very first block.
         before, after = self._bottleneck(channels, reduced, strides, name, pre_activation=stage > 0)
         shortcut = self._linear(channels, strides, f"{name}_shortcut")
         return tf.keras.layers.Add(name=f"{name}_add")([shortcut(features), after(before(features))])
 
     def _repeated(self, features: tf.Tensor, channels: int, name: str) -> tf.Tensor:
-        """Another block, applied several times with the same weights."""
+        """Applies another block, several times with the same weights."""
         before, after = self._bottleneck(channels, channels // 2, 1, name, pre_activation=True)
         injected = None
         if self._options.input_injection:
@@ -87,7 +87,7 @@ class _Network:
     def _bottleneck(
         self, channels: int, reduced: int, strides: int, name: str, *, pre_activation: bool
     ) -> tuple[Transform, Transform]:
-        """The two halves of a block, up to the reduction and from there."""
+        """Creates the two halves of a block: up to the reduction, and from there."""
         options = self._options
         before = [
             *([self._activation(options.pre_activation, f"{name}_pre")] if pre_activation else []),
@@ -102,7 +102,7 @@ class _Network:
         return _sequence(before), _sequence(after)
 
     def _linear(self, filters: int, strides: int, name: str) -> Transform:
-        """A convolution of single positions that divides the resolution by `strides`."""
+        """Creates a convolution of single positions that divides the resolution by `strides`."""
         if self._options.decimation == "avg" and strides > 1:
             pool = tf.keras.layers.AveragePooling2D(strides, strides, "same", name=f"{name}_pool")
             return _sequence([pool, self._convolution(filters, 1, 1, name)])
@@ -111,7 +111,7 @@ class _Network:
 
     def _activation(self, activation: str, name: str) -> Transform:
         layers = []
-        for step in steps(activation):
+        for step in activation_layers(activation):
             if step == "bn":
                 layers.append(
                     tf.keras.layers.BatchNormalization(trainable=not self._frozen_norm, name=f"{name}_norm")

@@ -1,11 +1,11 @@
 """Converts published PyTorch weights to this library's weights file.
 
-In an environment with PyTorch:
+In an environment with PyTorch, which needs no TensorFlow:
 
     python -m ccp_dml.models.backbones.convert bn_inception bn_inception-52deb4733.pth OUT.npz
     python -m ccp_dml.models.backbones.convert efficientnet_lite0 IN.pth OUT.npz --dtype=float16
 
-Every array of the file has to be known and, of BN-Inception, to have the published shape.
+Unknown arrays are refused and, for BN-Inception, arrays of another shape than the published one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccp_dml.models.backbones.bn_inception import CLASSES, convolutions, feature_channels
+from ccp_dml.models.backbones.bn_inception_layout import CLASSES, convolutions, feature_channels
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 _CLASSIFIER = "last_linear"
@@ -39,7 +39,7 @@ _BLOCK = {
 
 
 def published_shapes() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the published arrays, as PyTorch has them: kernels are [output, input, k, k]."""
+    """Returns names and shapes of the published arrays in PyTorch: kernels are [output, input, k, k]."""
     shapes: dict[str, tuple[int, ...]] = {}
     for layer in convolutions():
         shapes[f"{layer.name}.weight"] = (layer.outputs, layer.inputs, layer.kernel_size, layer.kernel_size)
@@ -54,10 +54,10 @@ def convert_bn_inception(state: Mapping[str, npt.NDArray[Any]]) -> Arrays:
     """Renames and transposes the arrays of a PyTorch state dict.
 
     Args:
-        state: arrays by their name in PyTorch.
+        state: arrays by name in PyTorch.
 
     Returns:
-        Float32 arrays by `<layer>/<weight>`; kernels are [k, k, input, output].
+        float32 arrays by `<layer>/<weight>`; kernels are [k, k, input, output].
 
     Raises:
         ValueError: if an array is missing, unknown, or of another shape.
@@ -78,7 +78,7 @@ def convert_bn_inception(state: Mapping[str, npt.NDArray[Any]]) -> Arrays:
 def _check(state: Mapping[str, npt.NDArray[Any]]) -> None:
     problems = list(_problems(state))
     if problems:
-        raise ValueError(f"{len(problems)} arrays are not those of BN-Inception: {'; '.join(problems[:3])}.")
+        raise ValueError(f"{len(problems)} arrays are not those of BN-Inception: {'; '.join(problems[:3])}")
 
 
 def _problems(state: Mapping[str, npt.NDArray[Any]]) -> Iterator[str]:
@@ -87,7 +87,7 @@ def _problems(state: Mapping[str, npt.NDArray[Any]]) -> Iterator[str]:
         if name not in state:
             yield f"{name} is missing"
         elif state[name].shape != shape:
-            yield f"{name} has the shape {state[name].shape}, {shape} is expected"
+            yield f"{name} has the shape {state[name].shape}, expected {shape}"
     for name in state:
         if name not in shapes and not name.endswith(_COUNTER):
             yield f"{name} is unknown"
@@ -97,14 +97,14 @@ def convert_efficientnet_lite0(state: Mapping[str, npt.NDArray[Any]]) -> dict[st
     """Renames and transposes the arrays of a PyTorch state dict.
 
     Args:
-        state: arrays by their name in PyTorch; convolution kernels are [output, input, k, k].
+        state: arrays by name in PyTorch; convolution kernels are [output, input, k, k].
 
     Returns:
-        Float32 arrays by `<layer>/<weight>`; kernels are [k, k, input, output], depthwise ones
+        float32 arrays by `<layer>/<weight>`; kernels are [k, k, input, output], depthwise ones
         [k, k, channels, 1].
 
     Raises:
-        ValueError: if an array of the state dict is not known.
+        ValueError: if an array of the state dict is unknown.
     """
     arrays = {
         "classifier/kernel": state["_fc.weight"].T,
@@ -120,7 +120,7 @@ def convert_efficientnet_lite0(state: Mapping[str, npt.NDArray[Any]]) -> dict[st
                 arrays |= _layer(state, prefix + convolution, prefix + norm, f"block{block}_{layer}")
     expected = sum(not name.endswith(_COUNTER) for name in state)
     if len(arrays) != expected:
-        raise ValueError(f"{len(arrays)} arrays were converted; the state dict has {expected}.")
+        raise ValueError(f"{len(arrays)} arrays were converted; the state dict has {expected}")
     return {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
 
 
@@ -136,7 +136,7 @@ def _layer(
 
 
 def save(arrays: Mapping[str, npt.NDArray[Any]], path: Path, dtype: str = "float16") -> None:
-    """Writes a compressed weights file; kernels (more than one axis) are stored as `dtype`."""
+    """Writes a compressed weights file; kernels (arrays with several axes) are stored as `dtype`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     stored = {name: array.astype(dtype) if array.ndim > 1 else array for name, array in arrays.items()}
     np.savez_compressed(path, **stored)
@@ -154,7 +154,7 @@ CONVERTERS = {"bn_inception": convert_bn_inception, "efficientnet_lite0": conver
 
 
 def main() -> None:
-    """Converts the file that the command line names."""
+    """Converts a file, as the command line says."""
     parser = argparse.ArgumentParser(description="Converts PyTorch weights of a backbone.")
     parser.add_argument("backbone", choices=CONVERTERS)
     parser.add_argument("input", type=Path, help="state dict to read, .pth")
@@ -162,11 +162,11 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float16", "float32"), default="float32", help="of the kernels")
     arguments = parser.parse_args()
     if arguments.output.suffix != ".npz":
-        parser.error(f"{arguments.output}: a name that ends in .npz is expected")
+        parser.error(f"{arguments.output}: expected a name that ends in .npz")
     try:
         state = read_state(arguments.input)
     except Exception as error:
-        # PyTorch explains over many lines why it runs no code of a file.
+        # Only the first line: PyTorch explains at length why it runs no code of a file.
         reason = str(error).strip().split("\n", 1)[0]
         parser.error(f"{arguments.input} cannot be read by PyTorch ({type(error).__name__}: {reason})")
     try:

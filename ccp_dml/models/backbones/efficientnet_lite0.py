@@ -1,7 +1,7 @@
 """EfficientNet-Lite0: the EfficientNet without squeeze-and-excitation and with ReLU6.
 
-Architecture: Tan and Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML 2019,
-table 1, with the changes of the Lite variants (fixed stem and head, ReLU6, no squeeze-and-excitation).
+Architecture: Tan and Le, "EfficientNet: rethinking model scaling for convolutional neural networks", ICML
+2019, table 1, with the changes of the Lite variants (fixed stem and head, ReLU6, no squeeze-and-excitation).
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def efficientnet_lite0(images: tf.Tensor, *, frozen_norm: bool, seed: int = 0) -
 
     Args:
         images: scaled images [B, H, W, 3], about -1..1, of any size.
-        frozen_norm: whether batch normalisation is never trained.
-        seed: of the initial weights.
+        frozen_norm: True to never train batch normalisation.
+        seed: seed of the initial weights.
 
     Returns:
         Feature map [B, ceil(H / 32), ceil(W / 32), 1280].
@@ -90,7 +90,7 @@ def _relu6(inputs: tf.Tensor, name: str) -> tf.Tensor:
 
 
 class _Convolution:
-    """Applies a new convolution with batch normalisation; `filters` None makes it depthwise."""
+    """Creates and applies a convolution with batch normalisation; depthwise if `filters` is None."""
 
     def __init__(self, frozen_norm: bool, seeds: Iterator[int]) -> None:
         self._frozen_norm = frozen_norm
@@ -101,12 +101,12 @@ class _Convolution:
     ) -> tf.Tensor:
         seed = next(self._seeds)
         if self._frozen_norm:
-            # Loading sets every weight, so that there is nothing to draw.
+            # All weights are loaded, so none are drawn.
             return FrozenNormConvolution(
                 filters, kernel_size, strides, _EPSILON, kernel_initializer="zeros", name=name
             )(inputs)
         if filters is None:
-            # Keras would take all channels for the fan-out, each of which has a kernel of its own here.
+            # Keras would count all channels in the fan-out, but each channel has its own kernel.
             deviation = (2.0 / kernel_size**2) ** 0.5
             layer = tf.keras.layers.DepthwiseConv2D(
                 kernel_size,

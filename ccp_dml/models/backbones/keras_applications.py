@@ -1,4 +1,4 @@
-"""ResNet50, ResNet50V2 and EfficientNet-B0 as Keras has them."""
+"""ResNet50, ResNet50V2 and EfficientNet-B0 of Keras, with seeded weights."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from ccp_dml.models.backbones.layers import layer_seeds
+from ccp_dml.models.backbones.specs import IMAGENET_MEAN
 from ccp_dml.models.backbones.weights import check_hdf5
 
-# Of ImageNet's pixels in 0..1, RGB.
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Standard deviation of the pixels of ImageNet in 0..1, RGB.
+_IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def resnet50(images: tf.Tensor, *, frozen_norm: bool, seed: int = 0) -> tf.Tensor:
-    """Applies ResNet50 (He et al., CVPR 2016), in the form whose blocks stride in their first convolution.
+    """Applies ResNet50 (He et al., CVPR 2016), with the stride in the first convolution of a block.
 
     Args:
-        images: BGR images [B, H, W, 3] in 0..255 less their mean; H and W at least 32.
-        frozen_norm: whether batch normalisation stays as it is.
-        seed: of the initial weights.
+        images: BGR images [B, H, W, 3] in 0..255 minus their mean; H and W at least 32.
+        frozen_norm: True to never train batch normalisation.
+        seed: seed of the initial weights.
 
     Returns:
         Feature map [B, ceil(H / 32), ceil(W / 32), 2048].
@@ -33,8 +34,8 @@ def resnet50_v2(images: tf.Tensor, *, frozen_norm: bool, seed: int = 0) -> tf.Te
 
     Args:
         images: RGB images [B, H, W, 3] in -1..1; H and W at least 32.
-        frozen_norm: whether batch normalisation stays as it is.
-        seed: of the initial weights.
+        frozen_norm: True to never train batch normalisation.
+        seed: seed of the initial weights.
 
     Returns:
         Feature map [B, ceil(H / 32), ceil(W / 32), 2048].
@@ -47,8 +48,8 @@ def efficientnet_b0(images: tf.Tensor, *, frozen_norm: bool, seed: int = 0) -> t
 
     Args:
         images: RGB images [B, H, W, 3] in 0..255, which the network scales itself; H and W at least 32.
-        frozen_norm: whether batch normalisation stays as it is.
-        seed: of the initial weights.
+        frozen_norm: True to never train batch normalisation.
+        seed: seed of the initial weights.
 
     Returns:
         Feature map [B, ceil(H / 32), ceil(W / 32), 1280].
@@ -60,7 +61,7 @@ def load_keras_h5(model: tf.keras.Model, path: str | os.PathLike[str]) -> None:
     """Sets the weights of a model from an HDF5 file in the layout of Keras.
 
     Raises:
-        ValueError: if it is no such file, or belongs to another network.
+        ValueError: if it is not such a file, or belongs to another network.
     """
     try:
         check_hdf5(path)
@@ -71,15 +72,15 @@ def load_keras_h5(model: tf.keras.Model, path: str | os.PathLike[str]) -> None:
 
 
 def finish(model: tf.keras.Model) -> None:
-    """Gives EfficientNet-B0 the pixel scaling of its training.
+    """Sets the pixel scaling of EfficientNet-B0 to the one of its training.
 
-    Keras stores ImageNet's deviations as variances and mends that by another layer, in models that it loads
-    itself.
+    Keras stores the deviations of ImageNet as variances, and corrects that by another layer only in models
+    whose weights it loads itself.
     """
     for layer in model.layers:
         if isinstance(layer, tf.keras.layers.Normalization):
-            layer.adapt_mean.assign(_MEAN)
-            layer.adapt_variance.assign([value**2 for value in _STD])
+            layer.adapt_mean.assign(IMAGENET_MEAN)
+            layer.adapt_variance.assign([value**2 for value in _IMAGENET_STD])
             layer.finalize_state()
 
 
@@ -93,14 +94,14 @@ def _apply(
     network = application(include_top=False, weights=None, input_tensor=images, **options)
     seeds = layer_seeds(seed)
     for layer in network.layers:
-        _draw(layer, seeds.__next__)
+        _draw_kernel(layer, seeds.__next__)
         if frozen_norm and isinstance(layer, tf.keras.layers.BatchNormalization):
             layer.trainable = False
     return network.output
 
 
-def _draw(layer: tf.keras.layers.Layer, next_seed: Callable[[], int]) -> None:
-    """Draws the kernel again: Keras gives its layers no seed."""
+def _draw_kernel(layer: tf.keras.layers.Layer, next_seed: Callable[[], int]) -> None:
+    """Draws the kernel of a layer with a seed, which Keras does not give to its layers."""
     for initializer_name, kernel_name in (
         ("depthwise_initializer", "depthwise_kernel"),
         ("kernel_initializer", "kernel"),

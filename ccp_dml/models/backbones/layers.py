@@ -1,4 +1,4 @@
-"""A convolution followed by a batch normalisation that is never trained."""
+"""Building blocks of the backbones: seeds, convolution with frozen normalisation, fast depthwise gradient."""
 
 from __future__ import annotations
 
@@ -9,6 +9,21 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+# Number of positions of a feature map, by kernel size, up to which the matrix products below are faster than
+# TensorFlow's CPU gradient, which is most of a training step of EfficientNet-Lite0 at 64 pixels. Measured on
+# 2 cores with 240 to 1152 channels and a batch of 32.
+_MOST_POSITIONS = {3: 4, 5: 64}
+
+
+def layer_seeds(seed: int) -> Iterator[int]:
+    """Yields a sequence of seeds, one for each layer of a network, that depends on `seed` alone.
+
+    Consecutive values of `seed` give unrelated sequences, so that no two networks have a layer in common.
+    """
+    generator = np.random.default_rng(seed)
+    while True:
+        yield int(generator.integers(2**31))
+
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
 class FrozenNormConvolution(tf.keras.layers.Layer):
@@ -16,17 +31,17 @@ class FrozenNormConvolution(tf.keras.layers.Layer):
 
     It computes `gamma * (conv(x, kernel) + bias - mean) / sqrt(variance + epsilon) + beta`, in training too.
     Only the kernel, and the bias if there is one, are trained; no setting of `trainable` changes that. The
-    normalisation is folded into the kernel at each call, because a training step on a CPU is a quarter longer
-    with separate normalisation layers.
+    normalisation is folded into the kernel at each call: with separate normalisation layers, a training step
+    on a CPU takes a quarter longer.
 
     Attributes:
         filters: number of output channels; None for a depthwise convolution, which keeps the number.
         kernel_size: side of the square kernel.
         strides: step in both directions.
         epsilon: added to the variance.
-        symmetric_padding: whether (kernel_size - 1) / 2 zeros pad every side, as in Caffe and PyTorch; else
-            the padding is 'same', which with a step above 1 pads less at the top and on the left.
-        use_bias: whether the convolution has a bias.
+        symmetric_padding: True to pad every side by (kernel_size - 1) / 2 zeros, as Caffe and PyTorch do;
+            False for 'same', which with a step above 1 pads less at the top and on the left.
+        use_bias: True if the convolution has a bias.
     """
 
     def __init__(
@@ -48,16 +63,19 @@ class FrozenNormConvolution(tf.keras.layers.Layer):
             strides: step of the convolution.
             epsilon: added to the variance.
             kernel_initializer: Keras initializer, or its name, of the kernel.
-            symmetric_padding: whether to pad every side alike.
-            use_bias: whether the convolution has a bias, 0 at first.
+            symmetric_padding: True to pad all sides equally.
+            use_bias: True for a bias, initially 0.
             **kwargs: arguments of a Keras layer.
 
         Raises:
-            ValueError: if symmetric padding is asked for a depthwise convolution or an even kernel.
+            ValueError: if `symmetric_padding` is True for a depthwise convolution or an even kernel.
         """
         super().__init__(**kwargs)
         if symmetric_padding and (filters is None or kernel_size % 2 == 0):
-            raise ValueError("Symmetric padding is for odd kernels of convolutions that are not depthwise.")
+            raise ValueError(
+                f"symmetric_padding is True with filters={filters} and kernel_size={kernel_size}; "
+                "expected filters and an odd kernel"
+            )
         self.filters = filters
         self.kernel_size = kernel_size
         self.strides = strides
@@ -70,7 +88,7 @@ class FrozenNormConvolution(tf.keras.layers.Layer):
         """Creates the kernel (k, k, input channels, filters or 1) and the vectors [output channels]."""
         channels = input_shape[-1]
         outputs = channels if self.filters is None else self.filters
-        # Folding is done in float32, so the variables are not to be read in half precision.
+        # The normalisation is folded in float32, so the variables must not be cast to half precision.
         self.kernel = self.add_weight(
             name="kernel",
             shape=(self.kernel_size, self.kernel_size, channels, self.filters or 1),
@@ -113,14 +131,14 @@ class FrozenNormConvolution(tf.keras.layers.Layer):
 
     @property
     def _padding(self) -> str | list[list[int]]:
-        # With step 1 both are the same, and the named one is faster.
+        # With step 1 both paddings are equal, and the named one is faster.
         if not self.symmetric_padding or self.strides == 1:
             return "SAME"
         margin = (self.kernel_size - 1) // 2
         return [[0, 0], [margin, margin], [margin, margin], [0, 0]]
 
     def get_config(self) -> dict[str, Any]:
-        """Arguments that create this layer again."""
+        """Returns the arguments of the layer."""
         return {
             **super().get_config(),
             "filters": self.filters,
@@ -133,14 +151,8 @@ class FrozenNormConvolution(tf.keras.layers.Layer):
         }
 
 
-# Number of positions of a feature map, by kernel size, up to which the products below beat TensorFlow's own
-# CPU gradient, the bulk of a training step of EfficientNet-Lite0 at 64 pixels. Measured on 2 cores with 240
-# to 1152 channels and a batch of 32.
-_MOST_POSITIONS = {3: 4, 5: 64}
-
-
 def depthwise_convolution(inputs: tf.Tensor, kernel: tf.Tensor, strides: int) -> tf.Tensor:
-    """Convolves every channel with a kernel of its own; padding is 'same'.
+    """Convolves each channel with its own kernel; the padding is 'same'.
 
     Args:
         inputs: float [B, H, W, C].
@@ -170,11 +182,11 @@ def depthwise_convolution(inputs: tf.Tensor, kernel: tf.Tensor, strides: int) ->
 
 
 def kernel_gradient(inputs: tf.Tensor, upstream: tf.Tensor, kernel_size: int, strides: int) -> tf.Tensor:
-    """The gradient of a depthwise convolution for its kernel, by matrix products.
+    """Computes the gradient of a depthwise convolution for its kernel by matrix products.
 
-    A product per channel correlates every input position with every output position over the batch; a
-    constant matrix then adds up the pairs of positions that meet in the same tap of the kernel. The work
-    grows with the square of the number of positions, so that it pays for small feature maps only.
+    A product per channel correlates every input position with every output position over the batch. A
+    constant matrix then sums the pairs of positions that meet in the same tap of the kernel. The work grows
+    with the square of the number of positions, so it is fast for small feature maps only.
 
     Args:
         inputs: [B, H, W, C] with known H, W and C.
@@ -200,7 +212,7 @@ def kernel_gradient(inputs: tf.Tensor, upstream: tf.Tensor, kernel_size: int, st
 
 
 def _taps(size: int, out_size: int, kernel_size: int, strides: int) -> npt.NDArray[np.float32]:
-    """Along one axis, [size, out_size, kernel_size]: 1 where an input and an output meet in a tap, else 0."""
+    """Returns [size, out_size, kernel_size] for one axis: 1 where an input and an output meet in a tap."""
     padding = max((out_size - 1) * strides + kernel_size - size, 0) // 2
     position, output, tap = np.ogrid[:size, :out_size, :kernel_size]
     return (position == output * strides + tap - padding).astype(np.float32)
@@ -211,13 +223,3 @@ def _products_are_faster(shape: tf.TensorShape, kernel_size: int) -> bool:
     if None in (height, width, channels) or tf.config.list_physical_devices("GPU"):
         return False
     return height * width <= _MOST_POSITIONS.get(kernel_size, 0)
-
-
-def layer_seeds(seed: int) -> Iterator[int]:
-    """Yields a sequence of seeds, one for each layer of a network, that depends on `seed` alone.
-
-    Consecutive values of `seed` give unrelated sequences, so that two networks share no layer's start.
-    """
-    generator = np.random.default_rng(seed)
-    while True:
-        yield int(generator.integers(2**31))

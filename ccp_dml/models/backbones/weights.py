@@ -1,4 +1,4 @@
-"""A backbone's weights as an npz file of plain arrays."""
+"""Files of backbone weights: npz files of plain arrays, and a safety check for HDF5 files."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-CLASSIFIER = "classifier/"
-# Where normalisation is trained, layers are those of Keras: a normalisation <layer>_norm, whose arrays a file
-# keeps with <layer>, and depthwise convolutions, whose kernels have a name of their own.
-_OWN_NAMES = {"_norm/": "/", "/depthwise_kernel": "/kernel"}
-
 Arrays = dict[str, npt.NDArray[np.float32]]
+
+CLASSIFIER = "classifier/"
+# Where normalisation is trained, it is a layer of its own, <layer>_norm, and depthwise kernels
+# have another name. A file has the arrays of both under <layer>.
+_NAMES_IN_FILES = {"_norm/": "/", "/depthwise_kernel": "/kernel"}
+
+LARGEST_ARRAY = 2**32  # In bytes. A small file may declare arrays of petabytes.
+# Filters that are part of HDF5. For any other, HDF5 loads and runs a plug-in.
+_BUILT_IN_FILTERS = range(1, 256)
 
 
 def read_arrays(path: str | os.PathLike[str]) -> Arrays:
@@ -29,33 +33,31 @@ def read_arrays(path: str | os.PathLike[str]) -> Arrays:
         float32 arrays by name.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if the file does not exist.
         ValueError: if it is not such a file.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"The weights file {path.name} is missing; it is expected in {path.parent}.")
+        raise FileNotFoundError(f"weights file {path.name} is missing; expected in {path.parent}")
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name].astype(np.float32) for name in file.files}
     except Exception as error:
         raise ValueError(
-            f"{path} cannot be read as a weights file ({error}); an npz file is expected."
+            f"{path} cannot be read as a weights file ({error}); expected an npz file"
         ) from error
 
 
 def load_weights(model: tf.keras.Model, path: str | os.PathLike[str]) -> None:
-    """Sets every weight of a model from a weights file.
-
-    The file may hold a classifier beside, which is ignored.
+    """Sets all weights of a model from a weights file; a classifier in the file is ignored.
 
     Args:
         model: a model whose variables are named `<layer>/<weight>`.
         path: the file.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not a weights file, or its names or shapes are not those of the model.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it is not a weights file, or has other names or shapes than the model.
     """
     assign_arrays(model, read_arrays(path), path)
 
@@ -63,35 +65,35 @@ def load_weights(model: tf.keras.Model, path: str | os.PathLike[str]) -> None:
 def assign_arrays(
     model: tf.keras.Model, arrays: Mapping[str, npt.NDArray[np.float32]], source: str | os.PathLike[str]
 ) -> None:
-    """Sets every weight of a model from arrays; see `load_weights`.
+    """Sets all weights of a model from arrays; see `load_weights`.
 
     Args:
         model: a model whose variables are named `<layer>/<weight>`.
-        arrays: by `<layer>/<weight>`, those of a classifier left aside.
-        source: where they come from, for messages.
+        arrays: arrays by `<layer>/<weight>`; those of a classifier are ignored.
+        source: origin of the arrays, for messages.
 
     Raises:
-        ValueError: if names or shapes are not those of the model; nothing is changed then.
+        ValueError: if names or shapes differ from those of the model, which is not changed then.
     """
     arrays = {name: array for name, array in arrays.items() if not name.startswith(CLASSIFIER)}
-    variables = {_array_name(name, arrays): variable for name, variable in _variables(model).items()}
+    variables = {_name_in_file(name, arrays): variable for name, variable in _variables(model).items()}
     if arrays.keys() != variables.keys():
         missing, unknown = sorted(variables.keys() - arrays.keys()), sorted(arrays.keys() - variables.keys())
         raise ValueError(
             f"{source} does not belong to the model {model.name!r}: "
-            f"{len(missing)} arrays are missing {missing[:3]}, {len(unknown)} are unknown {unknown[:3]}."
+            f"{len(missing)} arrays are missing {missing[:3]}, {len(unknown)} are unknown {unknown[:3]}"
         )
     for name, variable in variables.items():
         if arrays[name].shape != tuple(variable.shape):
             raise ValueError(
-                f"{source}: {name} has the shape {arrays[name].shape}; {tuple(variable.shape)} is expected."
+                f"{source}: {name} has the shape {arrays[name].shape}; expected {tuple(variable.shape)}"
             )
     for name, variable in variables.items():
         variable.assign(arrays[name])
 
 
 def save_weights(model: tf.keras.Model, path: str | os.PathLike[str]) -> None:
-    """Writes every weight of a model to an npz file that `load_weights` reads.
+    """Writes all weights of a model to an npz file that `load_weights` reads.
 
     Args:
         model: a model whose variables are named `<layer>/<weight>`.
@@ -104,29 +106,25 @@ def _variables(model: tf.keras.Model) -> dict[str, tf.Variable]:
     return {variable.name.split(":")[0]: variable for variable in model.weights}
 
 
-def _array_name(name: str, arrays: Mapping[str, npt.NDArray[np.float32]]) -> str:
+def _name_in_file(name: str, arrays: Mapping[str, npt.NDArray[np.float32]]) -> str:
     if name in arrays:
         return name
-    shared = name
-    for theirs, ours in _OWN_NAMES.items():
-        shared = shared.replace(theirs, ours)
-    return shared if shared in arrays else name
-
-
-LARGEST_ARRAY = 2**32  # Bytes: a file of some hundred bytes may say that an array has petabytes.
-# Those that are part of HDF5; for any other it looks for a plug-in in a folder, and runs it.
-_OWN_FILTERS = range(1, 256)
+    other = name
+    for in_model, in_file in _NAMES_IN_FILES.items():
+        other = other.replace(in_model, in_file)
+    return other if other in arrays else name
 
 
 def check_hdf5(path: str | os.PathLike[str]) -> None:
-    """Checks a file before Keras reads it.
+    """Checks an HDF5 file before Keras reads it.
 
-    HDF5 files can hold links to, and arrays that lie in, other files, which a reader opens unasked.
+    HDF5 files can contain links to other files, and arrays that are stored in other files, which a reader
+    opens by itself.
 
     Raises:
-        OSError: if it is no HDF5 file.
-        ValueError: if it holds a link, an array that lies elsewhere, one that only a plug-in can read, or
-            one above `LARGEST_ARRAY` bytes.
+        OSError: if it is not an HDF5 file.
+        ValueError: if it contains a link, an array in another file, an array that needs a plug-in, or one
+            above `LARGEST_ARRAY` bytes.
     """
     seen: set[int] = set()
     with h5py.File(path, "r") as file:
@@ -154,6 +152,6 @@ def _check_array(array: h5py.Dataset, where: str) -> None:
         raise ValueError(f"{where} says it has {array.nbytes:,} bytes; expected at most {LARGEST_ARRAY:,}")
     properties = array.id.get_create_plist()
     filters = [properties.get_filter(index)[0] for index in range(properties.get_nfilters())]
-    foreign = [number for number in filters if number not in _OWN_FILTERS]
+    foreign = [number for number in filters if number not in _BUILT_IN_FILTERS]
     if foreign:
         raise ValueError(f"{where} needs a plug-in of HDF5 (filter {foreign[0]}); expected none")

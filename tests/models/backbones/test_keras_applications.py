@@ -53,7 +53,7 @@ def test_features_are_those_of_keras_on_images_that_keras_has_scaled(backbones):
     np.testing.assert_allclose(ours(IMAGES), expected, atol=1e-4 * np.abs(expected).max())
 
 
-def test_loaded_normalisation_is_frozen_and_gradients_reach_all_else(backbones):
+def test_loaded_normalisation_is_frozen_and_gradients_reach_all_other_weights(backbones):
     _, _, ours = backbones
     norms = _norms(ours)
     assert norms
@@ -92,8 +92,7 @@ def test_random_weights_follow_the_seed_and_normalisation_trains():
 
 @pytest.mark.parametrize("name", ["resnet50", "resnet50_v2"])
 def test_pixels_are_scaled_as_keras_does(name):
-    config = registry.BACKBONES[name].pixel_scaling
-    scaling = PixelScaling(config.mean, config.std, config.scale, config.reverse_channels)
+    scaling = PixelScaling(**registry.BACKBONES[name].pixel_scaling)
     np.testing.assert_allclose(scaling(IMAGES), KERAS[name][1](IMAGES.copy()), atol=1e-4)
 
 

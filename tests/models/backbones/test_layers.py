@@ -1,4 +1,4 @@
-"""Depthwise convolution, and the convolution with frozen normalisation, against TensorFlow's operations."""
+"""Building blocks of the backbones against the operations of TensorFlow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _normal(*shape: int) -> np.ndarray:
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 3), (4, 4), (8, 8), (5, 7), (6, 1)])
 @pytest.mark.parametrize("kernel_size", [3, 5])
 @pytest.mark.parametrize("strides", [1, 2])
-def test_kernel_gradient_is_tensorflows(size, kernel_size, strides):
+def test_kernel_gradient_is_that_of_tensorflow(size, kernel_size, strides):
     inputs = _normal(3, *size, 4)
     out_size = [-(-side // strides) for side in size]
     upstream = _normal(3, *out_size, 4)
@@ -107,9 +107,9 @@ def test_padding_on_both_sides_and_a_bias(kernel_size, strides):
     assert again.get_config() == layer.get_config()
 
 
-def test_kernels_that_cannot_be_padded_alike_are_refused():
+def test_symmetric_padding_of_depthwise_and_even_kernels_is_refused():
     for filters, kernel_size in [(None, 3), (6, 4)]:
-        with pytest.raises(ValueError, match="Symmetric padding"):
+        with pytest.raises(ValueError, match="symmetric_padding is True"):
             FrozenNormConvolution(filters, kernel_size, symmetric_padding=True)
 
 

@@ -1,4 +1,4 @@
-"""docs/backbones.md says what the registry has."""
+"""The table of backbones, and its description in docs/backbones.md."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ import pytest
 
 from ccp_dml.models.backbones import registry
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "backbones.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "backbones.md"
 
 
 def rows() -> dict[str, list[str]]:
     table = DOCUMENT.read_text(encoding="utf-8").split("\n\n")[2]
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
     return {name.strip("`"): rest for name, *rest in cells}
+
+
+def test_specs_are_consistent():
+    for name, spec in registry.BACKBONES.items():
+        assert spec.default_weights in spec.weights
+        assert spec.min_image_size <= spec.default_image_size
+        registry.check(name, "random")
 
 
 def test_every_backbone_is_there_with_its_size_and_weights():
