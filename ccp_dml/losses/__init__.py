@@ -1,27 +1,25 @@
-"""Metric-learning losses, their wrappers and miners.
+"""Metric-learning losses and wrappers, such as `ccp_dml.losses.MultiSimilarity`.
 
-Every loss class is an attribute of this package, such as `ccp_dml.losses.MultiSimilarity`; its module, and
-with it TensorFlow, is imported on first use.
+A class is imported, and TensorFlow with it, when it is first used.
 """
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from ccp_dml.losses import registry
 
-_CLASSES = {
-    spec.target.split(":")[1]: spec.target.split(":")[0]
+_TARGETS = {
+    spec.target.split(":")[1]: spec.target
     for spec in (*registry.LOSSES.values(), *registry.WRAPPERS.values())
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _CLASSES:
+    if name not in _TARGETS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_CLASSES[name]), name)
+    return registry.load(_TARGETS[name])
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_CLASSES])
+    return sorted([*globals(), *_TARGETS])

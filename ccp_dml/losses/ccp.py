@@ -1,4 +1,4 @@
-"""Chance-constrained proxies: any pair loss, on the pairs of the batch and on the batch against proxies."""
+"""Chance-constrained proxies: a pair loss on the batch, and on the batch against proxies."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from ccp_dml.losses.base import MetricLoss, class_labels, in_float32
+from ccp_dml.losses.pairs import Pairs
 from ccp_dml.losses.wrapper import ExtendingLoss
 from ccp_dml.models.proxies import Proxies
 from ccp_dml.models.sharded_proxies import make_proxies
@@ -16,13 +17,18 @@ from ccp_dml.models.sharded_proxies import make_proxies
 class CCP(ExtendingLoss):
     """The loss of one problem instance of the alternating projections.
 
-    `pair_weight * L(pairs of the batch) + proxy_weight * L(batch against proxies)`, with L any pair-based
-    loss. A sample is never paired with itself. The proxies are trained with the embedding, and replaced
-    between problem instances by `training.projections.AlternatingProjections`. Around a wrapper of L the
-    first term is the whole of that wrapper.
+    With L any pair-based loss, it is
+    `pair_weight * L(pairs of the batch) + proxy_weight * L(batch against proxies)`; around a wrapper of L the
+    first term is the loss of that wrapper. The proxies are trained together with the embedding, and replaced
+    between problem instances by `ccp_dml.projections.projections.AlternatingProjections`.
 
     Gürbüz, Can, Alatan, "Deep metric learning with chance constraints", WACV 2024.
+
+    Attributes:
+        proxies: the proxies of all classes.
     """
+
+    proxies: Proxies
 
     def __init__(
         self,
@@ -47,13 +53,12 @@ class CCP(ExtendingLoss):
             proxy_weight: weight of the batch against the proxies.
             proxy_learning_rate_multiplier: factor on the learning rate of the proxies.
             shard_proxies: spread the classes of the proxies over the replicas of the strategy in scope.
-            seed: of the first values of sharded proxies.
-            **options: `pair_weight` (0.1), `pair_normalization` and `mine_pairs` of the pairs of the batch,
-                see `ExtendingLoss`, and `name`.
+            seed: seed of the first values of sharded proxies.
+            **options: `pair_weight` (default 0.1), `mine_pairs`, `pair_normalization` and `name`, see
+                `ExtendingLoss`.
 
         Raises:
-            ValueError: if `base` has proxies or is not defined on pairs, or an option is unknown, or one that
-                the wrapper inside has.
+            ValueError: if L needs or has proxies, or an option is invalid.
         """
         super().__init__(base, **{"pair_weight": 0.1, **options})
         self.num_classes = num_classes
@@ -64,31 +69,31 @@ class CCP(ExtendingLoss):
         self.shard_proxies = shard_proxies
         self.seed = seed
         sizes = num_classes, proxies_per_class, embedding_size
-        self.proxies: Proxies = make_proxies(*sizes, proxy_learning_rate_multiplier, shard_proxies, seed)
+        self.proxies = make_proxies(*sizes, proxy_learning_rate_multiplier, shard_proxies, seed)
 
     def components(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
-        """`pair_loss`, or the parts of the wrapper inside, and `proxy_loss`; see the base class."""
+        """Returns `proxy_loss`, and `pair_loss` or the components of the wrapper inside."""
         embeddings = in_float32(embeddings)
         of_batch = self.batch_components(labels, embeddings)
-        proxies = self.proxies
-        to_proxies = self.core.compare(
-            embeddings, class_labels(labels), proxies.embeddings, proxies.labels, shards=proxies.shards
-        )
+        to_proxies = self.core.options.weight * self.core.formula(self._proxy_pairs(labels, embeddings))
         return {**of_batch, "proxy_loss": self.proxy_weight * to_proxies}
 
     def diagnostics(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
-        """As the base class says: `active_pairs` of batch against proxies, distances among the batch.
+        """Returns the figures of the base class, and distances to the proxies.
 
-        The distances to the proxies are there as `proxy_positive_distances` and `proxy_negative_distances`.
+        `active_pairs` is the one of the batch against the proxies, the distances are those in the batch;
+        `proxy_positive_distances` and `proxy_negative_distances` are those to the proxies.
         """
-        proxies = self.proxies
-        pairs = self.core.pairs(
-            embeddings, class_labels(labels), proxies.embeddings, proxies.labels, shards=proxies.shards
-        )
-        to_proxies = self.core.describe(pairs, embeddings)
+        to_proxies = self.core.describe(self._proxy_pairs(labels, embeddings), embeddings)
         return {
             **self.batch_diagnostics(labels, embeddings),
             "active_pairs": to_proxies["active_pairs"],
             "proxy_positive_distances": to_proxies["positive_distances"],
             "proxy_negative_distances": to_proxies["negative_distances"],
         }
+
+    def _proxy_pairs(self, labels: tf.Tensor, embeddings: tf.Tensor) -> Pairs:
+        proxies = self.proxies
+        return self.core.pairs(
+            embeddings, class_labels(labels), proxies.embeddings, proxies.labels, shards=proxies.shards
+        )

@@ -1,4 +1,4 @@
-"""Cross-entropy of choosing a reference of the own class."""
+"""Cross-entropy loss: a softmax over references, also known as the N-pairs loss."""
 
 from __future__ import annotations
 
@@ -12,25 +12,32 @@ from ccp_dml.losses.pairs import Pairs, sums_of_cross_entropies
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
 class CrossEntropy(PairLoss):
-    """Each anchor chooses among its pairs by softmax over negative distances.
+    """Each anchor chooses one of its positives by a softmax over negative distances.
 
-    With `z = -D / temperature` the loss is the mean over the anchors of `log(1 + sum_n exp(z) / sum_p exp(z))
-    = -log(softmax mass on the positives)`. Anchors without a positive count as 0. With `references_per_batch`
-    set to the number of classes of a sample-major batch, the first sample of each class is the one positive
-    of the others: the N-pairs loss.
+    With D the distances and `z = -D / temperature`, the loss is the mean over the anchors of
+    `log(1 + sum_n exp(z) / sum_p exp(z))`, which is `-log` of the probability of the positives. An anchor
+    without a positive counts as 0.
+
+    With `references_per_batch` equal to the number of classes of a batch that holds one sample of each class
+    first, each other sample has one positive, the first of its class: the N-pairs loss.
 
     Sohn, "Improved deep metric learning with multi-class N-pair loss objective", NeurIPS 2016, eq. 6.
+
+    Example:
+        >>> loss = CrossEntropy(temperature=0.5)
+        >>> round(float(loss([0, 0, 1], [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])), 3)
+        0.218
     """
 
     only_proxy_anchor = False
     columns_in_shards = True
 
     def __init__(self, temperature: float = 0.11, **options: Any) -> None:
-        """Sets the softmax.
+        """Sets the temperature.
 
         Args:
             temperature: divisor of the distances, positive.
-            **options: those of `PairLoss`.
+            **options: arguments of `PairLoss`.
 
         Raises:
             ValueError: if the temperature is not positive.
@@ -41,5 +48,5 @@ class CrossEntropy(PairLoss):
         self.temperature = temperature
 
     def sums(self, pairs: Pairs) -> list[tf.Tensor]:
-        """The sum of the class docstring, and the number of anchors."""
+        """Returns the sum of the cross-entropies, and the number of anchors."""
         return sums_of_cross_entropies(pairs.similarities / self.temperature, pairs)

@@ -11,25 +11,25 @@ from ccp_dml.losses.base import MetricLoss
 from ccp_dml.losses.wrapper import WrappingLoss
 
 _OUTERMOST_LEVEL = 3.0
-# Below this, a mean or a deviation of distances says nothing about their scale.
+# The scale of distances cannot be told from a mean or a deviation below this.
 _SMALLEST_SCALE = 1e-6
-# Batches with larger components are scaled down to this first: the squares of distances stay finite.
+# Batches with larger components are scaled down to this first, so that squared distances stay finite.
 _LARGEST_COMPONENT = 2.0**20
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
 class DistanceRegularization(WrappingLoss):
-    """MDR: distances are drawn to a few learned levels, and embeddings are scaled by their mean distance.
+    """MDR: pulls distances to a few learned levels, and scales embeddings by their mean distance.
 
     With D the distances of all B x B pairs of raw embeddings e (the diagonal included), m their mean and s
-    their deviation, the loss is the base loss of `e / m` plus `regularization_weight` times the mean over the
-    pairs of `min_l |(D - m') / s' - level_l|` plus `level_weight` times the sum of the squared levels. m' and
-    s' are running means of m and s, without gradient: those of the first batch at first, then
-    `statistics_momentum` times the old plus the rest times the new value; each call of `parts` updates them.
+    their standard deviation, the loss is the base loss of `e / m`, plus `regularization_weight` times the
+    mean over the pairs of `min_l |(D - m') / s' - level_l|`, plus `level_weight` times the sum of the squared
+    levels. m' and s' are running means of m and s, without gradient. They start at the values of the first
+    batch; each call of `components` then adds the new value with the weight `1 - statistics_momentum`.
 
-    The scaling takes the place of a normalisation: the paper's base loss has `normalization='none'`. With
-    `'unit'` the base loss does not see the scale, and only the regularisation acts. With `'lipschitz'` it
-    depends on where `e / m` leaves the unit ball, while the embeddings that are searched are not scaled.
+    The scaling takes the place of a normalisation: the base loss of the paper has `normalization='none'`.
+    With `'unit'` the base loss does not see the scale, and only the regularisation has an effect. With
+    `'lipschitz'` it depends on where `e / m` leaves the unit ball, while evaluation does not scale.
 
     Kim, Park, "Multi-level distance regularization for deep metric learning", AAAI 2021.
 
@@ -37,7 +37,7 @@ class DistanceRegularization(WrappingLoss):
         levels: float32 variable, trained; initially evenly spaced from -3 to 3.
         running_mean: float32 variable, m'.
         running_deviation: float32 variable, s'.
-        batches: int64 variable, number of batches that these have seen.
+        batches: int64 variable, number of batches in the running statistics.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class DistanceRegularization(WrappingLoss):
         """Wraps a loss.
 
         Args:
-            base: the loss of the scaled embeddings, or a wrapper of it: memories then hold scaled embeddings.
-                The distance of the innermost loss is D; instead of the cosine distance, whose mean is near 0,
-                D is the Euclidean one.
+            base: the loss of the scaled embeddings, or a wrapper of it; a memory inside holds scaled
+                embeddings. D is the distance of the innermost loss, or the Euclidean one instead of the
+                cosine distance, whose mean is near 0.
             regularization_weight: weight of the distances to the levels.
             level_weight: weight of the squared levels.
             num_levels: number of levels, at least 1.
-            statistics_momentum: of the running statistics, in [0, 1).
+            statistics_momentum: momentum of the running statistics, in [0, 1).
             name: a valid Python identifier; by default made from the class name.
 
         Raises:
@@ -81,9 +81,9 @@ class DistanceRegularization(WrappingLoss):
         self.batches = per_replica_state(0, tf.int64, "batches")
 
     def components(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The parts of the base loss and `mdr_loss`; see the base class. Updates the running statistics."""
+        """Returns `mdr_loss` and the components of the base loss. Updates the running statistics."""
         finite = tf.reduce_all(tf.math.is_finite(embeddings))
-        embeddings, distances = self._measured(embeddings)
+        embeddings, distances = self._measure(embeddings)
         mean = tf.reduce_mean(distances)
         self._update(tf.stop_gradient(mean), tf.math.reduce_std(tf.stop_gradient(distances)), finite)
         deviation = tf.maximum(self.running_deviation, _SMALLEST_SCALE)
@@ -92,21 +92,21 @@ class DistanceRegularization(WrappingLoss):
         regularization = self.regularization_weight * tf.reduce_mean(tf.reduce_min(to_levels, axis=-1))
         of_levels = self.level_weight * tf.reduce_sum(tf.square(self.levels))
         return {
-            **self.base.components(labels, _scaled(embeddings, mean)),
+            **self.base.components(labels, _scale(embeddings, mean)),
             "mdr_loss": regularization + of_levels,
         }
 
     def diagnostics(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
-        """As the base class says, of the base loss and the scaled embeddings. Changes no state."""
-        raw, distances = self._measured(embeddings)
-        figures = self.base.diagnostics(labels, _scaled(raw, tf.reduce_mean(distances)))
+        """Returns the figures of the base loss for the scaled embeddings. Changes no state."""
+        raw, distances = self._measure(embeddings)
+        figures = self.base.diagnostics(labels, _scale(raw, tf.reduce_mean(distances)))
         return {
             **figures,
             "embedding_norm": tf.reduce_mean(tf.norm(tf.cast(embeddings, tf.float32), axis=-1)),
         }
 
-    def _measured(self, embeddings: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Embeddings in float32 (of a bearable size), and the distances of all pairs [B, B]."""
+    def _measure(self, embeddings: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the embeddings in float32, scaled down if too large, and their distances [B, B]."""
         embeddings = tf.cast(embeddings, tf.float32)
         largest = tf.stop_gradient(tf.reduce_max(tf.abs(embeddings)))
         embeddings = embeddings * (_LARGEST_COMPONENT / tf.maximum(largest, _LARGEST_COMPONENT))
@@ -114,14 +114,14 @@ class DistanceRegularization(WrappingLoss):
         kind = "euclidean" if distance == "cosine" else str(distance)
         return embeddings, pairwise_distances(embeddings, kind=kind)
 
-    def _update(self, mean: tf.Tensor, deviation: tf.Tensor, usable: tf.Tensor) -> None:
+    def _update(self, mean: tf.Tensor, deviation: tf.Tensor, finite: tf.Tensor) -> None:
         momentum = tf.where(self.batches == 0, 0.0, self.statistics_momentum)
-        # One overflowing step of a float16 run, which its loss scaling leaves out, must not stay for good.
+        # An overflowing step of a float16 run is skipped by its loss scaling; the statistics skip it too.
         for variable, value in ((self.running_mean, mean), (self.running_deviation, deviation)):
             update = momentum * variable + (1.0 - momentum) * value
-            variable.assign(tf.where(usable, update, variable))
-        self.batches.assign_add(tf.cast(usable, tf.int64))
+            variable.assign(tf.where(finite, update, variable))
+        self.batches.assign_add(tf.cast(finite, tf.int64))
 
 
-def _scaled(embeddings: tf.Tensor, mean: tf.Tensor) -> tf.Tensor:
+def _scale(embeddings: tf.Tensor, mean: tf.Tensor) -> tf.Tensor:
     return embeddings / tf.maximum(mean, _SMALLEST_SCALE)

@@ -12,16 +12,21 @@ from ccp_dml.losses.pairs import Pairs, average_of_hinges, hinge, sums_of_hinges
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
 class Margin(PairLoss):
-    """Positives nearer than `beta - alpha`, negatives farther than `beta + alpha`.
+    """Positives are nearer than `beta - alpha`, negatives farther than `beta + alpha`.
 
-    With D the distances, the terms are `relu(D - beta + alpha)` of the positive and `relu(beta + alpha - D)`
-    of the negative pairs, averaged as in the contrastive loss, plus `beta_weight` times the mean beta of the
-    anchors.
+    With D the distances, the terms are `max(0, D - beta + alpha)` of the positive and
+    `max(0, beta + alpha - D)` of the negative pairs, averaged as in the contrastive loss, plus `beta_weight`
+    times the mean beta of the anchors.
 
     Wu et al., "Sampling matters in deep embedding learning", ICCV 2017, eq. 5 and 7.
 
     Attributes:
         class_beta: float32 variable [C], the boundary of each class; None if it is fixed.
+
+    Example:
+        >>> loss = Margin(alpha=0.2, beta=0.8)
+        >>> round(float(loss([0, 0, 1], [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])), 3)
+        0.138
     """
 
     columns_in_shards = True
@@ -39,12 +44,12 @@ class Margin(PairLoss):
         Args:
             alpha: half the width of the gap.
             beta: the boundary, or its initial value.
-            per_class: learn a boundary for each class (that of the anchor counts); `num_classes` is needed.
+            per_class: True to learn a boundary for each class of anchors; needs `num_classes`.
             beta_weight: weight of the mean boundary.
-            **options: those of `PairLoss`.
+            **options: arguments of `PairLoss`.
 
         Raises:
-            ValueError: if `per_class` is asked for without `num_classes`.
+            ValueError: if `per_class` is True without `num_classes`.
         """
         super().__init__(**options)
         if per_class and self.num_classes is None:
@@ -59,18 +64,17 @@ class Margin(PairLoss):
 
     @property
     def in_shards(self) -> bool:
-        """As in the base class: boundaries per class are not sharded."""
+        """False with boundaries per class, which are not sharded."""
         return super().in_shards and not self.per_class
 
     def sums(self, pairs: Pairs) -> list[tf.Tensor]:
-        """The hinge terms of the class docstring, and the boundaries of the anchors."""
+        """Returns the sums of the hinge terms, the sum of the boundaries, and the number of anchors."""
         anchors = pairs.anchor_count
         if self.class_beta is None:
             boundary = tf.fill(tf.shape(pairs.anchor_labels), float(self.beta))
             boundaries = anchors * float(self.beta)
         else:
-            # Not a gather: its gradient is sparse, which gradient transforms and optimizers treat
-            # differently.
+            # Not a gather, whose sparse gradient optimizers and transforms treat differently.
             classes = tf.one_hot(pairs.anchor_labels, self.class_beta.shape[0])
             boundary = tf.linalg.matvec(classes, self.class_beta)
             boundaries = tf.reduce_sum(boundary)
@@ -80,7 +84,7 @@ class Margin(PairLoss):
         return [*sums_of_hinges(too_far, too_near, pairs), boundaries, anchors]
 
     def combined(self, sums: list[tf.Tensor]) -> tf.Tensor:
-        """As in the class docstring."""
+        """Returns the average of the hinge terms plus the weighted mean boundary."""
         *hinges, boundaries, anchors = sums
         mean_boundary = tf.math.divide_no_nan(boundaries, anchors)
         return average_of_hinges(hinges, self.options.average) + self.beta_weight * mean_boundary

@@ -1,4 +1,4 @@
-"""Miners: which negatives of an anchor take part."""
+"""Miners, which select the negatives of each anchor. Positives stay as they are."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from ccp_dml.losses.pairs import Pairs
 
-MINERS: tuple[str, ...] = ("hard_negatives", "distance_weighted")
 Miner = Callable[[Pairs], Pairs]
+MINERS: tuple[str, ...] = ("hard_negatives", "distance_weighted")
 
-# Wu et al. 2017: distances below the first weigh as much as it, as their weights would be dominated by noise;
+# Wu et al. 2017: distances below the first weigh as much as it, as noise would dominate their weights;
 # negatives beyond the second have no loss.
 _NEAREST, _FARTHEST = 0.5, 1.4
 # Where the density of distances on the sphere has its pole or zero.
@@ -21,33 +21,27 @@ _ANTIPODES = 1.9999
 
 
 def make_miner(name: str, seed: int = 0) -> Miner:
-    """The miner of a name.
+    """Returns a miner, a function from pairs to the same pairs with fewer negatives.
 
     Args:
         name: one of `MINERS`.
-        seed: of a miner that draws.
+        seed: seed of a miner that draws.
 
     Raises:
         ValueError: if the name is unknown.
     """
-    if name not in MINERS:
-        raise ValueError(f"miner is {name!r}; expected None or one of {', '.join(MINERS)}")
+    if name == "hard_negatives":
+        return hard_negatives
     if name == "distance_weighted":
         return functools.partial(distance_weighted, seed=seed)
-    return hard_negatives
+    raise ValueError(f"miner is {name!r}; expected None or one of {', '.join(MINERS)}")
 
 
 def hard_negatives(pairs: Pairs) -> Pairs:
-    """Keep the nearest negatives of each anchor, as many as the anchor with the most positives has.
+    """Keeps the nearest negatives of each anchor, as many as the anchor with the most positives has.
 
     An anchor with fewer negatives keeps all of them. Negatives that tie with the last one kept are kept too,
-    so the choice does not depend on the order of the batch. Positives stay as they are.
-
-    Args:
-        pairs: pairs [A, S].
-
-    Returns:
-        The same pairs with fewer negatives.
+    so the result does not depend on the order of the batch.
     """
     wanted = tf.maximum(1, tf.reduce_max(tf.math.count_nonzero(pairs.positives, axis=1, dtype=tf.int32)))
     available = tf.math.count_nonzero(pairs.negatives, axis=1, dtype=tf.int32)
@@ -59,32 +53,33 @@ def hard_negatives(pairs: Pairs) -> Pairs:
 
 
 def distance_weighted(pairs: Pairs, seed: int = 0) -> Pairs:
-    """Draw negatives of each anchor such that all distances occur alike, as many as it has positives.
+    """Draws negatives of each anchor so that all distances are equally frequent.
 
     A negative at the distance d is drawn with a probability proportional to `1 / q(max(d, 0.5))`, with q the
-    density of distances between random unit vectors of n dimensions, `d^(n-2) (1 - d^2/4)^((n-3)/2)`; at d
-    from 1.4 on only if the anchor has no nearer negative. Drawn without replacement, at least one per anchor;
-    positives stay as they are. The draw is a function of the seed and the distances alone.
+    density of distances between random unit vectors of n dimensions, `d^(n-2) (1 - d^2/4)^((n-3)/2)`;
+    negatives with d >= 1.4 are drawn only if the anchor has no nearer one. Each anchor gets as many negatives
+    as it has positives, at least one, drawn without replacement. The draw is a function of the seed and the
+    distances alone.
 
     Wu et al., "Sampling matters in deep embedding learning", ICCV 2017.
 
     Args:
-        pairs: pairs [A, S] of known `embedding_size`; a squared or cosine distance is converted to d.
+        pairs: pairs of known `embedding_size`; a squared or cosine distance is converted to d.
         seed: non-negative.
 
-    Returns:
-        The same pairs with fewer negatives.
-
     Raises:
-        ValueError: if the pairs do not know the dimension of the embeddings.
+        ValueError: if the dimension of the embeddings is not known.
     """
     if not pairs.embedding_size:
-        raise ValueError("the dimension of the embeddings is not known; distance-weighted mining needs it")
+        raise ValueError(
+            "miner is 'distance_weighted', but the dimension of the embeddings is unknown; "
+            "expected embeddings with a static last dimension"
+        )
     distances = _euclidean(tf.stop_gradient(pairs.distances), pairs.distance)
     near = pairs.negatives & (distances < _FARTHEST)
     eligible = tf.where(tf.reduce_any(near, axis=1, keepdims=True), near, pairs.negatives)
+    # The largest log weights with Gumbel noise are a draw without replacement.
     keys = _log_weights(distances, pairs.embedding_size) + _gumbel_noise(pairs.distances, seed)
-    # The largest of log weights with Gumbel noise are a draw without replacement.
     order = tf.argsort(tf.where(eligible, keys, keys.dtype.min), axis=1, direction="DESCENDING", stable=True)
     ranks = tf.argsort(order, axis=1)
     wanted = tf.maximum(1, tf.math.count_nonzero(pairs.positives, axis=1, dtype=tf.int32))
@@ -103,7 +98,7 @@ def _log_weights(distances: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def _gumbel_noise(distances: tf.Tensor, seed: int) -> tf.Tensor:
-    """Noise that follows from the bits of the distances: no state is needed to draw anew each step."""
+    """Draws noise that depends on the bits of the distances, so that each step differs without a state."""
     bits = tf.reduce_sum(tf.bitcast(tf.stop_gradient(distances), tf.int32))
     uniform = tf.random.stateless_uniform(
         tf.shape(distances), seed=tf.stack([tf.constant(seed, tf.int32), bits]), minval=1e-30

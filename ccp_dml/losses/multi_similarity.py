@@ -1,4 +1,4 @@
-"""Multi-similarity loss."""
+"""Multi-similarity loss: soft hinges that weigh hard pairs most."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ from ccp_dml.losses.pairs import Pairs, masked_logsumexp
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
 class MultiSimilarity(PairLoss):
-    """Soft hinges on cosine similarities, one per anchor and kind of pair.
+    """Two soft hinges for each anchor, one over its positives and one over its negatives.
 
-    With S the similarities, the mean over the anchors of
+    With S the cosine similarities, the mean over the anchors of
     `log(1 + sum_p exp(alpha (threshold - S))) / alpha + log(1 + sum_n exp(beta (S - threshold))) / beta`.
 
-    Wang et al., "Multi-similarity loss with general pair weighting for deep metric learning", CVPR 2019, eq.
-    15; without the paper's mining.
+    Wang et al., "Multi-similarity loss with general pair weighting for deep metric learning", CVPR 2019,
+    eq. 15, without the mining of the paper.
+
+    Example:
+        >>> loss = MultiSimilarity(alpha=2.0, beta=10.0)
+        >>> round(float(loss([0, 0, 1], [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])), 3)
+        0.234
     """
 
     only_distance = "cosine"
@@ -34,7 +39,7 @@ class MultiSimilarity(PairLoss):
             alpha: steepness for positive pairs, positive.
             beta: steepness for negative pairs, positive.
             threshold: similarity at which both hinges bend.
-            **options: those of `PairLoss`.
+            **options: arguments of `PairLoss`.
 
         Raises:
             ValueError: if a steepness is not positive.
@@ -47,7 +52,7 @@ class MultiSimilarity(PairLoss):
         self.threshold = threshold
 
     def sums(self, pairs: Pairs) -> list[tf.Tensor]:
-        """The sum of the hinges over the anchors, and the number of anchors."""
+        """Returns the sum of the hinges over the anchors, and the number of anchors."""
         excess = pairs.similarities - self.threshold
         columns = pairs.columns
         pull = masked_logsumexp(-self.alpha * excess, pairs.positives, with_zero=True, columns=columns)

@@ -1,4 +1,4 @@
-"""Proxy-anchor loss."""
+"""Proxy-anchor loss: soft hinges, with each proxy as an anchor."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ from ccp_dml.losses.pairs import Pairs, masked_logsumexp
 class ProxyAnchor(PairLoss):
     """Each proxy pulls the samples of its class and pushes all others, the hardest ones most.
 
-    With S the cosine similarities, `sum log(1 + sum_p exp(alpha (margin - S)))` over the proxies, divided by
-    the number of those with a positive sample in the batch, plus `sum log(1 + sum_n exp(alpha (S + margin)))`
-    over the proxies, divided by the number of those with a negative one.
+    With S the cosine similarities, the sum of `log(1 + sum_p exp(alpha (margin - S)))` over the proxies,
+    divided by the number of proxies with a positive sample in the batch, plus the sum of
+    `log(1 + sum_n exp(alpha (margin + S)))`, divided by the number of proxies with a negative sample.
 
     Kim et al., "Proxy anchor loss for deep metric learning", CVPR 2020, eq. 4.
+
+    Example:
+        >>> loss = ProxyAnchor(alpha=8.0, num_classes=2, embedding_size=2)
+        >>> loss.proxies.reset([[[1.0, 0.0], [0.0, 1.0]]])
+        >>> round(float(loss([0, 0, 1], [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])), 3)
+        3.394
     """
 
     only_distance = "cosine"
@@ -30,15 +36,15 @@ class ProxyAnchor(PairLoss):
 
         Args:
             alpha: steepness.
-            margin: similarity that positives must exceed, and the negative of what negatives must stay below.
-            **options: those of `PairLoss`; `num_classes` and `embedding_size` are needed.
+            margin: similarity that positives have to exceed; negatives have to stay below its negative.
+            **options: arguments of `PairLoss`; `num_classes` and `embedding_size` are required.
         """
         super().__init__(**options)
         self.alpha = alpha
         self.margin = margin
 
     def sums(self, pairs: Pairs) -> list[tf.Tensor]:
-        """Of the proxies' pulls the sum and the number of those that pull, then the same of the pushes."""
+        """Returns the sum of the pulls and their number, then the sum of the pushes and their number."""
         pull = masked_logsumexp(
             self.alpha * (self.margin - pairs.similarities), pairs.positives, with_zero=True
         )
@@ -52,6 +58,6 @@ class ProxyAnchor(PairLoss):
         return [tf.reduce_sum(pull), pulling, tf.reduce_sum(push), pushing]
 
     def combined(self, sums: list[tf.Tensor]) -> tf.Tensor:
-        """The mean pull and the mean push."""
+        """Returns the mean pull plus the mean push."""
         pull, pulling, push, pushing = sums
         return tf.math.divide_no_nan(pull, pulling) + tf.math.divide_no_nan(push, pushing)

@@ -12,13 +12,20 @@ from ccp_dml.losses.pairs import Pairs, sums_of_cross_entropies
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
 class ProxyNCA(PairLoss):
-    """Each sample chooses a proxy by softmax; the loss is the mean `-log` of the share of its own class.
+    """Each sample chooses a proxy of its class by a softmax over the proxies.
 
-    With S the cosine similarities, the logits are `(S - margin) / temperature` for proxies of the sample's
-    class and `S / temperature` for the others. All proxies are in the denominator.
+    With S the cosine similarities, the logits are `(S - margin) / temperature` for the proxies of the class
+    of the sample and `S / temperature` for the others. The loss is the mean over the samples of `-log` of the
+    probability of their class. All proxies are in the denominator.
 
     Teh, DeVries, Taylor, "ProxyNCA++: revisiting and revitalizing proxy neighborhood component analysis",
-    2020.
+    ECCV 2020.
+
+    Example:
+        >>> loss = ProxyNCA(temperature=0.5, num_classes=2, embedding_size=2)
+        >>> loss.proxies.reset([[[1.0, 0.0], [0.0, 1.0]]])
+        >>> round(float(loss([0, 0, 1], [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])), 3)
+        0.256
     """
 
     only_distance = "cosine"
@@ -31,8 +38,8 @@ class ProxyNCA(PairLoss):
 
         Args:
             temperature: divisor of the similarities, positive.
-            margin: taken from the similarity to proxies of the own class.
-            **options: those of `PairLoss`; `num_classes` and `embedding_size` are needed.
+            margin: subtracted from the similarities to proxies of the sample's class.
+            **options: arguments of `PairLoss`; `num_classes` and `embedding_size` are required.
 
         Raises:
             ValueError: if the temperature is not positive.
@@ -44,6 +51,6 @@ class ProxyNCA(PairLoss):
         self.margin = margin
 
     def sums(self, pairs: Pairs) -> list[tf.Tensor]:
-        """The sum of the class docstring, and the number of anchors."""
-        own = tf.where(pairs.positives, self.margin, 0.0)
-        return sums_of_cross_entropies((pairs.similarities - own) / self.temperature, pairs)
+        """Returns the sum of the cross-entropies, and the number of samples."""
+        margins = tf.where(pairs.positives, self.margin, 0.0)
+        return sums_of_cross_entropies((pairs.similarities - margins) / self.temperature, pairs)

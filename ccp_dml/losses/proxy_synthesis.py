@@ -1,4 +1,4 @@
-"""Proxy synthesis: samples and proxies of synthetic classes, mixed of neighbours in the batch."""
+"""Proxy synthesis: samples and proxies of synthetic classes, mixed from neighbours in the batch."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from ccp_dml.losses.proxy_anchor import ProxyAnchor
 from ccp_dml.losses.proxy_nca import ProxyNCA
 from ccp_dml.losses.virtual_softmax import VirtualSoftmax
 from ccp_dml.losses.wrapper import WrappingLoss
+from ccp_dml.models.proxies import Proxies
 
 
 class Synthesis(NamedTuple):
     """Samples and proxies of synthetic classes.
 
     Attributes:
-        embeddings: float32 [S, D], not normalised again.
+        embeddings: float32 [S, D], mixtures of normalised embeddings, not normalised again.
         labels: int32 [S].
         proxies: float32 [K * S, D], not normalised again.
         proxy_labels: int32 [K * S].
@@ -34,20 +35,23 @@ class Synthesis(NamedTuple):
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
 class ProxySynthesis(WrappingLoss):
-    """PS: a proxy loss that has to tell classes apart which lie between the real ones.
+    """PS: a proxy loss that also has to separate synthetic classes, which lie between the real ones.
 
     With e the normalised embeddings of the batch and p the normalised proxies of their classes, sample i and
-    its predecessor (the last one for the first) make the synthetic sample `r e_i + (1 - r) e_(i-1)` and the
-    synthetic proxies `r p_i + (1 - r) p_(i-1)`. The same two classes in the same order make the same
-    synthetic class; two samples of one class make a sample of it. The base loss then sees real and synthetic
-    samples and proxies, all normalised. One rate r ~ Beta(mixing_alpha, mixing_alpha) holds for a batch; it
-    follows from the seed and the number of batches so far.
+    its predecessor (for the first sample, the last one) make the synthetic sample `r e_i + (1 - r) e_(i-1)`
+    and the synthetic proxies `r p_i + (1 - r) p_(i-1)`. The same two classes in the same order make the same
+    synthetic class; two samples of one class make a sample of this class. The base loss sees real and
+    synthetic samples and proxies, all normalised. The rate r ~ Beta(mixing_alpha, mixing_alpha) is the same
+    for a whole batch; it is a function of the seed and the number of batches so far.
 
     Gu, Ko, Kim, "Proxy synthesis: learning with synthetic classes for deep metric learning", AAAI 2021.
 
     Attributes:
         steps: int64 variable, number of rates drawn so far.
     """
+
+    base: ProxyNCA | ProxyAnchor | VirtualSoftmax
+    proxies: Proxies
 
     def __init__(
         self,
@@ -62,11 +66,12 @@ class ProxySynthesis(WrappingLoss):
 
         Args:
             base: a `ProxyNCA`, `ProxyAnchor` or `VirtualSoftmax`, without `proxy_pairs` and
-                `shared_proxies`. A virtual softmax gives synthetic samples a virtual proxy, too.
-            mixing_alpha: parameter of the distribution of the rate, positive; small ones mix little.
-            synthetic_share: number of synthetic samples (the first ones) relative to the batch, in (0, 1].
-            mixing_rate: the rate, in [0, 1], instead of a random one.
-            seed: of the rates, non-negative.
+                `shared_proxies`. A virtual softmax gives each synthetic sample a virtual proxy, too.
+            mixing_alpha: parameter of the distribution of the rate, positive; small values mix little.
+            synthetic_share: number of synthetic samples relative to the batch, in (0, 1]; the first ones are
+                kept.
+            mixing_rate: a fixed rate, in [0, 1]; None for random ones.
+            seed: seed of the rates, non-negative.
             name: a valid Python identifier; by default made from the class name.
 
         Raises:
@@ -85,7 +90,6 @@ class ProxySynthesis(WrappingLoss):
             raise ValueError(f"synthetic_share is {synthetic_share}; expected above 0 and at most 1")
         if mixing_rate is not None and not 0 <= mixing_rate <= 1:
             raise ValueError(f"mixing_rate is {mixing_rate}; expected at least 0 and at most 1")
-        self.base: ProxyNCA | ProxyAnchor | VirtualSoftmax = base
         self.mixing_alpha = mixing_alpha
         self.synthetic_share = synthetic_share
         self.mixing_rate = mixing_rate
@@ -93,12 +97,10 @@ class ProxySynthesis(WrappingLoss):
         self.steps = per_replica_state(0, tf.int64, "steps")
 
     def components(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
-        """`proxy_loss`; see the base class. Moves on to the next rate."""
+        """Returns `proxy_loss`, and moves on to the next rate."""
         rate = self.next_rate()
         self.steps.assign_add(1)
-        proxies = self.proxies
-        assert proxies is not None
-        embeddings = in_float32(embeddings)
+        proxies, embeddings = self.proxies, in_float32(embeddings)
         synthesis = self.synthesize(labels, embeddings, rate)
         synthetic, synthetic_labels = proxies.shards.once(synthesis.proxies, synthesis.proxy_labels)
         loss = self.base.compare(
@@ -111,65 +113,63 @@ class ProxySynthesis(WrappingLoss):
         return {"proxy_loss": loss}
 
     def diagnostics(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
-        """As the base class says, of the base loss, without synthetic classes. Changes no state."""
+        """Returns the figures of the base loss, without synthetic classes. Changes no state."""
         return self.base.diagnostics(labels, embeddings)
 
     def next_rate(self) -> tf.Tensor:
-        """The rate of the next batch: float32 scalar in [0, 1]."""
+        """Returns the rate of the next batch: float32 scalar in [0, 1]."""
         if self.mixing_rate is not None:
             return tf.constant(self.mixing_rate, tf.float32)
         return symmetric_beta(self.mixing_alpha, tf.stack([tf.constant(self.seed, tf.int64), self.steps]))
 
     def synthesize(self, labels: tf.Tensor, embeddings: tf.Tensor, rate: float | tf.Tensor) -> Synthesis:
-        """The synthetic samples and proxies of a batch.
+        """Mixes the samples of a batch, and their proxies, with their predecessors.
 
         Args:
-            labels: as for `parts`.
-            embeddings: as for `parts`.
+            labels: as for `components`.
+            embeddings: as for `components`.
             rate: r, in [0, 1].
         """
-        proxies = self.proxies
-        assert proxies is not None
         classes, kind = class_labels(labels), self.core.options.normalization
-        own_proxies = normalize(proxies.of_classes(classes), kind)
         samples = normalize(embeddings, kind)
-        synthetic_labels = _labels_of_mixtures(classes, proxies.num_classes)
+        proxies = normalize(self.proxies.of_classes(classes), kind)
         count = _rounded_share(samples, self.synthetic_share)
-        mixed_proxies = _mixed_with_predecessor(own_proxies, rate, axis=1)[:, :count]
+        synthetic_labels = _labels_of_mixtures(classes, self.proxies.num_classes)[:count]
+        mixed_proxies = _mix_with_predecessors(proxies, rate, axis=1)[:, :count]
         return Synthesis(
-            embeddings=_mixed_with_predecessor(samples, rate, axis=0)[:count],
-            labels=synthetic_labels[:count],
-            proxies=tf.reshape(mixed_proxies, [-1, proxies.embedding_size]),
-            proxy_labels=tf.tile(synthetic_labels[:count], [proxies.proxies_per_class]),
+            embeddings=_mix_with_predecessors(samples, rate, axis=0)[:count],
+            labels=synthetic_labels,
+            proxies=tf.reshape(mixed_proxies, [-1, self.proxies.embedding_size]),
+            proxy_labels=tf.tile(synthetic_labels, [self.proxies.proxies_per_class]),
         )
 
 
 def symmetric_beta(alpha: float, seed: tf.Tensor) -> tf.Tensor:
-    """A draw from Beta(alpha, alpha): float32 scalar in [0, 1].
+    """Draws from Beta(alpha, alpha): float32 scalar in [0, 1].
 
-    With U, V uniform and n = 2 alpha, T = sqrt(n (U^(-2 / n) - 1)) cos(2 pi V) has Student's distribution of
-    n degrees of freedom, and (1 + T / sqrt(n + T^2)) / 2 the one that is wanted.
+    With U, V uniform and n = 2 alpha, T = sqrt(n (U^(-2 / n) - 1)) cos(2 pi V) has Student's distribution
+    with n degrees of freedom, and (1 + T / sqrt(n + T^2)) / 2 has the Beta distribution.
 
     Devroye, "Random variate generation in one line of code", 1996.
 
     Args:
         alpha: positive.
-        seed: int [2]; XLA has another sequence of draws than plain TensorFlow.
+        seed: int [2]. XLA draws another sequence than plain TensorFlow.
     """
     u, v = tf.unstack(tf.random.stateless_uniform([2], seed=seed, minval=1e-30))
     share = tf.pow(u, 1.0 / alpha)
     cosine = tf.cos(2.0 * math.pi * v)
-    # The quotient of the docstring, without its infinities.
+    # The quotient of the docstring, rearranged so that nothing overflows.
     spread = tf.sqrt(1.0 - share) * cosine
     return 0.5 + 0.5 * tf.math.divide_no_nan(spread, tf.sqrt(share + tf.square(spread)))
 
 
-def _mixed_with_predecessor(values: tf.Tensor, rate: float | tf.Tensor, axis: int) -> tf.Tensor:
+def _mix_with_predecessors(values: tf.Tensor, rate: float | tf.Tensor, axis: int) -> tf.Tensor:
     return rate * values + (1.0 - rate) * tf.roll(values, shift=1, axis=axis)
 
 
 def _labels_of_mixtures(classes: tf.Tensor, num_classes: int) -> tf.Tensor:
-    """Label [B] of each sample mixed with its predecessor: int32, from `num_classes` on for new classes."""
+    """Labels each sample mixed with its predecessor: int32 [B], from `num_classes` on for new classes."""
     predecessors = tf.roll(classes, shift=1, axis=0)
     same = (classes[:, tf.newaxis] == classes) & (predecessors[:, tf.newaxis] == predecessors)
     first_alike = tf.argmax(tf.cast(same, tf.int32), axis=1, output_type=tf.int32)

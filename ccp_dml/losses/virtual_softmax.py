@@ -1,4 +1,4 @@
-"""Virtual softmax: each sample also competes with a virtual class that follows it."""
+"""Virtual softmax: each sample also competes with a virtual class in its own direction."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from ccp_dml.losses.wrapper import WrappingLoss
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
 class VirtualSoftmax(WrappingLoss):
-    """A softmax over proxies with one more negative per sample: a proxy in the direction of the sample.
+    """A softmax over proxies with one more negative per sample: a virtual proxy in its direction.
 
-    The similarity of a (normalised) sample e to its virtual proxy is `|e|^2`, the largest that a proxy of the
-    same norm can have, so that the own proxy has to come ever closer.
+    The similarity of a normalised sample e to its virtual proxy is `|e|^2`, the largest similarity to a proxy
+    of the same norm. So the proxies of the class have to come ever closer to the sample.
 
     Chen, Deng, Shen, "Virtual class enhanced discriminative embedding learning", NeurIPS 2018.
     """
+
+    base: ProxyNCA
 
     def __init__(self, base: ProxyNCA, name: str | None = None) -> None:
         """Wraps a loss.
@@ -40,17 +42,16 @@ class VirtualSoftmax(WrappingLoss):
                 f"virtual softmax wraps ProxyNCA without proxy_pairs; found {type(base).__name__}"
                 f"{' with proxy_pairs' if isinstance(base, ProxyNCA) else ''}"
             )
-        self.base: ProxyNCA = base
 
     def components(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
-        """`proxy_loss`; see the base class."""
+        """Returns `proxy_loss`."""
         embeddings = in_float32(embeddings)
-        pairs = self._with_virtual(self.base.batch_pairs(labels, embeddings), embeddings)
+        pairs = self._with_virtual_proxies(self.base.batch_pairs(labels, embeddings), embeddings)
         return {"proxy_loss": self.base.options.weight * self.base.formula(pairs)}
 
     def diagnostics(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
-        """As the base class says; the virtual proxies are among the negatives."""
-        pairs = self._with_virtual(self.base.batch_pairs(labels, embeddings), embeddings)
+        """Returns the figures of the base class; the virtual proxies are among the negatives."""
+        pairs = self._with_virtual_proxies(self.base.batch_pairs(labels, embeddings), embeddings)
         return self.base.describe(pairs, embeddings)
 
     def compare(
@@ -61,15 +62,12 @@ class VirtualSoftmax(WrappingLoss):
         reference_labels: tf.Tensor,
         shards: Shards = SINGLE_SHARD,
     ) -> tf.Tensor:
-        """The weighted loss of samples against given proxies and their virtual ones: float32 scalar.
-
-        The arguments are those of `PairLoss.pairs`.
-        """
+        """Returns the weighted loss of samples against proxies and virtual ones; see `PairLoss.compare`."""
         pairs = self.base.pairs(embeddings, labels, references, reference_labels, shards=shards)
-        return self.base.options.weight * self.base.formula(self._with_virtual(pairs, embeddings))
+        return self.base.options.weight * self.base.formula(self._with_virtual_proxies(pairs, embeddings))
 
-    def _with_virtual(self, pairs: Pairs, embeddings: tf.Tensor) -> Pairs:
-        """The pairs and a last column, the virtual proxies of the (raw) embeddings, of the first shard."""
+    def _with_virtual_proxies(self, pairs: Pairs, embeddings: tf.Tensor) -> Pairs:
+        """Adds a column for the virtual proxies of the raw embeddings, which belong to the first shard."""
         norms = squared_norms(normalize(embeddings, self.base.options.normalization))
         similarities = pairs.shards.enter(norms)[:, tf.newaxis]
         negative = tf.fill(tf.shape(similarities), pairs.shards.first)

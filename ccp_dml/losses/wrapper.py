@@ -1,8 +1,11 @@
-"""What losses around another loss share."""
+"""The base classes of wrappers, which are losses around another loss.
+
+A wrapper has the loss inside as its argument and attribute `base`, which may be a wrapper too. The innermost
+loss, always a `PairLoss`, is `core`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -14,61 +17,64 @@ from ccp_dml.losses.pairs import Pairs
 
 
 class WrappingLoss(MetricLoss):
-    """A loss made of another one, its argument and attribute `base`, which may itself be a wrapper."""
+    """A loss around another one.
 
-    base: MetricLoss
+    Attributes:
+        base: the loss inside, which may be a wrapper.
+        proxies: the proxies of `base`, unless the wrapper has its own.
+    """
 
     def __init__(self, base: MetricLoss, name: str | None = None) -> None:
         """Wraps a loss.
 
         Args:
-            base: the loss inside.
+            base: a `PairLoss`, or a wrapper of another kind.
             name: a valid Python identifier; by default made from the class name.
 
         Raises:
-            ValueError: if `base` is no loss of this library, or is already inside a wrapper of this kind.
+            ValueError: if `base` is not a loss of this library, or has a wrapper of the same kind inside.
         """
         super().__init__(name=name)
         kind = type(self).__name__
         if not isinstance(base, PairLoss | WrappingLoss):
             raise ValueError(f"{kind} wraps a loss of ccp_dml.losses; {type(base).__name__} is none")
-        if any(type(layer) is type(self) for layer in _layers(base)):
-            raise ValueError(f"{kind} is inside {kind}; a loss is wrapped once by each kind of wrapper")
-        self.base = base
+        inside: MetricLoss = base
+        while isinstance(inside, WrappingLoss):
+            if type(inside) is type(self):
+                raise ValueError(f"{kind} is inside {kind}; expected each kind of wrapper once")
+            inside = inside.base
+        self.base: MetricLoss = base
         self.proxies = base.proxies
 
     @property
     def core(self) -> PairLoss:
-        """The innermost loss, which is around no other."""
-        *_, core = _layers(self.base)
-        assert isinstance(core, PairLoss)
-        return core
+        """The innermost loss."""
+        base = self.base
+        while isinstance(base, WrappingLoss):
+            base = base.base
+        assert isinstance(base, PairLoss)
+        return base
 
     def check_shards(self) -> None:
-        """As in the base class."""
+        """Raises `ValueError` unless the innermost loss is exact with sharded proxies."""
         self.core.check_shards()
 
     def get_config(self) -> dict[str, Any]:
-        """Arguments that create a loss of this kind, the base loss serialised."""
+        """Returns the arguments that create the same kind of loss, with the base loss serialised."""
         return {**super().get_config(), "base": tf.keras.utils.serialize_keras_object(self.base)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> WrappingLoss:
-        """Create a loss from what `get_config` returned."""
+        """Creates a loss from the result of `get_config`."""
         return cls(**{**config, "base": tf.keras.utils.deserialize_keras_object(config["base"])})
 
 
 class ExtendingLoss(WrappingLoss):
-    """A wrapper that compares the batch with more than itself.
+    """A wrapper that compares the batch with further references, such as proxies or a memory.
 
-    It is `pair_weight * base(batch) + w * L(batch against references)`, with L the innermost loss. Around a
-    pair loss the first term is that of the pairs of the batch, which the wrapper normalises and mines as its
-    own options say; around another wrapper it is the whole of that.
-
-    Attributes:
-        pair_weight: weight of the loss inside.
-        mine_pairs: whether the miner of L acts on the pairs of the batch.
-        pair_normalization: of the pairs of the batch; None is that of L.
+    With L the innermost loss, it is `pair_weight * base(batch) + w * L(batch against references)`. Directly
+    around L, the first term is L on the pairs of the batch, normalised and mined as the options below say;
+    around another wrapper it is the loss of that wrapper.
     """
 
     def __init__(
@@ -85,14 +91,14 @@ class ExtendingLoss(WrappingLoss):
         Args:
             base: L, without proxies of its own, or a wrapper of it. The `weight` of L is a factor on both
                 terms.
-            pair_weight: weight of the pairs of the batch, or of the wrapper inside.
-            mine_pairs: let the miner of L act on the pairs of the batch too.
-            pair_normalization: normalisation of the pairs of the batch; None is the one of L.
+            pair_weight: weight of the first term.
+            mine_pairs: True lets the miner of L act on the pairs of the batch, too.
+            pair_normalization: normalisation of the pairs of the batch; None for the one of L.
             name: a valid Python identifier; by default made from the class name.
 
         Raises:
-            ValueError: if L is not defined on any pairs or has proxies, or an option is one that the wrapper
-                inside has.
+            ValueError: if L needs or has proxies, or `mine_pairs` or `pair_normalization` is set around
+                another wrapper.
         """
         super().__init__(base, name=name)
         if pair_normalization is not None:
@@ -102,43 +108,37 @@ class ExtendingLoss(WrappingLoss):
         self.pair_normalization = pair_normalization
         self._check_base()
 
+    def batch_components(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the weighted components of the first term; arguments as in `components`."""
+        if isinstance(self.base, PairLoss):
+            loss = self.base.formula(self._pairs_within_batch(labels, embeddings))
+            return {"pair_loss": self.pair_weight * (self.base.options.weight * loss)}
+        inside = self.base.components(labels, embeddings)
+        return {name: self.pair_weight * component for name, component in inside.items()}
+
+    def batch_diagnostics(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the diagnostics of the first term; arguments as in `diagnostics`."""
+        if isinstance(self.base, PairLoss):
+            return self.base.describe(self._pairs_within_batch(labels, embeddings), embeddings)
+        return self.base.diagnostics(labels, embeddings)
+
+    def _pairs_within_batch(self, labels: tf.Tensor, embeddings: tf.Tensor) -> Pairs:
+        return self.core.pairs(
+            embeddings, class_labels(labels), normalization=self.pair_normalization, mine=self.mine_pairs
+        )
+
     def _check_base(self) -> None:
         kind, core = type(self).__name__, self.core
         if not core.pair_based:
             raise ValueError(f"{kind} wraps a pair-based loss; {type(core).__name__} is none")
         if core.proxies is not None or core.shared_proxies:
             raise ValueError(
-                f"{kind} brings what samples are compared with, but {type(core).__name__} has "
-                f"{core.options.proxies_per_class} proxies per class of its own; expected 0"
+                f"{kind} brings its own references, but {type(core).__name__} has "
+                f"{core.options.proxies_per_class} proxies per class and {len(core.shared_proxies)} shared "
+                "sets; expected 0"
             )
         if isinstance(self.base, WrappingLoss) and (self.mine_pairs or self.pair_normalization):
             raise ValueError(
                 f"mine_pairs and pair_normalization of {kind} act on the pairs of the batch, which "
                 f"{type(self.base).__name__} inside it compares; expected them to be left out"
             )
-
-    def batch_components(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The parts of the first term, weighted; the arguments are those of `parts`."""
-        if isinstance(self.base, PairLoss):
-            pairs = self._pairs_of_batch(labels, embeddings)
-            return {"pair_loss": self.pair_weight * (self.base.options.weight * self.base.formula(pairs))}
-        inside = self.base.components(labels, embeddings)
-        return {name: self.pair_weight * part for name, part in inside.items()}
-
-    def batch_diagnostics(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The diagnostics of the first term; the arguments are those of `diagnostics`."""
-        if isinstance(self.base, PairLoss):
-            return self.base.describe(self._pairs_of_batch(labels, embeddings), embeddings)
-        return self.base.diagnostics(labels, embeddings)
-
-    def _pairs_of_batch(self, labels: tf.Tensor, embeddings: tf.Tensor) -> Pairs:
-        return self.core.pairs(
-            embeddings, class_labels(labels), normalization=self.pair_normalization, mine=self.mine_pairs
-        )
-
-
-def _layers(loss: MetricLoss) -> Iterator[MetricLoss]:
-    """A loss and all that is inside it, outer first."""
-    yield loss
-    if isinstance(loss, WrappingLoss):
-        yield from _layers(loss.base)

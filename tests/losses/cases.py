@@ -1,4 +1,7 @@
-"""Every loss with some of its options, built and as an oracle."""
+"""Cases of every loss and wrapper: a path with options, built and as an oracle.
+
+A new loss has a case without options in `BASIC` by itself; add a line to `DETAILED` for each option.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import tensorflow as tf
 from ccp_dml.losses.base import MetricLoss
 from ccp_dml.losses.options import PairOptions
 from ccp_dml.losses.pair_loss import PairLoss
-from ccp_dml.losses.registry import build
+from ccp_dml.losses.registry import LOSSES, build
 from ccp_dml.options import options_of
 from tests.losses import oracles
 
@@ -25,7 +28,6 @@ _PAIR_OPTIONS = (
     "miner",
     "references_per_batch",
 )
-COSINE = ("original_contrastive", "multi_similarity", "proxy_anchor", "proxy_nca", "soft_triple")
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class LossCase:
         return "-".join([self.path, *(f"{key}={value}" for key, value in self.options.items())])
 
     def build(self, seed: int = 0) -> MetricLoss:
-        """The loss, its variables away from their initial values."""
+        """Builds the loss, its variables away from their initial values."""
         loss = build(self.path, num_classes=NUM_CLASSES, embedding_size=SIZE, options=self.options)
         random = np.random.default_rng(seed + 100)
         for variable in loss.trainable_variables:
@@ -48,7 +50,7 @@ class LossCase:
         return loss
 
     def oracle(self, loss: MetricLoss, embeddings: np.ndarray, labels: np.ndarray) -> float:
-        """The same loss by loops."""
+        """Computes the same loss by loops."""
         if self.path.startswith("ccp/"):
             return self._ccp_oracle(loss, embeddings, labels)
         proxies = None if loss.proxies is None else loss.proxies.embeddings.numpy().astype(np.float64)
@@ -58,19 +60,14 @@ class LossCase:
         self, loss: Any, embeddings: Any, labels: Any, proxies: Any, options: dict[str, Any]
     ) -> float:
         name = self.path.split("/")[-1]
-        chosen = {key: options[key] for key in _PAIR_OPTIONS if key in options}
-        if name in COSINE:
-            chosen.setdefault("distance", "cosine")
-        if name == "proxy_anchor":
-            chosen["proxy_anchor"] = True
+        given = {key: options[key] for key in _PAIR_OPTIONS if key in options}
+        chosen = {**oracles.PAIR_OPTIONS.get(name, {}), **given}
         proxy_labels = None if proxies is None else np.arange(len(proxies)) % NUM_CLASSES
         pairs = oracles.listed_pairs(embeddings, labels, proxies, proxy_labels, **chosen)
-        formula_options = {**DEFAULTS.get(name, {}), **options}
+        variables = {"proxies": proxies, "num_classes": NUM_CLASSES}
         if getattr(loss, "class_beta", None) is not None:
-            formula_options["class_beta"] = loss.class_beta.numpy()
-        if name == "soft_triple":
-            formula_options.update(proxies=proxies, num_classes=NUM_CLASSES)
-        return options.get("weight", 1.0) * getattr(oracles, name)(pairs, **formula_options)
+            variables["class_beta"] = loss.class_beta.numpy()
+        return options.get("weight", 1.0) * getattr(oracles, name)(pairs, **variables, **options)
 
     def _ccp_oracle(self, loss: Any, embeddings: np.ndarray, labels: np.ndarray) -> float:
         options = dict(self.options)
@@ -85,20 +82,8 @@ class LossCase:
         return options.get("pair_weight", 0.1) * of_batch + options.get("proxy_weight", 1.0) * to_proxies
 
 
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "contrastive": {"positive_margin": 0.2652, "negative_margin": 0.5409},
-    "original_contrastive": {"margin": 0.5},
-    "triplet": {"margin": 0.1},
-    "multi_similarity": {"alpha": 2.0, "beta": 40.0, "threshold": 0.5},
-    "margin": {"alpha": 0.2, "beta": 1.2},
-    "cross_entropy": {"temperature": 0.11},
-    "proxy_anchor": {"alpha": 32.0, "margin": 0.1},
-    "proxy_nca": {"temperature": 0.11},
-    "soft_triple": {"scale": 20.0, "temperature": 0.1, "margin": 0.01, "center_weight": 0.2},
-}
-
-# One of each, for what holds for every loss.
-BASIC = [LossCase(name) for name in DEFAULTS] + [
+# For properties of every loss.
+BASIC = [LossCase(name) for name in LOSSES] + [
     LossCase("ccp/contrastive"),
     LossCase("ccp/original_contrastive"),
     LossCase("ccp/triplet"),
@@ -183,7 +168,7 @@ NESTED = [
 
 
 def batch(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and embeddings of norms around 1; every class has an image, the fewest 2."""
+    """Draws labels, at least two of each of four classes, and embeddings with norms around 1."""
     random = np.random.default_rng(seed)
     labels = np.concatenate([np.arange(4), np.arange(4), random.integers(0, 4, BATCH - 8)])
     return labels.astype(np.int32), random.normal(0.0, 0.6, (BATCH, SIZE)).astype(np.float32)
@@ -206,7 +191,7 @@ def arguments_of(kind: type[MetricLoss]) -> set[str]:
 def value_and_gradients(
     loss: MetricLoss, labels: Any, embeddings: Any
 ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-    """Value, gradient for the embeddings, gradients for the loss's own variables."""
+    """Returns the value, its gradient for the embeddings, and its gradients for the trainable variables."""
     embeddings = tf.convert_to_tensor(embeddings)
     variables = list(loss.trainable_variables)
     with tf.GradientTape() as tape:

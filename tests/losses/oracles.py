@@ -1,19 +1,25 @@
-"""The losses by explicit loops over listed pairs, in float64: slow, and written without the library."""
+"""The losses by explicit loops over listed pairs, in float64: slow, and written without the library.
+
+The function of a loss has its name, and states the defaults of its parameters. It takes all options of a
+case, and ignores those that only concern the pairs.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 Matrix = list[list[float]]
+Oracle = Callable[..., float]
 
 
 @dataclass
 class Listed:
-    """Anchors with what they are paired with: distances, and column indices of positives and negatives."""
+    """Pairs as lists: distances [A, S], and for each anchor the columns of its positives and negatives."""
 
     distances: Matrix
     positives: list[list[int]]
@@ -55,7 +61,7 @@ def listed_pairs(
     miner: str | None = None,
     references_per_batch: int = 0,
 ) -> Listed:
-    """All pairs that an option set asks for."""
+    """Lists the pairs that the options of a loss ask for."""
     if references_per_batch:
         proxies, proxy_labels = embeddings[:references_per_batch], labels[:references_per_batch]
         embeddings, labels = embeddings[references_per_batch:], labels[references_per_batch:]
@@ -98,19 +104,39 @@ def _terms(pairs: Listed, of_positive: Any, of_negative: Any) -> tuple[list[floa
     return positive_terms, negative_terms
 
 
+def on_pairs(**options: Any) -> Callable[[Oracle], Oracle]:
+    """States the options of `listed_pairs` that a loss has by default, such as its distance."""
+
+    def decorate(oracle: Oracle) -> Oracle:
+        PAIR_OPTIONS[oracle.__name__] = options
+        return oracle
+
+    return decorate
+
+
+PAIR_OPTIONS: dict[str, dict[str, Any]] = {}
+
+
 def contrastive(
-    pairs: Listed, positive_margin: float, negative_margin: float, average: str = "active", **_: Any
+    pairs: Listed,
+    positive_margin: float = 0.2652,
+    negative_margin: float = 0.5409,
+    average: str = "active",
+    **_: Any,
 ) -> float:
     terms = _terms(pairs, lambda i, d: d - positive_margin, lambda i, d: negative_margin - d)
     return _average(*terms, len(pairs.distances) * pairs.columns, average)
 
 
-def original_contrastive(pairs: Listed, margin: float, slack: float = 1e-5, **_: Any) -> float:
+@on_pairs(distance="cosine")
+def original_contrastive(pairs: Listed, margin: float = 0.5, slack: float = 1e-5, **_: Any) -> float:
     terms = _terms(pairs, lambda i, d: 1.0 + d - slack, lambda i, d: -d - margin)
     return (sum(terms[0]) + sum(terms[1])) / len(pairs.distances)
 
 
-def triplet(pairs: Listed, margin: float, average: str = "active", triplets: str = "all", **_: Any) -> float:
+def triplet(
+    pairs: Listed, margin: float = 0.1, average: str = "active", triplets: str = "all", **_: Any
+) -> float:
     positives, negatives = pairs.positives, pairs.negatives
     if triplets == "hardest":
         wanted = [max(1, min(len(row) for row in lists)) for lists in (positives, negatives)]
@@ -133,7 +159,10 @@ def triplet(pairs: Listed, margin: float, average: str = "active", triplets: str
     return sum(terms) / (len(pairs.distances) * pairs.columns**2)
 
 
-def multi_similarity(pairs: Listed, alpha: float, beta: float, threshold: float, **_: Any) -> float:
+@on_pairs(distance="cosine")
+def multi_similarity(
+    pairs: Listed, alpha: float = 2.0, beta: float = 40.0, threshold: float = 0.5, **_: Any
+) -> float:
     total = 0.0
     for row, positives, negatives in zip(pairs.distances, pairs.positives, pairs.negatives):
         total += math.log1p(sum(math.exp(alpha * (threshold + row[j])) for j in positives)) / alpha
@@ -141,7 +170,8 @@ def multi_similarity(pairs: Listed, alpha: float, beta: float, threshold: float,
     return total / len(pairs.distances)
 
 
-def proxy_anchor(pairs: Listed, alpha: float, margin: float, **_: Any) -> float:
+@on_pairs(distance="cosine", proxy_anchor=True)
+def proxy_anchor(pairs: Listed, alpha: float = 32.0, margin: float = 0.1, **_: Any) -> float:
     pull, push = [], []
     for row, positives, negatives in zip(pairs.distances, pairs.positives, pairs.negatives):
         if positives:
@@ -161,18 +191,19 @@ def _softmax_choice(pairs: Listed, temperature: float, margin: float = 0.0) -> f
     return total / len(pairs.distances)
 
 
-def proxy_nca(pairs: Listed, temperature: float, margin: float = 0.0, **_: Any) -> float:
+@on_pairs(distance="cosine")
+def proxy_nca(pairs: Listed, temperature: float = 0.11, margin: float = 0.0, **_: Any) -> float:
     return _softmax_choice(pairs, temperature, margin)
 
 
-def cross_entropy(pairs: Listed, temperature: float, **_: Any) -> float:
+def cross_entropy(pairs: Listed, temperature: float = 0.11, **_: Any) -> float:
     return _softmax_choice(pairs, temperature)
 
 
 def margin(
     pairs: Listed,
-    alpha: float,
-    beta: float,
+    alpha: float = 0.2,
+    beta: float = 1.2,
     beta_weight: float = 0.0,
     average: str = "active",
     class_beta: np.ndarray | None = None,
@@ -185,14 +216,15 @@ def margin(
     return hinges + beta_weight * sum(betas) / len(betas)
 
 
+@on_pairs(distance="cosine")
 def soft_triple(
     pairs: Listed,
     proxies: np.ndarray,
     num_classes: int,
-    scale: float,
-    temperature: float,
-    margin: float,
-    center_weight: float,
+    scale: float = 20.0,
+    temperature: float = 0.1,
+    margin: float = 0.01,
+    center_weight: float = 0.2,
     center_normalization: str = "unit",
     **_: Any,
 ) -> float:

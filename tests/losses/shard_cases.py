@@ -1,4 +1,4 @@
-"""Losses that are exact when the classes of their proxies are sharded, and shards without replicas."""
+"""Losses that are exact with sharded proxies, losses that are not, and shards that are threads."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ REFUSED = [
     LossCase("ccp/contrastive", {"miner": "hard_negatives"}),
 ]
 
-# Of a function of (index of the shard, its shards).
+# A function of the index of a shard, and of the object that combines it with the others.
 Work = Callable[[int, ReplicaShards], Any]
 
 
 class _ThreadShards(ReplicaShards):
-    """A shard in a thread of its own, which waits for the others where a replica would."""
+    """A shard in a thread of its own, which waits for the others where a replica does."""
 
     def __init__(self, index: int, slots: list[Any], barrier: threading.Barrier) -> None:
         self.index, self._slots, self._barrier = index, slots, barrier
@@ -93,8 +93,8 @@ class _ThreadShards(ReplicaShards):
         return tf.constant(self.index)
 
 
-class PartOfProxies:
-    """The proxies of the classes from `first` on of a table [K, C, D]; zeros beyond the last class."""
+class ShardOfProxies:
+    """The proxies of `size` classes from `first` on, of a table [K, C, D]; zeros beyond the last class."""
 
     def __init__(self, table: np.ndarray, first: int, size: int, shards: ReplicaShards) -> None:
         self.proxies_per_class, self.num_classes, self.embedding_size = table.shape
@@ -114,7 +114,7 @@ class PartOfProxies:
 
 
 def in_threads(count: int, work: Work) -> list[Any]:
-    """What `work` returns of each shard, all at work at once."""
+    """Runs `work` for all shards at once, each in a thread; returns their results."""
     slots: list[Any] = [None] * count
     results: list[Any] = [None] * count
     barrier = threading.Barrier(count, timeout=60.0)
@@ -138,7 +138,7 @@ def in_threads(count: int, work: Work) -> list[Any]:
 
 
 def with_proxies(loss: MetricLoss, proxies: Any) -> MetricLoss:
-    """The loss with other proxies."""
+    """Replaces the proxies of a loss and of all losses inside it."""
     layer: MetricLoss = loss
     while True:
         if layer.proxies is not None:
@@ -149,6 +149,6 @@ def with_proxies(loss: MetricLoss, proxies: Any) -> MetricLoss:
 
 
 def table_of(seed: int, proxies: Proxies) -> np.ndarray:
-    """Proxies [K, C, D] for a test: norms around 1."""
+    """Draws proxies [K, C, D] with norms around 1."""
     shape = proxies.proxies_per_class, NUM_CLASSES, SIZE
     return np.random.default_rng(seed).normal(0.2, 0.5, shape).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The memory against lists and loops."""
+"""The memory of XBM against lists and loops."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _COSINE = ("original_contrastive", "multi_similarity")
 
 
 class ListedMemory:
-    """What the memory should be: the last rows, oldest first."""
+    """The expected memory: the last rows, oldest first."""
 
     def __init__(self, size: int, start_step: int) -> None:
         self.size, self.start_step, self.steps = size, start_step, 0
@@ -155,7 +155,7 @@ def _value_and_gradients(loss: CrossBatchMemory, labels: Any, embeddings: Any) -
     return [value, *tape.gradient(value, [points, *loss.trainable_variables])]
 
 
-def test_blocks_never_hold_all_pairs() -> None:
+def test_blocks_never_make_the_matrix_of_all_pairs() -> None:
     base = Triplet(0.3)
     loss = CrossBatchMemory(base, SIZE, 4000, start_step=0, anchors_per_block=2)
     function = tf.function(lambda y, e: _value_and_gradients(loss, y, e))
@@ -187,12 +187,12 @@ def test_memory_carries_no_gradient_and_is_not_trained() -> None:
     }
 
 
-def test_miner_acts_on_the_batch_only_if_asked() -> None:
+def test_miner_acts_on_the_pairs_of_the_batch_with_mine_pairs_only() -> None:
     labels = np.repeat(np.arange(4, dtype=np.int32), 3)
     embeddings = np.random.default_rng(3).normal(0.0, 0.5, (12, SIZE)).astype(np.float32)
     plain = Contrastive(0.1, 1.2, average="all")
     mined = Contrastive(0.1, 1.2, average="all", miner="hard_negatives")
     for mine_pairs, expected in ((False, plain), (True, mined)):
-        parts = CrossBatchMemory(mined, SIZE, mine_pairs=mine_pairs).components(labels, embeddings)
-        np.testing.assert_allclose(parts["pair_loss"], expected(labels, embeddings), rtol=1e-6)
+        components = CrossBatchMemory(mined, SIZE, mine_pairs=mine_pairs).components(labels, embeddings)
+        np.testing.assert_allclose(components["pair_loss"], expected(labels, embeddings), rtol=1e-6)
     assert not np.isclose(plain(labels, embeddings), mined(labels, embeddings))

@@ -1,4 +1,4 @@
-"""Values and gradients stay finite where a formula would divide by zero, overflow, or find no pair."""
+"""Values and gradients stay finite where a plain formula divides by zero, overflows, or has no pairs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _WITH_PROXIES = [case for case in BASIC if case.build().proxies is not None]
 
 
 @pytest.mark.parametrize("case", _WITH_PROXIES, ids=lambda case: case.id)
-def test_proxies_that_coincide_with_samples_and_each_other(case: LossCase) -> None:
+def test_coincident_proxies_and_samples_have_finite_gradients(case: LossCase) -> None:
     loss = case.build()
     loss.proxies.embeddings.assign(tf.tile(_EMBEDDINGS[:1], [loss.proxies.embeddings.shape[0], 1]))
     value, gradient, of_variables = value_and_gradients(loss, _LABELS, _EMBEDDINGS)
@@ -55,7 +55,7 @@ def test_proxies_that_coincide_with_samples_and_each_other(case: LossCase) -> No
 
 @pytest.mark.parametrize("size", [16, 512])
 def test_coincident_points_are_not_active(size: int) -> None:
-    """With a positive margin of 0, rounding noise of coincident points must not share in the average."""
+    """With a positive margin of 0, rounding noise of coincident points must not count in the average."""
     loss = Contrastive(0.0, 0.0, num_classes=8, embedding_size=size, proxies_per_class=1)
     samples = np.random.default_rng(size).normal(size=(8, size)).astype(np.float32)
     loss.proxies.embeddings.assign(samples)

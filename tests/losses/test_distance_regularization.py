@@ -104,7 +104,7 @@ def test_base_loss_does_not_depend_on_the_scale_of_the_embeddings() -> None:
     np.testing.assert_allclose(values, values[0], rtol=1e-4)
 
 
-def test_overflow_does_not_stay_in_the_statistics() -> None:
+def test_an_overflowing_batch_does_not_change_the_statistics() -> None:
     loss = DistanceRegularization(Triplet(normalization="none"))
     labels, embeddings = batch(2)
     loss(labels, embeddings)

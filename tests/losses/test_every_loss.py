@@ -1,4 +1,4 @@
-"""What holds for every loss and wrapper that the registry has, and for wrappers inside wrappers."""
+"""Properties of every loss and wrapper in the registry: precision, invariance, checkpoints, `fit`."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_half_precision_is_float32_of_rounded_embeddings(case: LossCase, dtype: 
 @pytest.mark.parametrize(
     "case", [case for case in _CASES if case.path.split("/")[-1] not in _JUMPS], ids=lambda case: case.id
 )
-def test_half_precision_differs_by_what_rounding_explains(case: LossCase, dtype: str) -> None:
+def test_half_precision_differs_by_rounding_only(case: LossCase, dtype: str) -> None:
     """To first order |L(e) - L(rounded e)| <= rounding * sum |dL/de| |e|; half as much again for the rest."""
     labels, embeddings = batch(3)
     value, gradient, _ = value_and_gradients(_used(case), labels, embeddings)
@@ -66,7 +66,7 @@ def test_half_precision_differs_by_what_rounding_explains(case: LossCase, dtype:
 
 
 @_EACH
-def test_rotating_all_that_a_loss_sees_does_not_matter(case: LossCase) -> None:
+def test_rotating_embeddings_and_proxies_over_several_batches_does_not_matter(case: LossCase) -> None:
     rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(SIZE, SIZE)))[0].astype(np.float32)
     loss, rotated = case.build(), case.build()
     if rotated.proxies is not None:
@@ -82,7 +82,7 @@ def test_rotating_all_that_a_loss_sees_does_not_matter(case: LossCase) -> None:
     "case", [case for case in WRAPPED if "ps" not in case.path], ids=lambda case: case.id
 )
 def test_the_order_of_a_batch_does_not_matter_to_wrappers(case: LossCase) -> None:
-    """Proxy synthesis mixes neighbours; there it does."""
+    """Without proxy synthesis, which mixes neighbours."""
     labels, embeddings = batch(2)
     order = np.random.default_rng(2).permutation(BATCH)
     value, gradient, _ = value_and_gradients(_used(case), labels, embeddings)
@@ -92,9 +92,7 @@ def test_the_order_of_a_batch_does_not_matter_to_wrappers(case: LossCase) -> Non
 
 
 @_EACH
-def test_checkpoint_in_the_middle_of_training_goes_on_as_if_nothing_had_happened(
-    case: LossCase, tmp_path: Path
-) -> None:
+def test_training_continues_from_a_checkpoint_with_the_same_values(case: LossCase, tmp_path: Path) -> None:
     def start() -> dict[str, Any]:
         loss, points = case.build(1), tf.Variable(batch(1)[1])
         optimizer = tf.keras.optimizers.Adam(0.01, jit_compile=False)
@@ -132,8 +130,8 @@ def _single_paths() -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", [*_single_paths(), *(case.path for case in NESTED)])
-def test_fit_save_load_and_go_on(path: str, tmp_path: Path) -> None:
-    """Under `fit`, with a configuration for a copy and a checkpoint for its state."""
+def test_fit_continues_after_saving_and_loading(path: str, tmp_path: Path) -> None:
+    """The copy is made from the configuration, its state from a checkpoint."""
     options = {"normalization": registry.normalizations(path)[0]}
     options |= {"memory_size": 10, "start_step": 2} if "xbm" in path else {}
     options |= {"per_class": True, "beta": 0.9} if path.endswith("margin") else {}

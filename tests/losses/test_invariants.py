@@ -1,4 +1,4 @@
-"""What must hold for any batch."""
+"""Properties of the basic losses on any batch: invariance, sign, forms of labels, diagnostics."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ def test_rotating_embeddings_and_proxies_does_not_matter(case: LossCase, seed: i
 @pytest.mark.parametrize("case", BASIC, ids=lambda case: case.id)
 @settings(max_examples=6, deadline=None, derandomize=True)
 @given(seed=_SEEDS)
-def test_is_not_negative_and_is_the_sum_of_its_parts(case: LossCase, seed: int) -> None:
+def test_is_not_negative_and_is_the_sum_of_its_components(case: LossCase, seed: int) -> None:
     loss = _BUILT[case.id]
     labels, embeddings = batch(seed)
     value = float(loss(labels, embeddings))
-    parts = loss.components(labels, embeddings)
+    components = loss.components(labels, embeddings)
     assert value >= 0.0
-    np.testing.assert_allclose(value, sum(float(part) for part in parts.values()), rtol=1e-6)
+    np.testing.assert_allclose(value, sum(float(component) for component in components.values()), rtol=1e-6)
     expected = {"proxy_loss"} if loss.proxies is not None else {"pair_loss"}
-    assert set(parts) == ({"pair_loss", "proxy_loss"} if case.path.startswith("ccp/") else expected)
+    assert set(components) == ({"pair_loss", "proxy_loss"} if case.path.startswith("ccp/") else expected)
 
 
 @pytest.mark.parametrize("case", BASIC, ids=lambda case: case.id)
-def test_all_forms_of_labels_mean_the_same(case: LossCase) -> None:
+def test_all_forms_of_labels_give_the_same_loss(case: LossCase) -> None:
     loss: MetricLoss = _BUILT[case.id]
     labels, embeddings = batch(7)
     expected = loss(labels, embeddings).numpy()

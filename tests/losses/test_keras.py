@@ -1,4 +1,4 @@
-"""The losses in users' code: fit, custom loops, XLA, mixed precision, checkpoints, configurations."""
+"""The losses with Keras: configurations, XLA, `fit`, custom loops, checkpoints."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _linear_model() -> tf.keras.Model:
 
 
 @pytest.mark.parametrize("case", BASIC, ids=lambda case: case.id)
-def test_fit_trains_the_model_and_what_the_loss_owns(case: LossCase) -> None:
+def test_fit_trains_the_model_and_the_variables_of_the_loss(case: LossCase) -> None:
     loss, model = case.build(), _linear_model()
     labels, images = batch(4)
     model.metric_loss = loss
@@ -71,7 +71,7 @@ def test_fit_trains_the_model_and_what_the_loss_owns(case: LossCase) -> None:
         assert not np.array_equal(variable.numpy(), start)
 
 
-def test_proxies_are_attached_in_one_line_and_are_in_the_checkpoint_of_the_model(tmp_path: Path) -> None:
+def test_proxies_attached_to_a_model_are_trained_and_saved_with_it(tmp_path: Path) -> None:
     model, loss = _linear_model(), LossCase("ccp/contrastive").build()
     model.proxies = loss.proxies
     before = loss.proxies.embeddings.numpy()

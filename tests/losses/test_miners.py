@@ -1,3 +1,5 @@
+"""Miners against loops, and their frequencies against the published density."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -21,7 +23,7 @@ def _pairs(labels: np.ndarray, distances: np.ndarray) -> Pairs:
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=9), st.integers(0, 10**6))
-def test_keeps_the_nearest_negatives_of_each_anchor(classes: list[int], seed: int) -> None:
+def test_hard_negatives_are_the_nearest_of_each_anchor(classes: list[int], seed: int) -> None:
     labels = np.array(classes, np.int32)
     distances = np.random.default_rng(seed).permutation(len(labels) ** 2).reshape(len(labels), -1)
     mined = hard_negatives(_pairs(labels, distances))
@@ -34,7 +36,7 @@ def test_keeps_the_nearest_negatives_of_each_anchor(classes: list[int], seed: in
     np.testing.assert_array_equal(mined.positives, same & ~np.eye(len(labels), dtype=bool))
 
 
-def test_anchor_with_fewer_negatives_than_wanted_keeps_all_of_them_and_nothing_else() -> None:
+def test_an_anchor_with_few_negatives_keeps_exactly_these() -> None:
     labels = np.array([0, 0, 0, 1], np.int32)
     mined = hard_negatives(_pairs(labels, np.ones((4, 4))))
     np.testing.assert_array_equal(mined.negatives, labels[:, np.newaxis] != labels)
@@ -46,7 +48,7 @@ def test_ties_at_the_limit_are_all_kept() -> None:
     np.testing.assert_array_equal(mined.negatives[0], [False, True, True, False])
 
 
-def test_acts_on_distances_of_any_sign() -> None:
+def test_hard_negatives_of_negative_distances() -> None:
     labels = np.array([0, 1, 2], np.int32)
     mined = hard_negatives(_pairs(labels, np.array([[-1.0, -0.5, -0.9]] * 3)))
     np.testing.assert_array_equal(mined.negatives[0], [False, False, True])
@@ -94,7 +96,7 @@ def test_frequencies_of_draws_are_the_inverse_density_of_distances(kind: str) ->
     np.testing.assert_allclose(share, weights / weights.sum(), atol=0.012)
 
 
-def test_draw_follows_from_seed_and_distances() -> None:
+def test_draw_is_a_function_of_seed_and_distances() -> None:
     labels = np.repeat(np.arange(8, dtype=np.int32), 4)
     distances = np.random.default_rng(0).uniform(0.5, 1.3, (32, 32))
     first = _distance_weighted(labels, distances, 16).negatives.numpy()
@@ -104,7 +106,7 @@ def test_draw_follows_from_seed_and_distances() -> None:
     assert (_distance_weighted(labels, distances, 16).negatives.numpy()[1:] != first[1:]).any()
 
 
-def test_loss_with_distance_weighted_negatives_is_that_of_the_drawn_ones() -> None:
+def test_loss_is_computed_from_the_drawn_negatives() -> None:
     random = np.random.default_rng(2)
     labels, embeddings = np.repeat(np.arange(6), 3), random.normal(size=(18, 8)).astype(np.float32)
     loss = Contrastive(0.1, 1.3, miner="distance_weighted", seed=5)

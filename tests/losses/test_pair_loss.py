@@ -1,4 +1,4 @@
-"""Losses that compare samples with the proxies of others, and with several sets."""
+"""The base class of pair losses: proxies that several losses share, and sets of proxies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.losses.cases import NUM_CLASSES, SIZE, batch
 _SIZES = {"num_classes": NUM_CLASSES, "embedding_size": SIZE}
 
 
-def test_several_sets_are_one_set_of_all_their_proxies() -> None:
+def test_several_sets_of_proxies_act_as_one() -> None:
     shared = [Proxies(NUM_CLASSES, 1, SIZE), Proxies(NUM_CLASSES, 2, SIZE)]
     several = MultiSimilarity(proxies_per_class=1, shared_proxies=shared, **_SIZES)
     one = MultiSimilarity(proxies_per_class=4, **_SIZES)

@@ -1,4 +1,4 @@
-"""Proxy synthesis and virtual softmax against loops in float64."""
+"""Proxy synthesis against loops in float64, and the distribution of its rates."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import tensorflow as tf
 from ccp_dml.losses.proxy_synthesis import ProxySynthesis, symmetric_beta
 from ccp_dml.losses.registry import build
 from tests.losses import oracles
-from tests.losses.cases import NUM_CLASSES, SIZE, batch, value_and_gradients
-from tests.losses.wrapper_oracles import synthetic, unit
+from tests.losses.cases import NUM_CLASSES, SIZE, batch
+from tests.losses.wrapper_oracles import check_against, synthetic
 
 _LOSS_OPTIONS = {
     "proxy_nca": {"temperature": 0.2, "margin": 0.1},
@@ -52,41 +52,7 @@ def test_proxy_synthesis_agrees_with_loops(name: str, share: float, kind: str) -
             np.concatenate([np.arange(len(proxies)) % NUM_CLASSES, more[3]]),
         )
 
-    _check(loss, labels, embeddings, expected)
-
-
-@pytest.mark.parametrize("kind", ["lipschitz", "unit"])
-def test_virtual_softmax_agrees_with_loops(kind: str) -> None:
-    options = {**_LOSS_OPTIONS["proxy_nca"], "normalization": kind, "proxies_per_class": 2, "weight": 0.5}
-    loss = build("virtual_softmax/proxy_nca", num_classes=NUM_CLASSES, embedding_size=SIZE, options=options)
-    labels, embeddings = batch(2)
-
-    def expected(embeddings: np.ndarray, proxies: np.ndarray) -> float:
-        proxy_labels = np.arange(len(proxies)) % NUM_CLASSES
-        pairs = oracles.listed_pairs(
-            embeddings, labels, proxies, proxy_labels, normalization=kind, distance="cosine"
-        )
-        for row, negatives, embedding in zip(pairs.distances, pairs.negatives, embeddings):
-            negatives.append(len(row))
-            row.append(-sum(unit(embedding, kind) ** 2))
-        return 0.5 * oracles.proxy_nca(pairs, **_LOSS_OPTIONS["proxy_nca"])
-
-    _check(loss, labels, embeddings, expected)
-
-
-def _check(loss: Any, labels: np.ndarray, embeddings: np.ndarray, expected: Any) -> None:
-    value, gradient, [of_proxies] = value_and_gradients(loss, labels, embeddings)
-    points = [embeddings.astype(np.float64), loss.proxies.embeddings.numpy().astype(np.float64)]
-    np.testing.assert_allclose(value, expected(*points), rtol=2e-5)
-    for i, found in enumerate((gradient, of_proxies)):
-        direction = np.random.default_rng(i).normal(size=points[i].shape)
-        moved = [
-            [p + sign * 1e-6 * direction if j == i else p for j, p in enumerate(points)] for sign in (1, -1)
-        ]
-        slope = (expected(*moved[0]) - expected(*moved[1])) / 2e-6
-        np.testing.assert_allclose(
-            np.sum(tf.convert_to_tensor(found) * direction), slope, rtol=1e-3, atol=1e-5
-        )
+    check_against(loss, labels, embeddings, expected)
 
 
 def test_labels_of_a_sample_major_batch() -> None:
@@ -101,7 +67,7 @@ def _random(seed: int) -> ProxySynthesis:
     return build("ps/proxy_nca", num_classes=NUM_CLASSES, embedding_size=SIZE, seed=seed)
 
 
-def test_rates_follow_from_seed_and_step() -> None:
+def test_rates_are_a_function_of_seed_and_step() -> None:
     def rates(loss: ProxySynthesis, steps: int) -> list[float]:
         found = []
         for _ in range(steps):

@@ -75,7 +75,7 @@ def test_declared_names_are_those_of_geometry() -> None:
     assert loss_options.DISTANCES == geometry.DISTANCES
 
 
-def test_names_are_known_without_tensorflow() -> None:
+def test_registry_does_not_import_tensorflow() -> None:
     code = (
         "import sys; from ccp_dml.losses import registry; registry.parse('ccp/contrastive'); "
         "registry.parameters('triplet'); assert 'tensorflow' not in sys.modules"
@@ -95,7 +95,7 @@ def test_every_class_is_an_attribute_of_the_package() -> None:
         _ = package.NoSuchLoss
 
 
-def test_parse_splits_outer_first() -> None:
+def test_a_path_is_split_outer_first() -> None:
     assert registry.parse("ccp/contrastive") == ("ccp", "contrastive")
     assert registry.parse("triplet") == ("triplet",)
 
@@ -103,7 +103,7 @@ def test_parse_splits_outer_first() -> None:
 @pytest.mark.parametrize(
     "path", ["", "contrast", "ccp", "contrastive/ccp", "xyz/contrastive", "ccp/", "/triplet"]
 )
-def test_unknown_path_lists_what_exists(path: str) -> None:
+def test_an_unknown_name_is_answered_with_all_names(path: str) -> None:
     with pytest.raises(ValueError, match=r"contrastive, original_contrastive.*ccp"):
         registry.parse(path)
 
@@ -112,12 +112,12 @@ def test_unknown_path_lists_what_exists(path: str) -> None:
     ("path", "reason"),
     [("ccp/proxy_nca", "pair-based losses only"), ("ccp/ccp/contrastive", "expected each wrapper once")],
 )
-def test_impossible_combination_is_explained(path: str, reason: str) -> None:
+def test_invalid_combinations_are_explained(path: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         registry.parse(path)
 
 
-def test_parameters_of_a_path_are_those_of_all_its_losses() -> None:
+def test_a_path_takes_the_parameters_of_all_its_losses() -> None:
     taken = registry.parameters("ccp/contrastive")
     assert {"positive_margin", "negative_margin", "pair_weight", "proxy_weight", "proxies_per_class"} <= taken
     assert "margin" not in taken
@@ -133,7 +133,7 @@ def test_build_gives_each_option_to_the_loss_that_takes_it() -> None:
     assert loss.proxies.embeddings.shape == [6, 4]
 
 
-def test_option_that_nothing_takes_is_named() -> None:
+def test_an_option_without_effect_is_refused() -> None:
     with pytest.raises(ValueError, match="takes no option margin;"):
         registry.build("contrastive", **_SIZES, options={"margin": 0.5})
 
@@ -150,11 +150,12 @@ def test_option_that_nothing_takes_is_named() -> None:
         ("proxy_anchor", {"proxies_per_class": 0}, "at least 1"),
         ("contrastive", {"proxies_per_class": 2, "references_per_batch": 4}, "references_per_batch is 4"),
         ("triplet", {"triplets": "easy"}, "triplets is 'easy'"),
+        ("triplet", {"triplets": "semi_hard", "margin": 0.0}, r"margin is 0\.0"),
         ("proxy_nca", {"temperature": 0.0}, "temperature is 0.0"),
         ("ccp/contrastive", {"pair_normalization": "l2"}, "normalization is 'l2'"),
     ],
 )
-def test_impossible_option_is_named(path: str, options: dict[str, object], message: str) -> None:
+def test_invalid_options_are_named(path: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         registry.build(path, **_SIZES, options=options)
 
@@ -190,12 +191,12 @@ def test_wrappers_are_built_around_their_losses(path: str, kind: str) -> None:
         ("virtual_softmax/proxy_anchor", r"directly wraps these only: proxy_nca"),
     ],
 )
-def test_wrappers_refuse_losses_they_cannot_be_around(path: str, reason: str) -> None:
+def test_wrappers_refuse_other_losses(path: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         registry.parse(path)
 
 
-def test_wrapper_hides_options_of_the_loss_inside() -> None:
+def test_wrappers_hide_options_of_the_loss_inside() -> None:
     assert "proxies_per_class" not in registry.parameters("xbm/contrastive")
     assert {"proxies_per_class", "mixing_rate"} <= registry.parameters("ps/proxy_nca")
     assert "proxy_pairs" not in registry.parameters("virtual_softmax/proxy_nca")

@@ -1,4 +1,7 @@
-"""Sharded losses against whole ones: shards in threads, of which some have a class less or none at all."""
+"""Losses with sharded proxies against the same losses in one place; each shard is a thread.
+
+Some shards have a class less than others, or none at all.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from ccp_dml.losses.pair_loss import PairLoss
 from ccp_dml.losses.pairs import Pairs, masked_logsumexp
 from ccp_dml.models.proxies import Proxies
 from tests.losses.cases import BASIC, NUM_CLASSES, SIZE, WRAPPED, LossCase, batch, value_and_gradients
-from tests.losses.shard_cases import EXACT, REFUSED, PartOfProxies, in_threads, table_of, with_proxies
+from tests.losses.shard_cases import EXACT, REFUSED, ShardOfProxies, in_threads, table_of, with_proxies
 
 _BATCHES = 2
 _NEEDS_ALL = "needs the proxies of all classes in one place"
@@ -35,7 +38,7 @@ _ONLY_ANCHOR = {
 }
 
 
-def _whole(case: LossCase) -> tuple[list[Any], np.ndarray]:
+def _unsharded(case: LossCase) -> tuple[list[Any], np.ndarray]:
     loss = case.build()
     table = table_of(7, loss.proxies)
     loss.proxies.reset(table)
@@ -60,12 +63,12 @@ def _found(loss: Any) -> list[Any]:
 
 @pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), 4])
 @pytest.mark.parametrize("case", EXACT)
-def test_shards_make_the_value_and_the_gradients_of_the_whole(case: LossCase, count: int) -> None:
-    expected, table = _whole(case)
+def test_values_and_gradients_are_those_without_shards(case: LossCase, count: int) -> None:
+    expected, table = _unsharded(case)
     size = math.ceil(NUM_CLASSES / count)
 
     def work(index: int, shards: ReplicaShards) -> list[Any]:
-        part = PartOfProxies(table, index * size, size, shards)
+        part = ShardOfProxies(table, index * size, size, shards)
         return _found(with_proxies(case.build(), part))
 
     by_shard = in_threads(count, work)
@@ -91,7 +94,7 @@ def test_sharded_values_agree_with_loops_in_float64(case: LossCase) -> None:
     labels, embeddings = batch(3)
 
     def work(index: int, shards: ReplicaShards) -> float:
-        part = PartOfProxies(table, index * 2, 2, shards)
+        part = ShardOfProxies(table, index * 2, 2, shards)
         return float(with_proxies(case.build(), part).call(labels, embeddings))
 
     expected = case.oracle(loss, embeddings.astype(np.float64), labels)
@@ -99,7 +102,7 @@ def test_sharded_values_agree_with_loops_in_float64(case: LossCase) -> None:
 
 
 @pytest.mark.parametrize("with_zero", [False, True])
-def test_log_sum_exp_of_shards_by_loops_in_float64(with_zero: bool) -> None:
+def test_logsumexp_over_shards_agrees_with_loops_in_float64(with_zero: bool) -> None:
     """Values that overflow if not shifted, a row of which one shard has nothing, and a row without any."""
     random = np.random.default_rng(0)
     values = random.normal(0.0, 200.0, (6, 9)).astype(np.float32)
@@ -139,7 +142,7 @@ def test_diagnostics_count_the_pairs_of_all_shards() -> None:
     labels, embeddings = batch(1)
 
     def work(index: int, shards: ReplicaShards) -> dict[str, tf.Tensor]:
-        part = PartOfProxies(table, index * 3, 3, shards)
+        part = ShardOfProxies(table, index * 3, 3, shards)
         return with_proxies(case.build(), part).diagnostics(labels, embeddings)
 
     expected, found = loss.diagnostics(labels, embeddings), in_threads(2, work)
@@ -161,7 +164,7 @@ def test_losses_that_need_all_proxies_are_refused(case: LossCase) -> None:
     loss = case.build()
     table = table_of(1, loss.proxies)
     labels, embeddings = batch(1)
-    part = PartOfProxies(table, 0, 3, ReplicaShards())
+    part = ShardOfProxies(table, 0, 3, ReplicaShards())
     with pytest.raises(ValueError, match=_NEEDS_ALL):
         with_proxies(loss, part).call(labels, embeddings)
 
@@ -209,7 +212,7 @@ def test_samples_or_proxies_as_anchors(name: str, proxy_anchor: bool | None) -> 
         assert _build_sharded(case).proxies is not None
 
 
-def test_a_formula_that_does_not_say_that_it_combines_columns_is_refused() -> None:
+def test_a_formula_without_columns_in_shards_is_not_in_shards() -> None:
     class MeanSimilarity(PairLoss):
         def sums(self, pairs: Pairs) -> list[tf.Tensor]:
             return [tf.reduce_mean(pairs.similarities), tf.constant(1.0)]
@@ -222,13 +225,13 @@ def test_a_formula_that_does_not_say_that_it_combines_columns_is_refused() -> No
     assert by_proxy.in_shards
 
 
-def test_sharded_and_whole_sets_do_not_mix() -> None:
-    part = PartOfProxies(np.zeros((1, NUM_CLASSES, SIZE), np.float32), 0, 3, ReplicaShards())
+def test_sharded_and_other_sets_do_not_mix() -> None:
+    part = ShardOfProxies(np.zeros((1, NUM_CLASSES, SIZE), np.float32), 0, 3, ReplicaShards())
     with pytest.raises(ValueError, match="some sets of proxies are sharded and others are not"):
         Contrastive(shared_proxies=[Proxies(NUM_CLASSES, 1, SIZE), part])
 
 
-def test_one_shard_is_the_whole() -> None:
+def test_one_shard_changes_nothing() -> None:
     values = tf.constant([1.0, 2.0])
     assert SINGLE_SHARD.sum(values) is values
     assert SINGLE_SHARD.enter(values) is values

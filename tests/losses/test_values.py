@@ -1,4 +1,4 @@
-"""Values against loops over listed pairs; gradients against finite differences of these."""
+"""Values against loops over listed pairs, and gradients against their finite differences."""
 
 from __future__ import annotations
 
@@ -37,13 +37,12 @@ def test_gradient_for_embeddings_agrees_with_finite_differences(case: LossCase) 
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
-def test_gradients_for_own_variables_agree_with_finite_differences(case: LossCase) -> None:
+def test_gradients_for_variables_agree_with_finite_differences(case: LossCase) -> None:
     loss = case.build()
     labels, embeddings = batch(5)
     exact = embeddings.astype(np.float64)
     _, _, gradients = value_and_gradients(loss, labels, embeddings)
-    # Variables are float32: the step is as large as kinks allow, and the difference of what was stored
-    # counts.
+    # Variables are float32: the step is as large as kinks allow, and the stored values are compared.
     for variable, gradient in zip(loss.trainable_variables, gradients):
         start = variable.numpy()
         direction = np.random.default_rng(6).normal(size=start.shape)

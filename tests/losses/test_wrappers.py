@@ -1,4 +1,4 @@
-"""What holds for every wrapper: configurations, XLA, batches of any size, state, degenerate batches."""
+"""Properties of every wrapper: configurations, XLA, batches of any size, state, degenerate batches."""
 
 from __future__ import annotations
 
@@ -135,15 +135,15 @@ def test_degenerate_batches_stay_finite(case: LossCase, name: str) -> None:
 
 
 @_EACH
-def test_value_is_the_sum_of_the_parts_and_not_negative(case: LossCase) -> None:
+def test_value_is_the_sum_of_the_components_and_not_negative(case: LossCase) -> None:
     loss, twin = _warm(case), _warm(case)
-    parts = twin.components(*batch(3))
+    components = twin.components(*batch(3))
     value = loss(*batch(3))
-    np.testing.assert_allclose(value, sum(float(part) for part in parts.values()), rtol=1e-6)
+    np.testing.assert_allclose(value, sum(float(component) for component in components.values()), rtol=1e-6)
     assert float(value) > 0.0
     expected = {"pair_loss" if registry.LOSSES[case.path.split("/")[-1]].pair_based else "proxy_loss"}
     added = {"ccp": "proxy_loss", "xbm": "memory_loss", "mdr": "mdr_loss"}
-    assert set(parts) == expected | {added[name] for name in case.path.split("/") if name in added}
+    assert set(components) == expected | {added[name] for name in case.path.split("/") if name in added}
 
 
 _PROXY = {"num_classes": 3, "embedding_size": 4}
@@ -153,7 +153,10 @@ _PROXY = {"num_classes": 3, "embedding_size": 4}
     ("make", "message"),
     [
         (lambda: CrossBatchMemory(ProxyNCA(**_PROXY), 4), "ProxyNCA is none"),
-        (lambda: CrossBatchMemory(Contrastive(proxies_per_class=1, **_PROXY), 4), "of its own; expected 0"),
+        (
+            lambda: CrossBatchMemory(Contrastive(proxies_per_class=1, **_PROXY), 4),
+            "has 1 proxies per class and 0 shared sets; expected 0",
+        ),
         (lambda: CrossBatchMemory(Contrastive(proxy_pairs=True), 4), "proxy_pairs"),
         (lambda: CrossBatchMemory(Contrastive(), 4, memory_size=0), "memory_size is 0"),
         (lambda: CrossBatchMemory(Contrastive(), 4, start_step=-1), "start_step is -1"),
@@ -174,6 +177,6 @@ _PROXY = {"num_classes": 3, "embedding_size": 4}
         (lambda: VirtualSoftmax(Contrastive()), "found Contrastive"),
     ],
 )
-def test_what_cannot_be_wrapped_is_refused(make, message: str) -> None:
+def test_invalid_arguments_are_refused(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()

@@ -1,23 +1,25 @@
-"""The wrappers in float64, one inside another as in a path: written without the library."""
+"""The wrappers in float64, one inside another as in a path; written without the library."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from ccp_dml.losses.base import MetricLoss
 from tests.losses import oracles
-from tests.losses.cases import COSINE, DEFAULTS, NUM_CLASSES
+from tests.losses.cases import NUM_CLASSES, value_and_gradients
 
 Array = np.ndarray
 
 
 class Loss:
-    """A loss, and what the wrappers have in common.
+    """A loss, and the base class of the wrappers.
 
-    `observe` moves the state on by a batch; `value` is the loss of a batch with the state as it is.
+    `observe` updates the state with a batch; `value` computes the loss of a batch and changes no state.
     """
 
     def __init__(self, names: tuple[str, ...], loss: Any, options: dict[str, Any]) -> None:
@@ -50,13 +52,13 @@ class Loss:
         return self.of_pairs(self.pairs(embeddings, labels, rows, row_labels))
 
     def pairs(self, *arrays: Array) -> oracles.Listed:
-        distance = self.options.get("distance", "cosine" if self.name in COSINE else "euclidean")
-        anchors = self.name == "proxy_anchor"
-        return oracles.listed_pairs(*arrays, normalization=self.kind, distance=distance, proxy_anchor=anchors)
+        options = {**oracles.PAIR_OPTIONS.get(self.name, {}), "normalization": self.kind}
+        if "distance" in self.options:
+            options["distance"] = self.options["distance"]
+        return oracles.listed_pairs(*arrays, **options)
 
     def of_pairs(self, pairs: oracles.Listed) -> float:
-        chosen = {**DEFAULTS[self.name], **self.options}
-        return self.options.get("weight", 1.0) * getattr(oracles, self.name)(pairs, **chosen)
+        return self.options.get("weight", 1.0) * getattr(oracles, self.name)(pairs, **self.options)
 
 
 class Ccp(Loss):
@@ -67,7 +69,7 @@ class Ccp(Loss):
 
 
 class Xbm(Loss):
-    """The oldest row first; the last rows are the copies of the batch."""
+    """Keeps rows, oldest first; the last rows are the copies of the batch."""
 
     rows: tuple[tuple[Array, int], ...] = ()
     steps = 0
@@ -139,7 +141,7 @@ WRAPPERS: dict[str, type[Loss]] = {
 
 
 def oracle_of(path: str, loss: MetricLoss, options: dict[str, Any]) -> Loss:
-    """The oracle of a loss, with the parameters and variables of that."""
+    """Makes the oracle of a loss, with the same parameters and variables."""
     return _layer(tuple(path.split("/")), loss, options)
 
 
@@ -148,7 +150,7 @@ def _layer(names: tuple[str, ...], loss: Any, options: dict[str, Any]) -> Loss:
 
 
 def unit(vector: Array, kind: str) -> Array:
-    """A vector, normalised."""
+    """Normalises a vector."""
     norm = math.sqrt(sum(vector**2))
     return vector / {"lipschitz": max(1.0, norm), "unit": norm, "none": 1.0}[kind]
 
@@ -156,7 +158,7 @@ def unit(vector: Array, kind: str) -> Array:
 def synthetic(
     embeddings: Array, labels: Array, proxies: Array, rate: float, count: int, kind: str, num_classes: int
 ) -> tuple[list[Array], list[int], list[Array], list[int]]:
-    """Synthetic samples with their labels, and synthetic proxies with theirs."""
+    """Returns synthetic samples and their labels, synthetic proxies and their labels."""
     samples, sample_labels, rows, row_labels = [], [], [], []
     seen: dict[tuple[int, int], int] = {}
     for i in range(count):
@@ -170,3 +172,19 @@ def synthetic(
             rows.append(rate * first + (1 - rate) * second)
             row_labels.append(label)
     return samples, sample_labels, rows, row_labels
+
+
+def check_against(loss: Any, labels: Array, embeddings: Array, expected: Callable[..., float]) -> None:
+    """Compares a loss with `expected(embeddings, proxies)`, its gradients with finite differences."""
+    value, gradient, [of_proxies] = value_and_gradients(loss, labels, embeddings)
+    points = [embeddings.astype(np.float64), loss.proxies.embeddings.numpy().astype(np.float64)]
+    np.testing.assert_allclose(value, expected(*points), rtol=2e-5)
+    for i, found in enumerate((gradient, of_proxies)):
+        direction = np.random.default_rng(i).normal(size=points[i].shape)
+        moved = [
+            [p + sign * 1e-6 * direction if j == i else p for j, p in enumerate(points)] for sign in (1, -1)
+        ]
+        slope = (expected(*moved[0]) - expected(*moved[1])) / 2e-6
+        np.testing.assert_allclose(
+            np.sum(tf.convert_to_tensor(found) * direction), slope, rtol=1e-3, atol=1e-5
+        )
