@@ -14,10 +14,10 @@ class MetricLoss(tf.keras.losses.Loss, tf.Module):
     """A loss of a batch of embeddings and their labels.
 
     It is a `tf.keras.losses.Loss`, so `model.compile(loss=...)` takes it, and a `tf.Module`, so its
-    variables are in `trainable_variables` and in a `tf.train.Checkpoint(loss=...)`. `fit` trains only what
-    the model tracks: attach the proxies to a functional or subclassed model with
+    variables are in `trainable_variables` and in a `tf.train.Checkpoint(loss=...)`. `fit` trains only
+    variables that the model tracks: attach the proxies to a functional or subclassed model with
     `model.proxies = loss.proxies`, or all variables of the loss with `model.metric_loss = loss`. (A
-    `Sequential` does not train what is attached to it.)
+    `Sequential` does not track attached objects.)
 
     A subclass implements `components` and `diagnostics`, and keeps each argument of its `__init__` in an
     attribute of the same name.

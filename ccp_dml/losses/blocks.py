@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-# (embeddings, first anchor, number of anchors) -> float32 [T]; the number is static if that of all is.
+# (embeddings, first anchor, number of anchors) -> float32 [T]; the number is static if the batch size is.
 SumsOfBlock = Callable[[tf.Tensor, Any, Any], tf.Tensor]
 
 

@@ -58,8 +58,8 @@ def distance_weighted(pairs: Pairs, seed: int = 0) -> Pairs:
     A negative at the distance d is drawn with a probability proportional to `1 / q(max(d, 0.5))`, with q the
     density of distances between random unit vectors of n dimensions, `d^(n-2) (1 - d^2/4)^((n-3)/2)`;
     negatives with d >= 1.4 are drawn only if the anchor has no nearer one. Each anchor gets as many negatives
-    as it has positives, at least one, drawn without replacement. The draw is a function of the seed and the
-    distances alone.
+    as it has positives, at least one, drawn without replacement. The draw depends on the seed and the
+    distances only.
 
     Wu et al., "Sampling matters in deep embedding learning", ICCV 2017.
 

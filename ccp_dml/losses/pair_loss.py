@@ -14,7 +14,7 @@ sample, and returns sums over all pairs:
             return [tf.reduce_sum(signs * tf.square(pairs.distances)), pairs.anchor_count]
 
 The loss is the first sum divided by the second. That is all: normalisation, distances, proxies, miners,
-checkpoints, `get_config`, and the wrappers work for it. `registry` makes it a value of `--loss`.
+checkpoints, `get_config`, and the wrappers work for it. An entry in `specs` makes it a value of `--loss`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class PairLoss(MetricLoss):
         Args:
             num_classes: number of training classes; required with proxies.
             embedding_size: dimension of the embeddings; required with proxies.
-            shared_proxies: further sets of proxies, such as those of another loss.
+            shared_proxies: further sets of proxies, for example the proxies of another loss.
             shard_proxies: spread the classes of the proxies over the replicas of the strategy in scope.
             seed: seed of a miner that draws, and of sharded proxies.
             name: a valid Python identifier; by default made from the class name.
@@ -129,7 +129,7 @@ class PairLoss(MetricLoss):
         proxy_labels = tf.concat([proxies.labels for proxies in sets], axis=0)
         return self.pairs(embeddings, class_labels(labels), proxies, proxy_labels, shards=sets[0].shards)
 
-    # What wrappers call: other references, another normalisation, given pairs.
+    # For wrappers: other references, another normalisation, given pairs.
 
     def pairs(
         self,
@@ -244,7 +244,7 @@ class PairLoss(MetricLoss):
     # Configuration.
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments of the loss; of shared proxies, their sizes."""
+        """Returns the arguments of the loss; shared proxies are given by their sizes."""
         shared = [tf.keras.utils.serialize_keras_object(proxies) for proxies in self.shared_proxies]
         return {**super().get_config(), **dataclasses.asdict(self.options), "shared_proxies": shared}
 
@@ -263,7 +263,7 @@ class PairLoss(MetricLoss):
             raise ValueError(f"proxies_per_class of {type(self).__name__} is 0; expected at least 1")
         if options.references_per_batch and (per_class or self.shared_proxies):
             raise ValueError(
-                f"references_per_batch is {options.references_per_batch} beside {per_class} proxies per "
+                f"references_per_batch is {options.references_per_batch} with {per_class} proxies per "
                 f"class and {len(self.shared_proxies)} shared sets; expected 0, or a loss without proxies"
             )
         return dataclasses.replace(

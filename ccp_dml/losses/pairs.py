@@ -1,4 +1,4 @@
-"""Pairs of anchors and samples, and the sums over them of which formulas are made.
+"""Pairs of anchors and samples, and the building blocks of formulas over them.
 
 With A anchors and S samples, every matrix is [A, S]: a row for each anchor, a column for each sample. When
 the classes of the proxies are sharded over replicas, each replica holds some of the columns (or of the rows,

@@ -1,8 +1,8 @@
 """Losses by name: `build("ccp/contrastive", ...)` makes the contrastive loss inside the wrapper CCP.
 
-To add a loss, write its class in a module of its own (see `pair_loss`) and give it an entry of
-`specs.LOSSES`. Every parameter of the entry then is a flag, and `--loss`, the wrappers, checkpoints and
-`ccp_dml.losses` know the loss. Only `build` imports TensorFlow.
+To add a loss, write its class in a new module (see `pair_loss`) and add an entry to `specs.LOSSES`. Each
+parameter of the entry becomes a flag; `--loss`, the wrappers, checkpoints and `ccp_dml.losses` then know the
+loss. Only `build` imports TensorFlow.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def _all_parameters() -> dict[str, Option]:
         for parameter in spec.parameters:
             if found.setdefault(parameter.name, parameter) != parameter:
                 raise ValueError(
-                    f"the parameter {parameter.name} of {spec.target} has another range or help than that of "
-                    "another loss, and both are one flag; share one declaration in ccp_dml/losses/specs.py"
+                    f"parameter {parameter.name} of {spec.target} has another range or help than in another "
+                    "loss, but both are the same flag; share one declaration in ccp_dml/losses/specs.py"
                 )
     return found
 
@@ -83,7 +83,7 @@ def parse(path: str) -> tuple[str, ...]:
     """Splits and checks a loss path: wrappers, outer first, and one loss, as in `ccp/xbm/contrastive`.
 
     Raises:
-        ValueError: if a name is unknown, or a wrapper cannot be around what is inside it.
+        ValueError: if a name is unknown, or a wrapper cannot be around the losses inside it.
     """
     *wrappers, loss = names = tuple(path.split("/"))
     unknown = [name for name in wrappers if name not in WRAPPERS] + ([] if loss in LOSSES else [loss])
@@ -156,8 +156,8 @@ def build(
         options: parameters by name; each goes to the losses of the path that take it.
 
     Raises:
-        ValueError: if the path or an option is invalid, or proxies are to be sharded and there are none or
-            the loss needs all of them in one place.
+        ValueError: if the path or an option is invalid, or `shard_proxies` is True for a loss without proxies
+            or one that needs all of them in one place.
     """
     options = options or {}
     unused = sorted(set(options) - parameters(path))

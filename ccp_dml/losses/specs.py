@@ -1,4 +1,4 @@
-"""The table of all losses and wrappers: class, parameters, and what a wrapper can be around.
+"""The table of all losses and wrappers: class, parameters, and valid nesting.
 
 It imports no TensorFlow: command-line flags, their ranges and their help follow from it. Each parameter is a
 keyword argument of the class of the same name; its default is the default of that argument. Parameters of
@@ -37,8 +37,8 @@ class LossSpec:
     Attributes:
         target: its class, as `'module:Class'`.
         parameters: the parameters that its class takes, besides sizes and seed.
-        pair_based: of a loss: True if it is defined on any pairs, False if it needs proxies of its own; of a
-            wrapper: True if other wrappers can be around it.
+        pair_based: True for a loss that is defined on any pairs, False for one that needs proxies; for a
+            wrapper, True if CCP and XBM can be around it.
     """
 
     target: str
@@ -63,7 +63,7 @@ class WrapperSpec(LossSpec):
 
 
 def _pair_loss(target: str, *parameters: Option, pair_based: bool = True) -> LossSpec:
-    """A subclass of `PairLoss`, with its own parameters; those that all pair losses share are added."""
+    """Makes the spec of a `PairLoss`: adds the options of all pair losses to its own parameters."""
     return LossSpec(f"ccp_dml.losses.{target}", (*parameters, *_PAIR_OPTIONS.values()), pair_based)
 
 

@@ -134,7 +134,7 @@ def _by_sorting(pairs: Pairs, margin: float, semi_hard: bool) -> tuple[tf.Tensor
     if not semi_hard:
         return of_positives, of_negatives
     # Every triplet is active, or has a negative farther than its positive, or both, which is semi-hard. So
-    # the semi-hard triplets of a pair are those of the first two kinds, less all its triplets.
+    # the number of semi-hard triplets of a pair is the sum of the first two numbers minus all its triplets.
     farther_positives, farther_negatives = _count_smaller(
         pairs.distances, positives, pairs.distances, negatives
     )

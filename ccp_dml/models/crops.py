@@ -1,6 +1,6 @@
 """Test-time crops: a model that embeds an image as the mean over the image and some of its crops.
 
-The boxes of the crops are the same for all images and in all runs, so that a score does not depend on a draw.
+The boxes of the crops are the same for all images and in all runs: scores do not depend on a random draw.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def with_test_crops(model: tf.keras.Model, count: int) -> tf.keras.Model:
 def crop_boxes(count: int) -> npt.NDArray[np.float32]:
     """Returns the boxes of the crops, always the same; fewer boxes are the first ones of more.
 
-    Area and aspect ratio are distributed as those of training crops, the place uniformly. Half of the boxes
-    are mirrored: their right border is left of the left one.
+    Area and aspect ratio have the distribution of training crops, the position is uniform. About half of the
+    boxes are mirrored: their right border is left of the left one.
 
     Args:
         count: number of boxes N.

@@ -194,8 +194,8 @@ def _check_pooling(kind: str) -> None:
 class LipschitzNormalization(tf.keras.layers.Layer):
     """Normalises vectors [..., D]; by default to `x / max(1, |x|)`.
 
-    The default maps x to the nearest point of the unit ball, hence it is 1-Lipschitz and does not change
-    vectors inside the ball.
+    The default maps x to the nearest point of the unit ball: it is 1-Lipschitz and does not change vectors
+    inside the ball.
 
     Attributes:
         kind: one of `ccp_dml.geometry.NORMALIZATIONS`.

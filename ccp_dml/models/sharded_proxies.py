@@ -34,8 +34,8 @@ class ShardedProxies(Proxies):
     workers have to write it within `replicas.gathered_tables`; otherwise it holds the shards of one worker.
 
     Attributes:
-        embeddings: float32 variable, [n * K, D] on each replica, with different values on each; outside of
-            replica context it reads as that of the first replica, and `whole` returns all.
+        embeddings: float32 variable, [n * K, D] on each replica, with different values on each. Outside of
+            replica context it has the values of the first replica; `whole` returns all.
         classes_per_shard: n.
         seed: seed of the first proxies.
     """
@@ -155,8 +155,8 @@ class ShardedProxies(Proxies):
         replica and restore them on all.
 
         Args:
-            variables: all variables of an optimizer of `embeddings` alone, once it is built; those with
-                another shape than `embeddings` are ignored.
+            variables: all variables of an optimizer that updates only `embeddings`, after it is built;
+                variables with another shape than `embeddings` are ignored.
         """
         if self.shards.is_single:
             return

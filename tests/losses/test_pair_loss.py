@@ -1,19 +1,69 @@
-"""The base class of pair losses: proxies that several losses share, and sets of proxies."""
+"""The base class of pair losses: a formula in a subclass, proxies that several losses share."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from ccp_dml.losses.ccp import CCP
 from ccp_dml.losses.contrastive import Contrastive
+from ccp_dml.losses.cross_batch_memory import CrossBatchMemory
 from ccp_dml.losses.multi_similarity import MultiSimilarity
 from ccp_dml.losses.pair_loss import PairLoss
+from ccp_dml.losses.pairs import Pairs
 from ccp_dml.losses.soft_triple import SoftTriple
 from ccp_dml.models.proxies import Proxies
+from tests.losses import oracles
 from tests.losses.cases import NUM_CLASSES, SIZE, batch
 
 _SIZES = {"num_classes": NUM_CLASSES, "embedding_size": SIZE}
+
+
+@tf.keras.utils.register_keras_serializable("tests")
+class SquaredDistance(PairLoss):
+    """The example in the documentation of `pair_loss`."""
+
+    def __init__(self, push: float = 0.1, **options: Any) -> None:
+        super().__init__(**options)
+        self.push = push
+
+    def sums(self, pairs: Pairs) -> list[tf.Tensor]:
+        signs = tf.where(pairs.positives, 1.0, tf.where(pairs.negatives, -self.push, 0.0))
+        return [tf.reduce_sum(signs * tf.square(pairs.distances)), pairs.anchor_count]
+
+
+def _squared_distance(embeddings: np.ndarray, labels: np.ndarray, *proxies: np.ndarray) -> float:
+    pairs = oracles.listed_pairs(embeddings, labels, *proxies)
+    total = 0.0
+    for row, positives, negatives in zip(pairs.distances, pairs.positives, pairs.negatives):
+        total += sum(row[j] ** 2 for j in positives) - 0.1 * sum(row[j] ** 2 for j in negatives)
+    return total / len(pairs.distances)
+
+
+def test_a_subclass_with_a_formula_is_complete() -> None:
+    labels, embeddings = batch(3)
+    loss = SquaredDistance()
+    np.testing.assert_allclose(loss(labels, embeddings), _squared_distance(embeddings, labels), rtol=1e-5)
+    copy = tf.keras.losses.deserialize(tf.keras.losses.serialize(loss))
+    assert copy.get_config() == loss.get_config()
+
+
+def test_a_subclass_with_a_formula_can_be_wrapped() -> None:
+    labels, embeddings = batch(3)
+    ccp = CCP(SquaredDistance(), **_SIZES, proxies_per_class=2)
+    proxies, proxy_labels = ccp.proxies.embeddings.numpy(), ccp.proxies.labels.numpy()
+    np.testing.assert_allclose(
+        ccp.components(labels, embeddings)["proxy_loss"],
+        _squared_distance(embeddings, labels, proxies, proxy_labels),
+        rtol=1e-5,
+    )
+    memory = CrossBatchMemory(SquaredDistance(), SIZE, len(labels), start_step=0, anchors_per_block=5)
+    components = memory.components(labels, embeddings)
+    # The memory holds this batch, and the copy of a sample is at distance 0.
+    np.testing.assert_allclose(components["memory_loss"], components["pair_loss"], rtol=1e-5)
 
 
 def test_several_sets_of_proxies_act_as_one() -> None:

@@ -16,7 +16,7 @@ _MOST_POSITIONS = {3: 4, 5: 64}
 
 
 def layer_seeds(seed: int) -> Iterator[int]:
-    """Yields a sequence of seeds, one for each layer of a network, that depends on `seed` alone.
+    """Yields seeds for the layers of a network, one after the other; they depend on `seed` only.
 
     Consecutive values of `seed` give unrelated sequences, so that no two networks have a layer in common.
     """

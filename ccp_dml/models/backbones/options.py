@@ -50,7 +50,7 @@ class CifarResNetOptions(Options):
     decimation: str = option(
         "skip",
         Choice(("skip", "avg", "conv")),
-        "How resolution is halved: skip, a convolution of every other position; avg, a mean over 2 x 2 "
+        "Halving of the resolution: skip, a convolution of every other position; avg, a mean over 2 x 2 "
         "positions and then a convolution; conv, a convolution of 2 x 2 positions.",
     )
     pre_activation: str = option(

@@ -33,7 +33,7 @@ class PublishedWeights:
 
     @property
     def path(self) -> Path:
-        """Where the file is expected: with the library, or in the folder where Keras keeps such files."""
+        """Path of the file: with the library, or in the folder where Keras keeps such files."""
         with_library = self.url is None and not self.how
         return (WEIGHTS_DIR if with_library else cache_folder()) / self.file
 

@@ -1,7 +1,7 @@
 """Backbones by name: `check` looks at name, options and weights, `build` makes the model.
 
-A new backbone is a function in a module of its own and an entry of `specs.BACKBONES`. Only `build` imports
-TensorFlow.
+To add a backbone, write its function in a new module and add an entry to `specs.BACKBONES`. Only `build`
+imports TensorFlow.
 """
 
 from __future__ import annotations

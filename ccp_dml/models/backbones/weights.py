@@ -134,7 +134,7 @@ def check_hdf5(path: str | os.PathLike[str]) -> None:
             for name in group:
                 where = f"{group.name.rstrip('/')}/{name}"
                 if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                    raise ValueError(f"{where} is a link; expected groups and arrays alone")
+                    raise ValueError(f"{where} is a link; expected groups and arrays only")
                 item = group[name]
                 address = h5py.h5o.get_info(item.id).addr
                 # Hard links can make circles.
@@ -147,7 +147,7 @@ def check_hdf5(path: str | os.PathLike[str]) -> None:
 
 def _check_array(array: h5py.Dataset, where: str) -> None:
     if array.is_virtual or array.external:
-        raise ValueError(f"{where} lies in another file; expected arrays of this file alone")
+        raise ValueError(f"{where} lies in another file; expected arrays in this file only")
     if array.nbytes > LARGEST_ARRAY:
         raise ValueError(f"{where} says it has {array.nbytes:,} bytes; expected at most {LARGEST_ARRAY:,}")
     properties = array.id.get_create_plist()
