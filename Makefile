@@ -36,8 +36,8 @@ lint: $(DEVELOPMENT)  ## Check style, types, who imports whom, the lock, and adv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m tests.lock
-	$(BIN)/python -m tests.audit
+	$(BIN)/python -m tests.project.lock
+	$(BIN)/python -m tests.project.audit
 
 lock:  ## Pin every package with its hashes in requirements.lock (minutes, needs the network)
 	"$(PYTHON)" -m venv --clear $(LOCKING)

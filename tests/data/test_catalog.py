@@ -11,8 +11,8 @@ from ccp_dml.data import catalog
 from ccp_dml.data.catalog import Source
 from datasets.cub.release import Cub
 from datasets.release import Size
-from tests import miniatures
 from tests.data.conftest import encode, smooth_pixels
+from tests.datasets import miniatures
 
 
 @pytest.fixture

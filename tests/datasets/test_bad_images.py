@@ -26,8 +26,7 @@ from datasets import conversion, regular_files
 from datasets.image_folder import manifest
 from datasets.image_folder.entries import SPLITS, LayoutError
 from datasets.images import ImageError, upright_rgb
-from tests import miniatures
-from tests.datasets import bad_images
+from tests.datasets import bad_images, miniatures
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::RuntimeWarning:PIL")
 FUZZ = settings(

@@ -27,7 +27,7 @@ from datasets.images import ImageError
 from datasets.inshop.inshop_dataset_builder import Builder as InshopBuilder
 from datasets.release import Size
 from datasets.source_files import SourceError
-from tests import miniatures
+from tests.datasets import miniatures
 
 MINIATURE_SIZES = {"train": Size(2, 4), "test": Size(2, 4)}
 

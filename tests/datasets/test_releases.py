@@ -16,7 +16,7 @@ from PIL import Image
 from datasets.cifar100.release import TEST_CLASSES, VALIDATION_CLASSES
 from datasets.release import Listing, Release, Size, SourceImage
 from datasets.source_files import SourceError
-from tests import miniatures
+from tests.datasets import miniatures
 
 PUBLISHED = {
     "cub": {"train": (100, 5864), "test": (100, 5924)},

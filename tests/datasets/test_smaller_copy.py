@@ -11,8 +11,8 @@ from ccp_dml.data import catalog
 from ccp_dml.data.catalog import Source
 from ccp_dml.data.collection import fingerprint
 from datasets import smaller_copy
-from tests import miniatures
 from tests.data.conftest import encode, smooth_pixels
+from tests.datasets import miniatures
 
 
 def opened(encoded: bytes) -> Image.Image:

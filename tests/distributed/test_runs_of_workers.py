@@ -19,7 +19,7 @@ from ccp_dml import faults
 from ccp_dml.run_directory import RunDirectory
 from tests.distributed.processes import Done, outcome, run_workers, started
 from tests.image_folder import write_classes
-from tests.killed_runs import ROOT, SHORT_CCP, SHORT_RUN, assert_same
+from tests.reliability.killed_runs import ROOT, SHORT_CCP, SHORT_RUN, assert_same
 
 RUN = (*SHORT_RUN, *SHORT_CCP, "--loss=ccp/contrastive", "--max_epochs=3")
 LOST = "another worker has ended or cannot be reached"

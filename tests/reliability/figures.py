@@ -1,4 +1,6 @@
-"""Writes the figures of docs/reliability.md: `python -m tests.reliability [ROW ...]`, by default all rows.
+"""Writes the table of figures in docs/reliability.md.
+
+    python -m tests.reliability.figures [ROW ...]    # all rows by default
 
 Each row is a selection of tests. What they have survived is counted by the tests themselves
 (`record_property`) or, of fuzz tests, by hypothesis. The tests are run, or their outcome is taken from a
@@ -20,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->\n"
 HEADER = "| survived | what | tests | command |\n|---|---|---|---|\n"
-COMMAND = "python -m tests.reliability"
+COMMAND = "python -m tests.reliability.figures"
 # A property of the whole report, as hypothesis writes it, and what it counts.
 _STATISTICS = "hypothesis-statistics-"
 _EXAMPLES = "examples"
@@ -44,24 +46,24 @@ class Row:
 
 ROWS = {
     "kills": Row(
-        "tests/test_kills.py -k every_place",
+        "tests/reliability/test_kills.py -k every_place",
         "kills",
         "kills (SIGKILL) of runs with every loss and wrapper, at places and random moments",
     ),
     "command": Row(
-        "tests/test_kills.py -k command",
+        "tests/reliability/test_kills.py -k command",
         "kills",
         "kills of the command itself, at places of each mechanism and at random moments",
     ),
     "interruptions": Row(
-        "tests/test_interruption.py", "interruptions", "SIGINT and SIGTERM, wherever a run is"
+        "tests/reliability/test_interruption.py", "interruptions", "SIGINT and SIGTERM, wherever a run is"
     ),
     "world": Row(
-        "tests/test_bad_world.py",
+        "tests/reliability/test_bad_world.py",
         "faults",
         "full disks, folders read-only or gone, data damaged, while a run is going on",
     ),
-    "flags": Row("tests/test_bad_flags.py", "bad flags", "bad command lines: exit code 2, one line"),
+    "flags": Row("tests/commands/test_bad_flags.py", "bad flags", "bad command lines: exit code 2, one line"),
     "images": Row(
         "tests/datasets/test_bad_images.py -k fuzz",
         _EXAMPLES,

@@ -11,7 +11,7 @@ import pytest
 
 from ccp_dml import faults
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_nothing_happens_without_the_variable(monkeypatch):

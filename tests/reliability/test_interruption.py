@@ -13,7 +13,7 @@ from ccp_dml import commands
 from ccp_dml.run_directory import RunDirectory, State
 from datasets import conversion
 from tests.image_folder import SMALL_RUN, write_classes
-from tests.killed_runs import RunServer, assert_same
+from tests.reliability.killed_runs import RunServer, assert_same
 
 # What is said: while it trains, a run first comes to a safe point and saves.
 AT_ONCE = "stopped by {signal}; the same flags with --run_dir="

@@ -13,7 +13,7 @@ import tensorflow as tf
 import train
 from ccp_dml import commands, evaluate, experiment, export
 from ccp_dml.run_directory import RunDirectory
-from tests import miniatures
+from tests.datasets import miniatures
 
 # The smallest network, on few and small images.
 SMALL = (
@@ -32,7 +32,7 @@ SMALL = (
     "--max_epochs=2",
     "--notensorboard",
 )
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 QUERIES = {"cub": 16, "cars196": 16, "sop": 16, "inshop": 8}
 # With another number of queries, so that their scores cannot be mistaken.
 OTHERS = {"cub": "inshop", "cars196": "inshop", "sop": "inshop", "inshop": "sop"}

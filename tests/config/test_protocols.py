@@ -16,7 +16,7 @@ from ccp_dml.config import ExperimentConfig, command_line
 from ccp_dml.config.class_split import split_classes
 from ccp_dml.errors import ConfigError, UserError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def configured(**values) -> ExperimentConfig:

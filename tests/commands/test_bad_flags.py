@@ -28,7 +28,7 @@ from ccp_dml.losses import registry as losses
 from ccp_dml.models.backbones import registry as backbones
 from tests.image_folder import write_classes
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 # Runs the command line by command line in one process; says at the end whether TensorFlow was needed.
 PROGRAM = """

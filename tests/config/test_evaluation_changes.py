@@ -8,7 +8,7 @@ import pytest
 
 from ccp_dml.config import ExperimentConfig
 from ccp_dml.config.evaluation_changes import changed
-from tests import miniatures
+from tests.datasets import miniatures
 
 
 def of_cub(folder: Path, **flags) -> ExperimentConfig:

@@ -16,7 +16,7 @@ from ccp_dml.monitoring.console import MetricsCsv
 from ccp_dml.run_directory import RunDirectory, State
 from ccp_dml.run_lock import run_lock
 from tests.image_folder import write_classes
-from tests.killed_runs import assert_same, start, wait_for_step
+from tests.reliability.killed_runs import assert_same, start, wait_for_step
 
 RUN = (
     "--dataset=image_folder",

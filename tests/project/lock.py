@@ -1,4 +1,7 @@
-"""Says where requirements.lock differs from what it was made of: `python -m tests.lock`. Needs no network."""
+"""Compares requirements.lock with the requirements that it was made from; needs no network.
+
+python -m tests.project.lock
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LOCK = "requirements.lock"
 SOURCES = ("requirements.txt", "requirements-dev.txt")
 _PIN = re.compile(r"^([A-Za-z0-9_.-]+)==([^\s\\;]+)", re.MULTILINE)

@@ -1,6 +1,6 @@
 """A run that is killed, anywhere and any number of times, ends like one that was not, bit by bit.
 
-Each test prints how many kills its run has survived: `pytest tests/test_kills.py -rA` shows it.
+Each test prints how many kills its run has survived: `pytest tests/reliability/test_kills.py -rA` shows it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ccp_dml import commands
 from ccp_dml.losses import registry
 from ccp_dml.run_directory import RunDirectory, State
 from tests.image_folder import write_image
-from tests.killed_runs import (
+from tests.reliability.killed_runs import (
     SHORT_CCP,
     SHORT_RUN,
     RunServer,

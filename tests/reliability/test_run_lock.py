@@ -12,7 +12,7 @@ import pytest
 from ccp_dml.errors import ConfigError
 from ccp_dml.run_lock import run_lock
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HOLDER = """
 import sys
 from ccp_dml.run_lock import run_lock

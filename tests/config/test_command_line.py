@@ -18,7 +18,7 @@ from ccp_dml.errors import ConfigError, Interrupted, UserError, as_user_errors
 from ccp_dml.run_directory import RunDirectory, State
 from ccp_dml.run_lock import run_lock
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def outcome(main, *arguments: str) -> int:

@@ -20,7 +20,7 @@ from ccp_dml import faults
 from ccp_dml.run_directory import RunDirectory
 from ccp_dml.training.checkpoints import Checkpoints
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # What runs to be killed and compared share: short ones on ten classes; with CCP their first reset is early.
 SHORT_RUN = (
     "--dataset=image_folder",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import reliability
+from tests.reliability import figures
 
 STATISTICS = base64.b64encode(
     b"- during generate phase:\n  - 40 passing examples, 0 failing examples\n- reuse: 2 passing examples"
@@ -50,7 +50,7 @@ def test_broken(record_property):
 
 
 def test_what_tests_have_counted_is_added_up():
-    found = reliability.figures(REPORT, [*PASSED, SKIPPED, FAILED, ABSENT])
+    found = figures.figures(REPORT, [*PASSED, SKIPPED, FAILED, ABSENT])
     assert +found == {
         "kills": 17,
         "examples": 42,
@@ -63,22 +63,22 @@ def test_what_tests_have_counted_is_added_up():
 
 @pytest.mark.parametrize("test", [SKIPPED, FAILED, ABSENT])
 def test_a_row_is_replaced_only_if_all_of_its_tests_have_passed(test):
-    assert reliability.shortfall("kills", reliability.figures(REPORT, PASSED)) is None
-    problem = reliability.shortfall("kills", reliability.figures(REPORT, [*PASSED, test]))
+    assert figures.shortfall("kills", figures.figures(REPORT, PASSED)) is None
+    problem = figures.shortfall("kills", figures.figures(REPORT, [*PASSED, test]))
     assert str(problem).startswith("1 of 3 tests: ")
 
 
 def test_a_row_of_which_nothing_was_counted_stays():
-    problem = reliability.shortfall("images", Counter(passed=5, kills=3))
+    problem = figures.shortfall("images", Counter(passed=5, kills=3))
     assert "counted nothing" in str(problem)
 
 
 def test_rows_are_replaced_and_keep_their_order():
-    text = f"before\n{reliability.BEGIN}{reliability.END}after\n"
-    found = reliability.figures(REPORT, PASSED)
+    text = f"before\n{figures.BEGIN}{figures.END}after\n"
+    found = figures.figures(REPORT, PASSED)
     for name in ("images", "kills", "images"):
-        text = reliability.with_lines(text, {name: reliability.line(name, found)})
-    rows = text.removeprefix(f"before\n{reliability.BEGIN}").removesuffix(f"{reliability.END}after\n")
+        text = figures.with_lines(text, {name: figures.line(name, found)})
+    rows = text.removeprefix(f"before\n{figures.BEGIN}").removesuffix(f"{figures.END}after\n")
     header, _, kills, images = rows.splitlines()
     assert header.startswith("| survived |")
     assert kills.startswith("| 17 | kills")
@@ -86,8 +86,8 @@ def test_rows_are_replaced_and_keep_their_order():
 
 
 def test_the_document_has_a_place_for_them():
-    text = reliability.DOCUMENT.read_text(encoding="utf-8")
-    assert reliability.with_lines(text, {}).count(reliability.HEADER) == 1
+    text = figures.DOCUMENT.read_text(encoding="utf-8")
+    assert figures.with_lines(text, {}).count(figures.HEADER) == 1
 
 
 @pytest.fixture
@@ -97,15 +97,15 @@ def rows(tmp_path, monkeypatch) -> Path:
     (tmp_path / "tests" / "test_small.py").write_text(CODE, encoding="utf-8")
     (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\naddopts = '-q'\n", encoding="utf-8")
     document = tmp_path / "document.md"
-    document.write_text(f"{reliability.BEGIN}{reliability.END}", encoding="utf-8")
-    monkeypatch.setattr(reliability, "ROOT", tmp_path)
-    monkeypatch.setattr(reliability, "DOCUMENT", document)
+    document.write_text(f"{figures.BEGIN}{figures.END}", encoding="utf-8")
+    monkeypatch.setattr(figures, "ROOT", tmp_path)
+    monkeypatch.setattr(figures, "DOCUMENT", document)
     small = {
-        "kept": reliability.Row("tests/test_small.py -k 'kept or other'", "kills", "kills"),
-        "broken": reliability.Row("tests/test_small.py -k broken", "kills", "kills at a place"),
-        "fuzzed": reliability.Row("tests/test_small.py -k other", "examples", "requests"),
+        "kept": figures.Row("tests/test_small.py -k 'kept or other'", "kills", "kills"),
+        "broken": figures.Row("tests/test_small.py -k broken", "kills", "kills at a place"),
+        "fuzzed": figures.Row("tests/test_small.py -k other", "examples", "requests"),
     }
-    monkeypatch.setattr(reliability, "ROWS", small)
+    monkeypatch.setattr(figures, "ROWS", small)
     return document
 
 
@@ -114,14 +114,14 @@ def test_one_report_of_several_processes_fills_the_rows_that_it_has_the_tests_of
     command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", f"--junitxml={report}"]
     assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 1
     capfd.readouterr()
-    assert reliability.main([f"--report={report}"]) == 1
-    filled = "| 109 | kills | 4 | `python -m tests.reliability kept` |\n"
-    expected = f"{reliability.BEGIN}{reliability.HEADER}{filled}{reliability.END}"
+    assert figures.main([f"--report={report}"]) == 1
+    filled = "| 109 | kills | 4 | `python -m tests.reliability.figures kept` |\n"
+    expected = f"{figures.BEGIN}{figures.HEADER}{filled}{figures.END}"
     assert rows.read_text(encoding="utf-8") == expected
     broken, fuzzed = capfd.readouterr().err.splitlines()
     assert broken == "broken: stays as it was: 1 of 1 tests: failure"
     assert fuzzed.startswith("fuzzed: stays as it was: its tests have counted nothing")
 
-    assert reliability.main([f"--report={report}", "kept"]) == 0
-    assert reliability.main([f"--report={report}", "fuzzed"]) == 1
+    assert figures.main([f"--report={report}", "kept"]) == 0
+    assert figures.main([f"--report={report}", "fuzzed"]) == 1
     assert rows.read_text(encoding="utf-8") == expected

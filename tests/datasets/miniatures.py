@@ -1,8 +1,8 @@
 """Miniatures of published data sets: the right files and formats, a few small images.
 
-They are read with `--check_counts=false`; `python -m tests.miniatures --help` says how to write one. The
-dummy data of the builders are miniatures too:
-`python -m tests.miniatures cub datasets/cub/dummy_data` writes them anew.
+They are read with `--check_counts=false`; `python -m tests.datasets.miniatures --help` shows how to write one.
+The dummy data of the builders are miniatures as well;
+`python -m tests.datasets.miniatures cub datasets/cub/dummy_data` writes them again.
 """
 
 from __future__ import annotations
@@ -236,7 +236,8 @@ def _cifar_records(labels: list[tuple[int, ...]]) -> bytes:
 def main(arguments: Sequence[str]) -> None:
     """Writes a miniature."""
     parser = argparse.ArgumentParser(
-        "python -m tests.miniatures", description="Writes a miniature of a published data set, to try it out."
+        "python -m tests.datasets.miniatures",
+        description="Writes a miniature of a published data set, to try it out.",
     )
     parser.add_argument("name", choices=WRITERS, help="the data set")
     parser.add_argument("folder", type=Path, help="where its files go; train.py takes it as --data_dir")
