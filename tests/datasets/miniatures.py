@@ -1,6 +1,6 @@
 """Miniatures of published data sets: the right files and formats, a few small images.
 
-They are read with `--check_counts=false`; `python -m tests.datasets.miniatures --help` shows how to write one.
+They are read with `--check_counts=false`; `python -m tests.datasets.miniatures --help` shows how to write one
 The dummy data of the builders are miniatures as well;
 `python -m tests.datasets.miniatures cub datasets/cub/dummy_data` writes them again.
 """
