@@ -1,4 +1,4 @@
-"""The examples of the README, of docs/losses.md and of docs/protocols.md run as they are printed."""
+"""The Python examples of the README, docs/losses.md and docs/protocols.md run as they are printed."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parents[2]
+from tests.reliability.killed_runs import ROOT
 
 
 def library_section() -> str:
-    return (PROJECT / "README.md").read_text().split("## As a library", 1)[1].split("\n## ", 1)[0]
+    return (ROOT / "README.md").read_text().split("## As a library", 1)[1].split("\n## ", 1)[0]
 
 
 def losses() -> str:
-    return (PROJECT / "docs" / "losses.md").read_text()
+    return (ROOT / "docs" / "losses.md").read_text()
 
 
 def protocols() -> str:
-    return (PROJECT / "docs" / "protocols.md").read_text()
+    return (ROOT / "docs" / "protocols.md").read_text()
 
 
 @pytest.mark.parametrize("text", [library_section, losses, pytest.param(protocols, marks=pytest.mark.slow)])
 def test_the_examples_run_one_after_the_other(text: Callable[[], str], tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", text(), flags=re.DOTALL)
     assert blocks
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(PROJECT)}
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", "\n".join(blocks)]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
