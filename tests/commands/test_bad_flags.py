@@ -24,8 +24,8 @@ from ccp_dml.options import (
     Switch,
     Text,
 )
+from tests import ROOT
 from tests.image_folder import write_classes
-from tests.reliability.killed_runs import ROOT
 
 # Runs one command after the other in one process; prints the results, and the heavy packages in use.
 PROGRAM = """

@@ -14,7 +14,6 @@ from ccp_dml.config.protocols import resolve
 from ccp_dml.run_directory import RunDirectory
 from tests.image_folder import SMALL_RUN, write_classes
 
-ROOT = Path(__file__).parents[2]
 HEADER = b"file,label,split\n"
 ROWS = b"".join(
     b"class %02d/%d.png,c%d,%s\n" % (label, index, label, b"train" if label < 4 else b"test")

@@ -15,7 +15,7 @@ from ccp_dml.config import ExperimentConfig
 from ccp_dml.config.protocols import resolve
 from ccp_dml.errors import ConfigError, Interrupted, UserError, as_user_errors
 from ccp_dml.run_directory import RunDirectory
-from tests.reliability.killed_runs import ROOT
+from tests import ROOT
 
 
 def outcome(main, *arguments: str) -> int:

@@ -13,7 +13,7 @@ import train
 from ccp_dml import commands
 from ccp_dml.config import ExperimentConfig, command_line
 from ccp_dml.errors import ConfigError
-from tests.reliability.killed_runs import ROOT
+from tests import ROOT
 
 CLASSES = "--classes_per_batch=6\n--samples_per_class=2\n"
 

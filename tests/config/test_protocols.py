@@ -11,7 +11,7 @@ from ccp_dml.config import ExperimentConfig
 from ccp_dml.config.checks import check
 from ccp_dml.config.protocols import is_group, members, resolve, split_classes
 from ccp_dml.errors import ConfigError, UserError
-from tests.reliability.killed_runs import ROOT
+from tests import ROOT
 
 
 def configured(**values) -> ExperimentConfig:

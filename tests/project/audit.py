@@ -12,10 +12,10 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
-_ROOT = Path(__file__).parents[2]
-_DOCUMENT = _ROOT / "docs" / "security.md"
+from tests import ROOT
+
+_DOCUMENT = ROOT / "docs" / "security.md"
 _TIMEOUT = 120
 
 
@@ -42,7 +42,7 @@ def main() -> int:
     program = shutil.which("pip-audit")
     if program is None:
         return _not_looked_up("pip-audit is not installed")
-    lock = str(_ROOT / "requirements.lock")
+    lock = str(ROOT / "requirements.lock")
     command = [program, "--disable-pip", "--require-hashes", "--format=json", "--progress-spinner=off"]
     try:
         done = subprocess.run(

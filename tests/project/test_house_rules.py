@@ -11,7 +11,7 @@ from pathlib import Path
 import grimp
 import pytest
 
-from tests.reliability.killed_runs import ROOT
+from tests import ROOT
 
 FILES = sorted((ROOT / "ccp_dml").rglob("*.py"))
 # Docstrings open with a verb or a noun phrase, as the entries of an index do.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.killed_runs import ROOT
+from tests import ROOT
 
 
 def library_section() -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from tests import ROOT
 from tests.project import audit, lock
 
-ROOT = Path(__file__).parents[2]
 FOLDERS = ("ccp_dml", "datasets", "benchmarks")
 SOURCES = [ROOT / "train.py", *(file for name in FOLDERS for file in sorted((ROOT / name).rglob("*.py")))]
 FORBIDDEN_MODULES = {"pickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml"}

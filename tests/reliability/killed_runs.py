@@ -17,8 +17,8 @@ import tensorflow as tf
 
 from ccp_dml.run_directory import RunDirectory
 from ccp_dml.training.checkpoints import Checkpoints
+from tests import ROOT
 
-ROOT = Path(__file__).parents[2]
 # Flags of short runs on ten classes; with those of CCP, proxies are reset early.
 SHORT_RUN = (
     "--dataset=image_folder",

@@ -12,8 +12,8 @@ import pytest
 
 from ccp_dml import files
 from ccp_dml.errors import ConfigError
+from tests import ROOT
 from tests.reliability import launcher
-from tests.reliability.killed_runs import ROOT
 
 HOLDER = """
 import sys
