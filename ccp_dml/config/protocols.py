@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ccp_dml.config.experiment_config import ExperimentConfig
@@ -15,6 +15,7 @@ from ccp_dml.errors import ConfigError, UserError
 from ccp_dml.losses import registry as losses
 from ccp_dml.models.backbones import registry as backbones
 from ccp_dml.options import LARGEST_INTEGER
+from ccp_dml.projections.options import ProjectionOptions
 
 _DEFAULT_NUM_FOLDS = 4
 # Two thirds of the classes train, the last third validates.
@@ -68,6 +69,8 @@ def resolve(config: ExperimentConfig) -> ExperimentConfig:
         monitor = flags.ccp_monitor or ("loss" if flags.ccp_step_at_batch else flags.monitor)
         lower_is_better = _first_of(flags.ccp_stop_at_min, monitor == "loss")
         complete = complete.replace(ccp_monitor=monitor, ccp_stop_at_min=lower_is_better)
+    else:
+        complete = replace(complete, projections=ProjectionOptions())
     if flags.warm_up_epochs:
         rate = flags.warm_up_learning_rate or flags.learning_rate
         complete = complete.replace(warm_up_learning_rate=rate)

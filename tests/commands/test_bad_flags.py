@@ -255,7 +255,7 @@ def test_a_flagfile_cannot_include_itself_through_links(tmp_path):
 
 
 def test_a_folder_of_images_is_checked_without_tensorflow(tmp_path):
-    """The table above has no data set of files that is found."""
+    """No command line in the table above gets as far as reading files of images."""
     folder = write_classes(tmp_path, 3, 1)
     line = [f"--data_dir={folder}", "--dataset=image_folder"]
     program = subprocess.run(

@@ -66,6 +66,13 @@ def test_flags_that_do_not_change_the_result_may_change(path):
         directory.begin(config(path, max_epochs=6))
 
 
+def test_options_without_effect_do_not_stop_a_run_from_continuing(path):
+    values = {"loss": "contrastive", "pool_size": 3, "momentum": 0.5, "batch_size": 9, "data_seed": 1}
+    complete = resolve(ExperimentConfig.from_dict(values)).replace(run_dir=str(path))
+    assert RunDirectory(path).begin(complete) is False
+    assert RunDirectory(path).begin(complete) is True
+
+
 def test_the_folder_of_a_run_that_was_killed_before_its_marker_is_new(path):
     path.mkdir(parents=True)
     (path / ".ccp_dml_run.partial").write_text("{")

@@ -38,6 +38,10 @@ def configured(**values) -> ExperimentConfig:
         ({"monitor": "precision_at_1"}, {"ccp_monitor": "precision_at_1", "ccp_stop_at_min": False}),
         ({"ccp_step_at_batch": True}, {"ccp_monitor": "loss", "ccp_stop_at_min": True}),
         ({"loss": "contrastive"}, {"ccp_monitor": None, "ccp_stop_at_min": None}),
+        (
+            {"loss": "contrastive", "pool_size": 3, "ccp_monitor": "loss"},
+            {"pool_size": 7, "ccp_monitor": None},
+        ),
         ({"warm_up_epochs": 1, "learning_rate": 0.5}, {"warm_up_learning_rate": 0.5}),
         ({"loss": "ccp/contrastive"}, {"normalization": "lipschitz"}),
         ({"loss": "mdr/contrastive"}, {"normalization": "none"}),

@@ -20,7 +20,7 @@ _TIMEOUT = 120
 
 
 def unassessed(answer: str) -> list[str] | None:
-    """Advisories in the JSON of pip-audit that the document does not name; None if nothing was looked up."""
+    """Advisories in the output of pip-audit that the document does not name; None if it has no result."""
     try:
         packages = json.loads(answer)["dependencies"]
     except (ValueError, KeyError):
@@ -38,7 +38,7 @@ def unassessed(answer: str) -> list[str] | None:
 
 
 def main() -> int:
-    """Returns 1 if there are advisories that nobody has assessed."""
+    """Prints the advisories that are not assessed; returns 1 if there are any."""
     program = shutil.which("pip-audit")
     if program is None:
         return _not_looked_up("pip-audit is not installed")
