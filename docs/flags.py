@@ -15,9 +15,9 @@ PAGE = Path(__file__).with_name("flags.md")
 _INTRODUCTION = """\
 # Flags
 
-Every flag of `python train.py`, by group. `--name=value` sets a flag, `--name` and `--noname` switch one on and
-off, and `--flagfile=FILE` reads flags from a file, one per line; of several values of a flag the last one counts.
-`--print_config` shows what a command would do and where each value comes from.
+Every flag of `python train.py`, by group. `--name=value` sets a flag, `--name` and `--noname` switch one on
+and off, and `--flagfile=FILE` reads flags from a file, one per line; of several values of a flag the last one
+counts. `--print_config` shows what a command would do and where each value comes from.
 
 An unfinished run may continue with another value where the last column says so: **yes** if the result is the
 same but for rounding, *larger* if a larger value only makes the run longer. Any other change is refused.
