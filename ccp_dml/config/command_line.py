@@ -1,4 +1,4 @@
-"""The command line of an experiment: flags, help, and the explanation of a command."""
+"""The command line of an experiment: absl flags of the options, help, and the explanation of a command."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import itertools
 import os
 import shutil
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+from absl import flags
 
 from ccp_dml.config import checks, flagfiles, protocols
 from ccp_dml.config.experiment_config import ExperimentConfig
@@ -147,42 +149,55 @@ def help_text(full: bool) -> str:
 
 def _given(expanded: Sequence[Argument]) -> dict[str, Given]:
     """Reads flags; of several values of a flag, the last one counts."""
-    options = {declared.name: declared for declared, _ in ExperimentConfig().items()}
-    found = {}
+    values, found = _flag_values(), {}
     remaining = iter(expanded)
     for argument in remaining:
-        declared, text = _flag(argument, remaining, options)
+        text = argument.text
+        name = text.lstrip("-").partition("=")[0]
+        if name in values and "=" not in text and not values[name].boolean:
+            # `--name value`; the value may begin with a dash.
+            following = next(remaining, None)
+            if following is None:
+                raise ConfigError(f"{argument.prefix}--{name}: there is no value; expected --{name}=value")
+            text += f"={following.text}"
         try:
-            found[declared.name] = Given(declared.parse(text), argument)
-        except ValueError as error:
-            raise ConfigError(f"{argument.prefix}--{declared.name}={text}: {error}") from None
+            # One argument at a time, so that an error has its origin.
+            rest = values(["train.py", text])[1:]
+        except flags.IllegalFlagValueError as error:
+            raise ConfigError(argument.prefix + str(error).removeprefix("flag ")) from None
+        except flags.UnrecognizedFlagError:
+            similar = difflib.get_close_matches(name, list(values), n=1)
+            advice = f"did you mean --{similar[0]}?" if similar else "--help lists all flags"
+            raise ConfigError(f"{argument.prefix}--{name}: unknown flag; {advice}") from None
+        except ValueError:  # --noname=value
+            raise ConfigError(f"{argument.prefix}{text}: unexpected value; expected --{name}") from None
+        if rest or text == "--":
+            raise ConfigError(f"{argument.prefix}{text}: unexpected argument; expected --flag=value")
+        given = name if name in values else name.removeprefix("no")
+        found[given] = Given(values[given].value, argument)
     return found
 
 
-def _flag(
-    argument: Argument, following: Iterator[Argument], options: dict[str, Option]
-) -> tuple[Option, str]:
-    """The option and the text of its value in `--name=value`, `--name value`, `--name` or `--noname`."""
-    written, equals, text = argument.text.partition("=")
-    name = written.removeprefix("-").removeprefix("-")
-    if name == written or not name:
-        raise ConfigError(f"{argument.prefix}{argument.text}: unexpected argument; expected --flag=value")
-    switches = {f"no{name}": declared for name, declared in options.items() if declared.kind.is_switch}
-    if name in switches and not equals:
-        return switches[name], "false"
-    if name not in options:
-        similar = difflib.get_close_matches(name, options, n=1)
-        advice = f"did you mean --{similar[0]}?" if similar else "--help lists all flags"
-        raise ConfigError(f"{argument.prefix}--{name}: unknown flag; {advice}")
-    declared = options[name]
-    if equals:
-        return declared, text
-    if declared.kind.is_switch:
-        return declared, "true"
-    value = next(following, None)
-    if value is None:
-        raise ConfigError(f"{argument.prefix}--{name}: there is no value; expected {declared.kind.expected}")
-    return declared, value.text
+def _flag_values() -> flags.FlagValues:
+    """One absl flag for each option."""
+    values = flags.FlagValues()
+    for declared, _ in ExperimentConfig().items():
+        flag = flags.Flag(
+            _Parser(declared), None, declared.name, None, declared.help, boolean=declared.kind.is_switch
+        )
+        flags.DEFINE_flag(flag, flag_values=values)
+    return values
+
+
+class _Parser(flags.ArgumentParser):  # type: ignore[type-arg,unused-ignore]
+    """Lets absl read the text of a flag as its option does."""
+
+    def __init__(self, declared: Option) -> None:
+        super().__init__()
+        self._declared = declared
+
+    def parse(self, argument: str) -> Any:
+        return self._declared.parse(argument)
 
 
 def _config(given: dict[str, Given]) -> ExperimentConfig:

@@ -61,7 +61,7 @@ def test_only_the_files_on_the_command_line_are_listed(write):
         ("--seed=one", "top.cfg, line 1: --seed=one: expected an integer"),
         ("seed=1", "top.cfg, line 1: seed=1: unexpected argument"),
         ("--seed=one\n--seed=1", "top.cfg, line 1: --seed=one: expected an integer"),
-        ("--seed", "top.cfg, line 1: --seed: there is no value; expected an integer"),
+        ("--seed", "top.cfg, line 1: --seed: there is no value; expected --seed=value"),
     ],
 )
 def test_a_mistake_in_a_flagfile_names_file_and_line(write, tmp_path, content, message):
