@@ -39,7 +39,7 @@ def screen() -> Iterator[training_runs.Run]:
     """One factor at a time, one seed, equal steps."""
     ccp = {**SCREEN, "pool_size": 5, "proxies_per_class": 4}
     factors: dict[str, tuple[str, dict[str, Any]]] = {
-        "base loss": ("emoji_contrastive", SCREEN),
+        "base loss": ("emoji/c2", SCREEN),
         "reset: patience 3 (paper)": ("emoji", {**ccp, **PAPER}),
         "reset: every epoch": ("emoji", {**ccp, **EVERY_EPOCH}),
         "K = 2": ("emoji", {**ccp, **EVERY_EPOCH, "proxies_per_class": 2}),
@@ -69,7 +69,7 @@ def screen() -> Iterator[training_runs.Run]:
         "lambda = 0": ("emoji", {**ccp, **EVERY_EPOCH, "ccp_lambda": 0}),
         "K = 1": ("emoji", {**ccp, **EVERY_EPOCH, "proxies_per_class": 1}),
         "margins 0.2858, 0.5130, base loss": (
-            "emoji_contrastive",
+            "emoji/c2",
             {**SCREEN, "positive_margin": 0.2858, "negative_margin": 0.5130},
         ),
         "margins 0.2858, 0.5130": (
@@ -85,7 +85,7 @@ def screen() -> Iterator[training_runs.Run]:
 def compare() -> Iterator[training_runs.Run]:
     """The two committed configurations, and CCP by the paper's rule, to convergence, three seeds."""
     for seed in range(3):
-        yield Run("compare/emoji_contrastive", ("emoji_contrastive",), COMPARE, seed)
+        yield Run("compare/emoji_contrastive", ("emoji/c2",), COMPARE, seed)
         yield Run("compare/emoji", ("emoji",), COMPARE, seed)
     for seed in range(3):
         yield Run("compare/emoji, patience 3", ("emoji",), {**COMPARE, **PAPER}, seed)

@@ -4,8 +4,8 @@
     python -m benchmarks.methods report
 
 `run` trains every run that is not finished yet, so it can be stopped and repeated. Each run is the documented
-command `python train.py --flagfile=configs/emoji.cfg --flagfile=configs/losses/METHOD.cfg` with the number of
-steps fixed. The measurements are kept in `benchmarks/methods.json`; `report` makes the tables from that file.
+command `python train.py --flagfile=configs/emoji/METHOD.cfg` with the number of steps fixed. The measurements
+are kept in `benchmarks/methods.json`; `report` makes the tables from that file.
 
 Budget: 1.5 hours on 2 cores, with `--jobs 2 --threads 1`.
 """
@@ -17,34 +17,18 @@ import json
 
 from benchmarks import methods_report, training_runs
 from benchmarks.training_runs import DOCS, PROJECT, Run
+from configs.generate import METHODS
 
 MEASUREMENTS = PROJECT / "benchmarks" / "methods.json"
 SEEDS = range(3)
 # 1,200 steps for every method, the warm-up of some included; the best of the 24 validations is tested.
 EQUAL_STEPS = {"steps_per_epoch": 50, "max_epochs": 24, "patience": 0}
 
-# By flagfile in configs/losses: the name in the paper's tables, and the path of the loss.
-METHODS = {
-    "c1": ("C1", "original_contrastive"),
-    "c1_xbm": ("C1-XBM", "xbm/original_contrastive"),
-    "c1_ccp": ("C1-CCP", "ccp/original_contrastive"),
-    "c2": ("C2", "contrastive"),
-    "c2_xbm": ("C2-XBM", "xbm/contrastive"),
-    "c2_ccp": ("C2-CCP", "ccp/contrastive"),
-    "ms": ("MS", "multi_similarity"),
-    "ms_ccp": ("MS-CCP", "ccp/multi_similarity"),
-    "triplet": ("Triplet", "triplet"),
-    "triplet_ccp": ("Triplet-CCP", "ccp/triplet"),
-    "proxy_anchor": ("ProxyAnchor", "proxy_anchor"),
-    "proxy_nca": ("ProxyNCA++", "proxy_nca"),
-    "soft_triple": ("SoftTriple", "soft_triple"),
-}
-
 
 def all_runs() -> list[Run]:
     """Every method with every seed, seed by seed."""
     return [
-        Run("methods", method, ("emoji", f"losses/{method}"), EQUAL_STEPS, seed)
+        Run("methods", method, (f"emoji/{method}",), EQUAL_STEPS, seed)
         for seed in SEEDS
         for method in METHODS
     ]
@@ -61,7 +45,7 @@ def main() -> None:
     if arguments.action == "run":
         training_runs.train(all_runs(), arguments)
         training_runs.collect(all_runs(), MEASUREMENTS)
-    methods_report.write(json.loads(MEASUREMENTS.read_text()), METHODS, DOCS)
+    methods_report.write(json.loads(MEASUREMENTS.read_text()), DOCS)
 
 
 if __name__ == "__main__":

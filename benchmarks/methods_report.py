@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.training_runs import COLUMNS, Measurements, of_name, spread, write_parts
 from ccp_dml.evaluation.report import published
+from configs.generate import METHODS
 
 _PAPER_SETS = {"cub": "CUB", "cars196": "Cars196", "inshop": "In-shop", "sop": "SOP"}
 _PAPER_DIMENSIONS = 128
@@ -24,31 +25,22 @@ _COMPARISONS = (
 )
 
 
-def write(measurements: Measurements, methods: Mapping[str, tuple[str, str]], docs: Path) -> None:
-    """Replaces the generated parts of docs/results.md.
-
-    Args:
-        measurements: of all runs.
-        methods: for each method its name in the paper and the path of its loss.
-        docs: folder of the documents.
-    """
-    parts = {
-        "methods": _methods(measurements, methods),
-        "comparisons": _comparisons(measurements, methods),
-    }
+def write(measurements: Measurements, docs: Path) -> None:
+    """Replaces the generated parts of docs/results.md."""
+    parts = {"methods": _methods(measurements), "comparisons": _comparisons(measurements)}
     write_parts(docs / "results.md", "benchmarks.methods", parts)
 
 
-def _methods(measurements: Measurements, methods: Mapping[str, tuple[str, str]]) -> Iterator[str]:
-    rank_here = _ranks({method: _mean(measurements, method) for method in methods})
-    in_paper = {name: _ranks(_paper(methods, name)) for name in _PAPER_SETS}
+def _methods(measurements: Measurements) -> Iterator[str]:
+    rank_here = _ranks({method: _mean(measurements, method) for method in METHODS})
+    in_paper = {name: _ranks(_paper(name)) for name in _PAPER_SETS}
     sets = " | ".join(_PAPER_SETS.values())
     scores = " | ".join(COLUMNS.values())
     yield f"| rank | method | seeds | {scores} | steps of the best epoch | rank in the paper: {sets} |"
     yield "|" + "---|" * (4 + len(COLUMNS) + len(_PAPER_SETS))
-    for method in sorted(methods, key=rank_here.__getitem__):
+    for method in sorted(METHODS, key=rank_here.__getitem__):
         runs = of_name(measurements, method)
-        cells = [str(rank_here[method]), methods[method][0], str(len(runs))]
+        cells = [str(rank_here[method]), METHODS[method].name, str(len(runs))]
         cells += [spread([run["test"][column] for run in runs]) for column in COLUMNS]
         cells.append(spread([(run["best_epoch"] + 1) * run["steps_per_epoch"] for run in runs], digits=0))
         cells += [str(in_paper[name][method]) for name in _PAPER_SETS]
@@ -58,15 +50,15 @@ def _methods(measurements: Measurements, methods: Mapping[str, tuple[str, str]])
     yield f"| | frozen features | | {scores} |" + " |" * (1 + len(_PAPER_SETS))
 
 
-def _comparisons(measurements: Measurements, methods: Mapping[str, tuple[str, str]]) -> Iterator[str]:
-    paper = {name: _paper(methods, name) for name in _PAPER_SETS}
+def _comparisons(measurements: Measurements) -> Iterator[str]:
+    paper = {name: _paper(name) for name in _PAPER_SETS}
     yield "| MAP@R | emoji | same sign for | in the paper: " + " | ".join(_PAPER_SETS.values()) + " |"
     yield "|---|---|---|" + "---|" * len(_PAPER_SETS)
     for one, other in _COMPARISONS:
         gains = _gains(measurements, one, other)
         mean = statistics.mean(gains)
         agreeing = sum(gain * mean > 0 for gain in gains)
-        cells = [f"{methods[one][0]} less {methods[other][0]}", _signed(gains)]
+        cells = [f"{METHODS[one].name} less {METHODS[other].name}", _signed(gains)]
         cells += [f"{agreeing} of {len(gains)} seeds"]
         cells += [f"{paper[name][one] - paper[name][other]:+.1f}" for name in _PAPER_SETS]
         yield "| " + " | ".join(cells) + " |"
@@ -86,9 +78,9 @@ def _mean(measurements: Measurements, method: str) -> float:
     return statistics.mean(run["test"]["map_at_r"] for run in of_name(measurements, method))
 
 
-def _paper(methods: Mapping[str, tuple[str, str]], dataset: str) -> dict[str, float]:
+def _paper(dataset: str) -> dict[str, float]:
     """MAP@R in percent that the paper reports for single models."""
-    rows = {method: published(dataset, loss, _PAPER_DIMENSIONS) for method, (_, loss) in methods.items()}
+    rows = {name: published(dataset, method.loss, _PAPER_DIMENSIONS) for name, method in METHODS.items()}
     return {method: 100 * row[1]["map_at_r"] for method, row in rows.items() if row is not None}
 
 

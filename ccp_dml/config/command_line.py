@@ -239,14 +239,22 @@ def _origin(arguments: Sequence[Argument], written: str) -> str:
     return ""
 
 
+def _config_name(flagfile: str) -> str:
+    *folders, name = os.path.normpath(os.path.splitext(flagfile)[0]).split(os.sep)
+    if "configs" in folders:
+        below = len(folders) - folders[::-1].index("configs")
+        return "-".join([*folders[below:], name])
+    return name
+
+
 def _with_run_dir(config: ExperimentConfig, arguments: Sequence[str]) -> ExperimentConfig:
     """Names the run directory runs/<config>-<UTC time> unless there is one.
 
-    The config are the flagfiles on the command line, such as cub-ms_ccp.
+    The config is the path of the flagfile in configs/, such as cub-ms_ccp; several flagfiles are joined.
     """
     if config.run.run_dir is not None:
         return config
-    flagged = [os.path.splitext(os.path.basename(file))[0] for file in flagfiles.included(arguments)]
+    flagged = [_config_name(file) for file in flagfiles.included(arguments)]
     name = "-".join(flagged) or f"{config.source.dataset}-{config.loss.loss.replace('/', '-')}"
     folder = os.path.join("runs", f"{name}-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}")
     # Another run may have begun in the same second, or before the clock was set back.
