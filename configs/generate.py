@@ -16,11 +16,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.training_runs import COLUMNS, of_name, spread
 from ccp_dml.evaluation.report import published
+from studies.training_runs import COLUMNS, of_name, spread
 
 FOLDER = Path(__file__).parent
-STUDIES = FOLDER.parent / "benchmarks"
+STUDIES = FOLDER.parent / "studies"
 _INDENT = "#" + " " * 11
 
 
@@ -358,7 +358,7 @@ def emoji_scores(method: str) -> str:
     """The test scores that the studies measured on emoji, in percent."""
     at_equal_steps, at_convergence = (
         json.loads((STUDIES / file).read_text(encoding="utf-8"))
-        for file in ("methods.json", "emoji_study.json")
+        for file in ("methods/results.json", "emoji/results.json")
     )
     runs, setting = of_name(at_equal_steps, method), "with --max_epochs=24 --patience=0"
     frozen = ", ".join(f"{runs[0]['frozen'][name]:.1f}" for name in COLUMNS)

@@ -12,7 +12,7 @@ import pytest
 from tests import audit, lock
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("ccp_dml", "datasets", "benchmarks")
+FOLDERS = ("ccp_dml", "datasets", "benchmarks", "studies", "configs")
 SOURCES = [ROOT / "train.py", *(file for name in FOLDERS for file in sorted((ROOT / name).rglob("*.py")))]
 FORBIDDEN_MODULES = {"pickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml"}
 FORBIDDEN_FUNCTIONS = {"eval", "exec", "compile", "__import__"}
