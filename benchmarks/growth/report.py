@@ -73,7 +73,7 @@ NEEDS = (
         1,
         1,
         "drawing a pool of 2K, without the forward passes",
-        "classes: every worker embeds the draws of its own",
+        "classes: every worker embeds the draws of its classes",
     ),
     Need(
         "k_center",

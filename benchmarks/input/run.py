@@ -191,16 +191,16 @@ def rows(seconds: Mapping[str, Sequence[Seconds]], images: int) -> Iterator[dict
         to_decoding = ratio(seconds[DECODE], calls)
         to_original = ratio(seconds[TRAIN_ORIGINAL if "training" in name else TEST_ORIGINAL], calls)
         number = images // BATCH_SIZE * BATCH_SIZE if name.startswith("training") else images
-        share = number / images
+        scale = number / images
         compared = name not in (DECODE, ENTROPY)
         yield {
             "name": name,
             "per_second": number / summarize(calls).median,
             "per_processor_second": number / summarize(calls).processor,
-            "to_decoding": to_decoding.elapsed * share,
-            "to_decoding_processor": to_decoding.processor * share,
-            "to_original": to_original.elapsed * share if compared else None,
-            "to_original_processor": to_original.processor * share if compared else None,
+            "to_decoding": to_decoding.elapsed * scale,
+            "to_decoding_processor": to_decoding.processor * scale,
+            "to_original": to_original.elapsed * scale if compared else None,
+            "to_original_processor": to_original.processor * scale if compared else None,
         }
 
 

@@ -29,53 +29,39 @@ MEMORY = {"patience": 0, "track_test": 5}
 
 PAPER = {"ccp_reset_rule": "patience", "ccp_patience": 3}
 EVERY_EPOCH = {"ccp_reset_rule": "fixed", "ccp_min_iterations": 1}
+MARGINS = {"positive_margin": 0.2858, "negative_margin": 0.5130}
+MULTIPLIER = "proxy_learning_rate_multiplier"
 
 
 def screen() -> Iterator[training_runs.Run]:
     """One factor at a time, one seed, equal steps."""
-    ccp = {**SCREEN, "pool_size": 5, "proxies_per_class": 4}
-    factors: dict[str, tuple[str, dict[str, Any]]] = {
-        "base loss": ("emoji/c2", SCREEN),
-        "reset: patience 3 (paper)": ("emoji", {**ccp, **PAPER}),
-        "reset: every epoch": ("emoji", {**ccp, **EVERY_EPOCH}),
-        "K = 2": ("emoji", {**ccp, **EVERY_EPOCH, "proxies_per_class": 2}),
-        "reset: every epoch of 25 steps": (
-            "emoji",
-            {**ccp, **EVERY_EPOCH, "steps_per_epoch": 25, "max_epochs": 48, "track_test": 8},
-        ),
-        "proxy learning rate x1000": (
-            "emoji",
-            {**ccp, **EVERY_EPOCH, "proxy_learning_rate_multiplier": 1000},
-        ),
-        "patience 3, proxy learning rate x1000": (
-            "emoji",
-            {**ccp, **PAPER, "proxy_learning_rate_multiplier": 1000},
-        ),
-        "lambda = 2e-2": ("emoji", {**ccp, **EVERY_EPOCH, "ccp_lambda": 2e-2}),
-        "pair weight 1": ("emoji", {**ccp, **EVERY_EPOCH, "pair_weight": 1}),
-        "reset: staleness 0.3": (
-            "emoji",
-            {**ccp, "ccp_reset_rule": "staleness", "ccp_staleness_threshold": 0.3},
-        ),
-        "reset: patience 1": ("emoji", {**ccp, **PAPER, "ccp_patience": 1}),
-        "patience 3, proxy learning rate x100": (
-            "emoji",
-            {**ccp, **PAPER, "proxy_learning_rate_multiplier": 100},
-        ),
-        "lambda = 0": ("emoji", {**ccp, **EVERY_EPOCH, "ccp_lambda": 0}),
-        "K = 1": ("emoji", {**ccp, **EVERY_EPOCH, "proxies_per_class": 1}),
-        "margins 0.2858, 0.5130, base loss": (
-            "emoji/c2",
-            {**SCREEN, "positive_margin": 0.2858, "negative_margin": 0.5130},
-        ),
-        "margins 0.2858, 0.5130": (
-            "emoji",
-            {**ccp, **EVERY_EPOCH, "positive_margin": 0.2858, "negative_margin": 0.5130},
-        ),
-        "b = 1 (the draws as they are)": ("emoji", {**ccp, **EVERY_EPOCH, "pool_size": 1}),
+    base: dict[str, dict[str, Any]] = {"base loss": {}, "margins 0.2858, 0.5130, base loss": MARGINS}
+    ccp: dict[str, dict[str, Any]] = {
+        "reset: patience 3 (paper)": PAPER,
+        "reset: every epoch": EVERY_EPOCH,
+        "K = 2": {**EVERY_EPOCH, "proxies_per_class": 2},
+        "reset: every epoch of 25 steps": {
+            **EVERY_EPOCH,
+            **{"steps_per_epoch": 25, "max_epochs": 48, "track_test": 8},
+        },
+        "proxy learning rate x1000": {**EVERY_EPOCH, MULTIPLIER: 1000},
+        "patience 3, proxy learning rate x1000": {**PAPER, MULTIPLIER: 1000},
+        "lambda = 2e-2": {**EVERY_EPOCH, "ccp_lambda": 2e-2},
+        "pair weight 1": {**EVERY_EPOCH, "pair_weight": 1},
+        "reset: staleness 0.3": {"ccp_reset_rule": "staleness", "ccp_staleness_threshold": 0.3},
+        "reset: patience 1": {**PAPER, "ccp_patience": 1},
+        "patience 3, proxy learning rate x100": {**PAPER, MULTIPLIER: 100},
+        "lambda = 0": {**EVERY_EPOCH, "ccp_lambda": 0},
+        "K = 1": {**EVERY_EPOCH, "proxies_per_class": 1},
+        "margins 0.2858, 0.5130": {**EVERY_EPOCH, **MARGINS},
+        "b = 1 (the draws as they are)": {**EVERY_EPOCH, "pool_size": 1},
     }
-    for name, (config, flags) in factors.items():
-        yield Run(f"screen/{name}", config, flags, seed=0)
+    for name, flags in base.items():
+        yield Run(f"screen/{name}", "emoji/c2", {**SCREEN, **flags}, seed=0)
+    for name, flags in ccp.items():
+        yield Run(
+            f"screen/{name}", "emoji", {**SCREEN, "pool_size": 5, "proxies_per_class": 4, **flags}, seed=0
+        )
 
 
 def compare() -> Iterator[training_runs.Run]:
