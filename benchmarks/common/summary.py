@@ -2,16 +2,16 @@
 
 python -m benchmarks.common.summary
 
-The table of the headlines is printed and written into the README.
+The table of the headlines is printed and written into docs/performance.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.common.results import FOLDER, Headline, read, with_section, write_sections
+from benchmarks.common.results import DOCS, FOLDER, Headline, read, with_section, write_sections
 
-README = FOLDER.parent / "README.md"
+DOCUMENT = DOCS / "performance.md"
 
 
 def main() -> None:
@@ -19,8 +19,8 @@ def main() -> None:
         write_sections(name, read(name))
     lines = list(table())
     print("\n".join(lines))
-    text = README.read_text(encoding="utf-8")
-    README.write_text(with_section(text, "summary", "benchmarks.common.summary", lines), encoding="utf-8")
+    text = DOCUMENT.read_text(encoding="utf-8")
+    DOCUMENT.write_text(with_section(text, "summary", "benchmarks.common.summary", lines), encoding="utf-8")
 
 
 def names() -> list[str]:

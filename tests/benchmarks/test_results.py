@@ -32,8 +32,8 @@ def test_the_headlines_follow_from_the_results(name):
     assert found.get("headlines", []) == expected
 
 
-def test_the_summary_in_the_readme_is_up_to_date():
-    text = summary.README.read_text(encoding="utf-8")
+def test_the_summary_is_up_to_date():
+    text = summary.DOCUMENT.read_text(encoding="utf-8")
     assert results.with_section(text, "summary", "benchmarks.common.summary", summary.table()) == text
 
 
