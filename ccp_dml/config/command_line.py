@@ -231,6 +231,15 @@ def _help_of(declared: Option, full: bool, width: int) -> str:
     )
 
 
+def _config_name(flagfile: str) -> str:
+    """The path of a flagfile below configs/, joined by dashes, such as cub-ms_ccp; else its name."""
+    *folders, name = os.path.normpath(os.path.splitext(flagfile)[0]).split(os.sep)
+    if "configs" in folders:
+        below = len(folders) - folders[::-1].index("configs")
+        return "-".join([*folders[below:], name])
+    return name
+
+
 def _with_run_dir(config: ExperimentConfig, arguments: Sequence[str]) -> ExperimentConfig:
     """Sets the run directory to runs/<name>-<UTC time>, unless there is one.
 
@@ -238,7 +247,7 @@ def _with_run_dir(config: ExperimentConfig, arguments: Sequence[str]) -> Experim
     """
     if config.run.run_dir is not None:
         return config
-    names = [os.path.splitext(os.path.basename(file))[0] for file in flagfiles.included(arguments)]
+    names = [_config_name(file) for file in flagfiles.included(arguments)]
     name = "-".join(names) or f"{config.source.dataset}-{config.loss.loss.replace('/', '-')}"
     folder = os.path.join("runs", f"{name}-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}")
     # Another run may have begun in the same second, or before the clock was set back.

@@ -11,7 +11,7 @@ import pytest
 from tests import ROOT
 from tests.project import audit, lock
 
-FOLDERS = ("ccp_dml", "datasets", "benchmarks")
+FOLDERS = ("ccp_dml", "datasets", "benchmarks", "studies", "configs")
 SOURCES = [ROOT / "train.py", *(file for name in FOLDERS for file in sorted((ROOT / name).rglob("*.py")))]
 FORBIDDEN_MODULES = {"pickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml"}
 FORBIDDEN_FUNCTIONS = {"eval", "exec", "compile", "__import__"}
