@@ -27,6 +27,22 @@ def smooth_pixels(height: int, width: int, seed: int) -> np.ndarray:
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
+def noise(height: int, width: int) -> np.ndarray:
+    """An image of independent random pixels."""
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def padded_square(image: np.ndarray, size: int, padding: float) -> np.ndarray:
+    """The image's centre in the centre of a square, placed pixel by pixel."""
+    result = np.full((size, size, 3), padding)
+    top, left = ((size - side) // 2 if side <= size else -((side - size) // 2) for side in image.shape[:2])
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            if 0 <= y + top < size and 0 <= x + left < size:
+                result[y + top, x + left] = image[y, x]
+    return result
+
+
 def train_image(
     encoded: tf.Tensor, config: Augmentation, seed: tf.Tensor, box: tf.Tensor | None = None
 ) -> tf.Tensor:

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ccp_dml.data import catalog
-from ccp_dml.data.catalog import Source
 from ccp_dml.data.images import TestPreprocessing, TrainPreprocessing
+from ccp_dml.data.options import SourceOptions
 from ccp_dml.data.pipeline import inference_batches, training_batches
 from ccp_dml.data.sampling import MPerClassSampler
 from ccp_dml.errors import UserError
@@ -83,7 +83,7 @@ def write_manifest(top: Path) -> dict[str, str]:
 
 def load(top: Path, tmp_path: Path, **options):
     return catalog.load(
-        Source("image_folder", data_dir=str(top), prepared_dir=str(tmp_path / "prepared"), **options)
+        SourceOptions("image_folder", data_dir=str(top), prepared_dir=str(tmp_path / "prepared"), **options)
     )
 
 
@@ -191,9 +191,9 @@ def test_published_data_sets_report_and_skip_alike(tmp_path):
     bad = spoil_cub(source)
     options = {"data_dir": str(source), "prepared_dir": str(tmp_path / "prepared"), "check_counts": False}
     with pytest.raises(UserError, match="^3 images cannot be used: ") as error:
-        catalog.load(Source("cub", **options))
+        catalog.load(SourceOptions("cub", **options))
     assert all(str(path) in str(error.value) for path in bad)
-    data = catalog.load(Source("cub", skip_bad_images=True, **options))
+    data = catalog.load(SourceOptions("cub", skip_bad_images=True, **options))
     assert {source / "CUB_200_2011" / image.file for image in data.skipped} == set(bad)
     assert (len(data.train), len(data.test)) == (5, 4)
     assert "'001.Bird_1' (train) to 2 of 3" in data.skipped_in_words()
@@ -203,12 +203,12 @@ def test_published_data_sets_report_and_skip_alike(tmp_path):
 @pytest.mark.parametrize("name", ["emoji", "fashion_mnist"])
 def test_where_no_image_files_are_read_nothing_can_be_skipped(name):
     with pytest.raises(UserError, match="--skip_bad_images: expected it with image_folder or a published"):
-        catalog.check(Source(name, skip_bad_images=True))
+        catalog.check(SourceOptions(name, skip_bad_images=True))
 
 
 def test_a_published_data_set_is_skipped_from_only_with_its_source(tmp_path):
     with pytest.raises(UserError, match=r"^--dataset=cub needs --data_dir: "):
-        catalog.check(Source("cub", prepared_dir=str(tmp_path), download=True, skip_bad_images=True))
+        catalog.check(SourceOptions("cub", prepared_dir=str(tmp_path), download=True, skip_bad_images=True))
 
 
 SIGNATURES = (b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"RIFF")

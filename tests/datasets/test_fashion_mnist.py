@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from ccp_dml.data import catalog
-from ccp_dml.data.catalog import Source
+from ccp_dml.data.options import SourceOptions
 from ccp_dml.errors import UserError
 from datasets.fashion_mnist import idx, source
 
@@ -62,7 +62,7 @@ def test_missing_files_are_listed_with_where_to_get_them(tmp_path: pathlib.Path)
     for file in DUMMY.glob("train-*"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     with pytest.raises(UserError) as error:
-        catalog.check(Source("fashion_mnist", str(tmp_path)))
+        catalog.check(SourceOptions("fashion_mnist", str(tmp_path)))
     message = str(error.value)
     for part in (f"--data_dir={tmp_path}: t10k-images", "t10k-labels", "dataset-fashion-mnist", "https://"):
         assert part in message
@@ -83,8 +83,8 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: pathlib.Path) -
 
 def test_the_catalog_opens_it_as_a_closed_set(tmp_path: pathlib.Path) -> None:
     tfds.disable_progress_bar()
-    assert catalog.check(Source("fashion_mnist", str(DUMMY))) == 10
-    data = catalog.load(Source("fashion_mnist", data_dir=str(DUMMY), prepared_dir=str(tmp_path)))
+    assert catalog.check(SourceOptions("fashion_mnist", str(DUMMY))) == 10
+    data = catalog.load(SourceOptions("fashion_mnist", data_dir=str(DUMMY), prepared_dir=str(tmp_path)))
     assert data.train.class_names == data.test.class_names == source.CLASS_NAMES
     assert data.train.image_ids.tolist() + data.test.image_ids.tolist() == list(range(40))
     for split, images in (("train", data.train), ("test", data.test)):

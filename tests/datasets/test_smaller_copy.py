@@ -8,8 +8,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from ccp_dml.data import catalog
-from ccp_dml.data.catalog import Source
 from ccp_dml.data.collection import fingerprint
+from ccp_dml.data.options import SourceOptions
 from datasets import smaller_copy
 from tests.data.conftest import encode, smooth_pixels
 from tests.datasets import miniatures
@@ -66,7 +66,9 @@ def folder(tmp_path):
 
 def sources(folder, tmp_path):
     options = {"data_dir": str(folder), "prepared_dir": str(tmp_path / "prepared")}
-    return Source("image_folder", **options), Source("image_folder", **options, prepared_shorter_side=16)
+    return SourceOptions("image_folder", **options), SourceOptions(
+        "image_folder", **options, prepared_shorter_side=16
+    )
 
 
 def test_a_copy_of_a_folder_differs_in_its_pixels_alone(folder, tmp_path):
@@ -105,9 +107,9 @@ def test_boxes_of_a_published_data_set(tmp_path):
     tfds.disable_progress_bar()
     source = miniatures.write_cub(tmp_path / "cub", 4, 2)
     options = {"data_dir": str(source), "prepared_dir": str(tmp_path / "p"), "check_counts": False}
-    whole = catalog.load(Source("cub", crop_to_box=True, **options)).train
+    whole = catalog.load(SourceOptions("cub", crop_to_box=True, **options)).train
     side = min(opened(whole.encoded([0])[0]).size) // 2
-    small = catalog.load(Source("cub", crop_to_box=True, prepared_shorter_side=side, **options)).train
+    small = catalog.load(SourceOptions("cub", crop_to_box=True, prepared_shorter_side=side, **options)).train
     for row in range(len(whole)):
         before, after = (opened(part.encoded([row])[0]).size[::-1] for part in (whole, small))
         assert min(after) == min(side, *before)

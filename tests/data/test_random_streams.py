@@ -1,7 +1,10 @@
+"""Hashed keys, uniform numbers, permutations, and windows of distinct items."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,6 +13,7 @@ from ccp_dml.data.random_streams import (
     RaggedPermutationWindows,
     random_keys,
     random_permutation,
+    uniform_draws,
 )
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)
@@ -35,7 +39,7 @@ def sequential_stream(size: int, window: int, words: tuple[int, ...], num_window
 
 @quick
 @given(size=st.integers(1, 14), window=st.integers(1, 14), seed=st.integers(-3, 2**70))
-def test_equals_the_sequential_definition(size: int, window: int, seed: int) -> None:
+def test_windows_equal_the_sequential_definition(size: int, window: int, seed: int) -> None:
     windows = PermutationWindows(size, window, seed, 9)
     found = [windows(index).tolist() for index in range(40)]
     assert found == sequential_stream(size, window, (seed, 9), 40)
@@ -72,7 +76,7 @@ def test_random_access_equals_sequential_access(
     seed=st.integers(0, 99),
     data=st.data(),
 )
-def test_ragged_equals_one_stream_at_a_time(
+def test_many_streams_at_once_equal_one_stream_at_a_time(
     sizes: list[int], window: int, seed: int, data: st.DataObject
 ) -> None:
     rows = np.array(data.draw(st.permutations(range(len(sizes)))))
@@ -83,7 +87,7 @@ def test_ragged_equals_one_stream_at_a_time(
         np.testing.assert_array_equal(items, expected)
 
 
-def test_variants_are_other_streams_of_the_same_sizes() -> None:
+def test_variants_give_other_streams_of_the_same_sizes() -> None:
     rows, sizes = np.array([0, 1, 0, 2]), np.array([5, 3, 8])
     variants = np.array([7, 0, 9, 7])
     found = RaggedPermutationWindows(sizes, 3, 1)(rows, np.arange(4), variants)
@@ -93,7 +97,7 @@ def test_variants_are_other_streams_of_the_same_sizes() -> None:
         assert items.tolist() == expected(index).tolist() == words.tolist()
 
 
-def test_orders_are_uniform() -> None:
+def test_permutations_are_uniform() -> None:
     counts = np.zeros((5, 5))
     for number in range(4000):
         counts[np.arange(5), random_permutation(5, 3, number)] += 1
@@ -108,14 +112,25 @@ def test_keys_differ_between_words_and_seeds() -> None:
     assert random_keys(1, 2) == random_keys(1 + 2**64, 2)
 
 
-def test_long_lookback_is_not_recursive() -> None:
+def test_a_long_replay_is_not_recursive() -> None:
     windows = PermutationWindows(1501, 1500, 0)
     assert len(set(windows(1490).tolist())) == 1500
 
 
 @pytest.mark.parametrize(("size", "window"), [(0, 1), (3, 0)])
-def test_bad_arguments(size: int, window: int) -> None:
+def test_sizes_and_windows_below_one_are_refused(size: int, window: int) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         PermutationWindows(size, window, 0)
     with pytest.raises(ValueError, match="at least 1"):
         RaggedPermutationWindows(np.array([size]), window, 0)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 41])
+def test_draws_are_those_of_tensorflow(count: int) -> None:
+    seeds = np.random.default_rng(0).integers(-(2**31), 2**31, (20, 2)).astype(np.int32)
+    seeds[0] = 0
+    seeds[1] = [-1, 2**31 - 1]
+    with tf.device("CPU"):
+        expected = [tf.random.stateless_uniform([count], seed) for seed in seeds]
+    np.testing.assert_array_equal(uniform_draws(seeds, count), expected)
+    assert uniform_draws(seeds, count).dtype == np.float32
