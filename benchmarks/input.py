@@ -139,8 +139,8 @@ def collection(files: Sequence[bytes]) -> ImageCollection:
 
 def random_windows(files: Sequence[bytes], config: TrainPreprocessing) -> np.ndarray:
     boxes = np.array([[0, 0, *image_size(file)] for file in files], np.int32)
-    seeds = np.stack([np.arange(len(files))] * 2, 1).astype(np.int32)
-    windows, _ = choose(config, tf.constant(boxes), tf.constant(uniform_draws(seeds, num_draws(config))))
+    draws = uniform_draws(np.arange(len(files))[:, np.newaxis], np.arange(num_draws(config)))
+    windows, _ = choose(config, tf.constant(boxes), tf.constant(draws))
     return np.asarray(windows)
 
 

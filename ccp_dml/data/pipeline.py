@@ -32,7 +32,7 @@ from ccp_dml.data.images import (
     test_image,
     train_image,
 )
-from ccp_dml.data.random_streams import AUGMENTATION, IntArray, random_keys, uniform_draws
+from ccp_dml.data.random_streams import AUGMENTATION, IntArray, uniform_draws
 from ccp_dml.data.sampling import Sampler
 from ccp_dml.errors import UserError
 
@@ -141,8 +141,8 @@ def _read_batches(
         encoded = images.encoded(indices)
         boxes, draws = _boxes(images, indices), np.zeros((batch_size, 0), np.float32)
         if augmentation is not None:
-            keys = random_keys(seed, AUGMENTATION, int(step), rows)
-            draws = uniform_draws(keys.view(np.int32).reshape(-1, 2), num_draws(augmentation))
+            numbers = np.arange(num_draws(augmentation))
+            draws = uniform_draws(seed, AUGMENTATION, int(step), rows[:, np.newaxis], numbers)
             if images.boxes is None:
                 boxes[:, 2:] = [image_size(image) for image in encoded]
         return np.array(encoded, object), boxes, labels, draws

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
-import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccp_dml.data.random_streams import (
+    AUGMENTATION,
     PermutationWindows,
     RaggedPermutationWindows,
     random_keys,
@@ -125,12 +127,63 @@ def test_sizes_and_windows_below_one_are_refused(size: int, window: int) -> None
         RaggedPermutationWindows(np.array([size]), window, 0)
 
 
-@pytest.mark.parametrize("count", [1, 3, 4, 41])
-def test_draws_are_those_of_tensorflow(count: int) -> None:
-    seeds = np.random.default_rng(0).integers(-(2**31), 2**31, (20, 2)).astype(np.int32)
-    seeds[0] = 0
-    seeds[1] = [-1, 2**31 - 1]
-    with tf.device("CPU"):
-        expected = [tf.random.stateless_uniform([count], seed) for seed in seeds]
-    np.testing.assert_array_equal(uniform_draws(seeds, count), expected)
-    assert uniform_draws(seeds, count).dtype == np.float32
+def test_uniform_draws_are_multiples_of_a_float32_step_below_one() -> None:
+    draws = uniform_draws(3, np.arange(100)[:, None], np.arange(1000))
+    assert draws.dtype == np.float32
+    assert draws.shape == (100, 1000)
+    assert 0 <= draws.min() < 1e-4
+    assert 1 - 1e-4 < draws.max() < 1
+    np.testing.assert_array_equal(draws * 2**24, np.round(draws * 2**24))
+
+
+def test_keys_and_draws_equal_their_definition_in_python_integers() -> None:
+    def mixed(state: int, word: int) -> int:
+        state = (state + (word + 1) * 0x9E3779B97F4A7C15) % 2**64
+        state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
+        return state ^ (state >> 31)
+
+    places, numbers = np.arange(3)[:, None], np.arange(5)
+    expected = np.array(
+        [
+            [functools.reduce(mixed, (2**70 - 1, AUGMENTATION, 3, place, number), 0) for number in range(5)]
+            for place in range(3)
+        ],
+        np.uint64,
+    )
+    words = (2**70 - 1, AUGMENTATION, 3, places, numbers)
+    np.testing.assert_array_equal(random_keys(*words), expected)
+    np.testing.assert_array_equal(uniform_draws(*words) * 2**24, (expected >> np.uint64(40)).astype(float))
+
+
+@pytest.mark.parametrize("axis", ["seed", "step", "place", "draw"])
+def test_uniform_draws_are_uniform_and_independent_along_each_word(axis: str) -> None:
+    size = 40_000
+    words = {"seed": 7, "step": 11, "place": 5, "draw": 2, axis: np.arange(size)}
+    draws = uniform_draws(words["seed"], AUGMENTATION, words["step"], words["place"], words["draw"])
+    # 15 degrees of freedom: 37.7 is exceeded with probability 0.001.
+    assert chi_square(np.bincount((draws * 16).astype(int), minlength=16)) < 37.7
+    # Pairs of neighbours fill the unit square evenly. 63 degrees of freedom: 103.4.
+    cells = (draws[:-1] * 8).astype(int) * 8 + (draws[1:] * 8).astype(int)
+    assert chi_square(np.bincount(cells[::2], minlength=64)) < 103.4
+
+
+@pytest.mark.parametrize("pair", [("step", "place"), ("step", "draw"), ("place", "draw"), ("seed", "step")])
+def test_uniform_draws_of_two_words_are_independent(pair: tuple[str, str]) -> None:
+    """Equal numbers of the two words, which a weak hash would confuse, give unrelated draws."""
+    numbers = np.arange(20_000)
+    words = {"seed": 7, "step": 11, "place": 5, "draw": 2}
+    first, second = ({**words, name: numbers} for name in pair)
+    draws = [
+        uniform_draws(given["seed"], AUGMENTATION, given["step"], given["place"], given["draw"])
+        for given in (first, second)
+    ]
+    cells = (draws[0] * 8).astype(int) * 8 + (draws[1] * 8).astype(int)
+    # 63 degrees of freedom: 103.4 is exceeded with probability 0.001.
+    assert chi_square(np.bincount(cells, minlength=64)) < 103.4
+
+
+def chi_square(counts: np.ndarray) -> float:
+    """The statistic of a test for equal frequencies."""
+    expected = counts.sum() / len(counts)
+    return float(((counts - expected) ** 2 / expected).sum())
