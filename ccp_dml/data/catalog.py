@@ -219,7 +219,7 @@ def load(source: SourceOptions) -> ImageDataset:
             file_format="array_record", data_dir=prepared_dir, **entry.builder_options(source)
         )
         if source.prepared_shorter_side is not None:
-            copying = importlib.import_module("datasets.smaller_copy")
+            copying = importlib.import_module("datasets.common.smaller_copy")
             prepare(source.dataset, builder)
             builder = copying.smaller_copy(builder, source.prepared_shorter_side)
         dataset = load_prepared(source.dataset, builder)
@@ -232,7 +232,7 @@ def _explained(source: SourceOptions, prepared_dir: str) -> Iterator[None]:
     """Turns the errors of preparing and opening into such as say what to do."""
     from google.protobuf import json_format
 
-    images = importlib.import_module("datasets.images")
+    images = importlib.import_module("datasets.common.images")
     try:
         yield
     except images.ImageError as error:

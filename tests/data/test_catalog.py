@@ -12,7 +12,7 @@ import pytest
 from ccp_dml.data import catalog
 from ccp_dml.data.options import SourceOptions
 from datasets.cub.release import Cub
-from datasets.release import Size
+from datasets.common.release import Size
 from tests.data.conftest import encode, smooth_pixels
 from tests.datasets import miniatures
 

@@ -11,7 +11,7 @@ import pytest
 import train
 from ccp_dml import commands
 from ccp_dml.run_directory import RunDirectory, State
-from datasets import conversion
+from datasets.common import images
 from tests.image_folder import SMALL_RUN, write_classes
 from tests.reliability.killed_runs import RunServer, assert_same
 
@@ -60,7 +60,7 @@ def outcome(path: Path, *flags: str) -> int:
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_while_the_data_set_is_prepared(flags, tmp_path, monkeypatch, capsys, record_property, number):
-    convert, calls = conversion._convert, []
+    convert, calls = images._convert, []
 
     def interrupt(*arguments):
         calls.append(arguments)
@@ -69,7 +69,7 @@ def test_while_the_data_set_is_prepared(flags, tmp_path, monkeypatch, capsys, re
         return convert(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(conversion, "_convert", interrupt)
+        patch.setattr(images, "_convert", interrupt)
         assert outcome(tmp_path / "run", *flags) == commands.INTERRUPTED
     *_, line = capsys.readouterr().err.splitlines()
     name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
