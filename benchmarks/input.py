@@ -31,16 +31,10 @@ import sklearn.datasets
 import tensorflow as tf
 
 from benchmarks.measuring import Headline, Seconds, in_turns, ratio, times, write
+from ccp_dml.data.augmentation import TrainPreprocessing
 from ccp_dml.data.collection import ImageCollection, InMemoryRecords
-from ccp_dml.data.images import (
-    TestPreprocessing,
-    TrainPreprocessing,
-    choose,
-    num_draws,
-    resize,
-    resize_shorter_side,
-)
-from ccp_dml.data.pipeline import image_size, inference_batches, training_batches, without_tuning
+from ccp_dml.data.images import TestPreprocessing, image_size, resize, resize_shorter_side
+from ccp_dml.data.pipeline import inference_batches, training_batches, without_tuning
 from ccp_dml.data.random_streams import uniform_draws
 from ccp_dml.data.sampling import MPerClassSampler
 from datasets.common.smaller_copy import smaller_image
@@ -139,8 +133,8 @@ def collection(files: Sequence[bytes]) -> ImageCollection:
 
 def random_windows(files: Sequence[bytes], config: TrainPreprocessing) -> np.ndarray:
     boxes = np.array([[0, 0, *image_size(file)] for file in files], np.int32)
-    draws = uniform_draws(np.arange(len(files))[:, np.newaxis], np.arange(num_draws(config)))
-    windows, _ = choose(config, tf.constant(boxes), tf.constant(draws))
+    draws = uniform_draws(np.arange(len(files))[:, np.newaxis], np.arange(config.num_draws))
+    windows, _ = config.choose(tf.constant(boxes), tf.constant(draws))
     return np.asarray(windows)
 
 

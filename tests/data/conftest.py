@@ -9,10 +9,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from ccp_dml.data import images
+from ccp_dml.data.augmentation import Augmentation
 from ccp_dml.data.collection import ImageCollection, InMemoryRecords
-from ccp_dml.data.images import Augmentation
-from ccp_dml.data.pipeline import image_size
+from ccp_dml.data.images import image_size
 
 
 def encode(pixels: np.ndarray, image_format: str) -> bytes:
@@ -46,11 +45,11 @@ def padded_square(image: np.ndarray, size: int, padding: float) -> np.ndarray:
 def train_image(
     encoded: tf.Tensor, config: Augmentation, seed: tf.Tensor, box: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """One image as a batch of one would hold it."""
-    whole = tf.constant([0, 0, *image_size(encoded.numpy())]) if box is None else box
-    draws = tf.random.stateless_uniform([1, images.num_draws(config)], seed)
-    windows, mirrored = images.choose(config, whole[tf.newaxis], draws)
-    return images.train_image(encoded, config, windows[0], mirrored[0], box)
+    """Augments one image as a batch of one, with random numbers that depend on the seed."""
+    chosen_from = tf.constant([0, 0, *image_size(encoded.numpy())]) if box is None else box
+    draws = tf.random.stateless_uniform([1, config.num_draws], seed)
+    windows, mirrored = config.choose(chosen_from[tf.newaxis], draws)
+    return config.apply(encoded, windows[0], mirrored[0], box)
 
 
 @pytest.fixture(scope="session")

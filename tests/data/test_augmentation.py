@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.data.images import (
+from ccp_dml.data.augmentation import (
     WINDOW_ATTEMPTS,
     PadAndCrop,
-    TestPreprocessing,
     TrainPreprocessing,
     crop_windows,
-    test_image,
     train_preprocessing,
 )
+from ccp_dml.data.images import TestPreprocessing, test_image
 from ccp_dml.data.options import ImageOptions
 from tests.data.conftest import encode, noise, padded_square, smooth_pixels, train_image
 

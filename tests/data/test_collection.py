@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ccp_dml.data.collection import ImageCollection, ImageDataset, InMemoryRecords, fingerprint
-from ccp_dml.data.splits import join
+from ccp_dml.data.collection import ImageCollection, ImageDataset, InMemoryRecords, fingerprint, join
 
 
 def numbered() -> ImageCollection:

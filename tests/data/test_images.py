@@ -18,11 +18,11 @@ from ccp_dml.data.images import (
     central_crop_or_pad,
     decode_rgb,
     either,
+    image_size,
     resize_shorter_side,
     test_image,
 )
 from ccp_dml.data.options import ImageOptions
-from ccp_dml.data.pipeline import image_size
 from tests.data.conftest import encode, noise, padded_square, smooth_pixels
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)

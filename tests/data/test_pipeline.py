@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.data import pipeline
+from ccp_dml.data.augmentation import PadAndCrop, TrainPreprocessing
 from ccp_dml.data.collection import ImageCollection
-from ccp_dml.data.images import PadAndCrop, TestPreprocessing, TrainPreprocessing, test_image
-from ccp_dml.data.pipeline import KeptBatches, Shard, guarded, inference_batches, training_batches
+from ccp_dml.data.images import TestPreprocessing, test_image
+from ccp_dml.data.pipeline import Shard, guarded, inference_batches, training_batches
 from ccp_dml.data.sampling import (
     ClassUniformSampler,
     MPerClassSampler,
@@ -196,17 +196,17 @@ def test_only_the_images_of_the_shard_are_read_and_decoded(
     collection: ImageCollection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded, read = [], []
-    original, encoded = pipeline.train_image, ImageCollection.encoded
+    apply, encoded = TrainPreprocessing.apply, ImageCollection.encoded
 
-    def watched(data: tf.Tensor, *rest: object) -> tf.Tensor:
+    def watched(config: TrainPreprocessing, data: tf.Tensor, *rest: object) -> tf.Tensor:
         [data] = tf.numpy_function(lambda value: decoded.append(value) or value, [data], [tf.string])
-        return original(tf.ensure_shape(data, []), *rest)
+        return apply(config, tf.ensure_shape(data, []), *rest)
 
     def watched_reading(images: ImageCollection, indices: np.ndarray) -> list[bytes]:
         read.append(len(indices))
         return encoded(images, indices)
 
-    monkeypatch.setattr(pipeline, "train_image", watched)
+    monkeypatch.setattr(TrainPreprocessing, "apply", watched)
     monkeypatch.setattr(ImageCollection, "encoded", watched_reading)
     sampler = RandomSampler(len(collection), BATCH, 5)
     part = training_batches(collection, sampler, TRAIN, seed=5, shard=Shard(1, 3, 2))
@@ -267,29 +267,3 @@ def test_deleting_a_guarded_function_does_not_wait(monkeypatch) -> None:
     guarded(lambda: None)()
     gc.collect()
     assert waits == []
-
-
-class Source:
-    def __init__(self) -> None:
-        self.prepared = 0
-
-    def __iter__(self):
-        for number in range(3):
-            self.prepared += 1
-            yield f"batch {number}"
-
-
-def test_kept_batches_are_prepared_once():
-    source = Source()
-    kept = KeptBatches(source)
-    passes = [list(kept) for _ in range(3)]
-    assert passes == [["batch 0", "batch 1", "batch 2"]] * 3
-    assert source.prepared == 3
-
-
-def test_an_incomplete_pass_keeps_no_batches():
-    source = Source()
-    kept = KeptBatches(source)
-    next(iter(kept))
-    assert list(kept) == ["batch 0", "batch 1", "batch 2"]
-    assert source.prepared == 4

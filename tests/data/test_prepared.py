@@ -89,7 +89,7 @@ def test_a_read_only_folder_can_be_read(tmp_path: pathlib.Path, monkeypatch: pyt
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError("read-only")
 
-    monkeypatch.setattr(prepared.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(pathlib.Path, "open", refuse)
     builder = build(tmp_path, train=FakeSource([0, 1], [0, 1]), test=FakeSource([2], [2]))
     assert len(prepared.load_prepared("fake", builder).train) == 2
 

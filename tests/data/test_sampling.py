@@ -20,7 +20,6 @@ from ccp_dml.data.sampling import (
     Sampler,
     StepBlocks,
     make_sampler,
-    sample_major,
 )
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)
@@ -324,8 +323,3 @@ def test_a_batch_may_be_modified() -> None:
     before = sampler.batch(3).tolist()
     sampler.batch(3)[:] = -1
     assert sampler.batch(3).tolist() == before
-
-
-def test_sample_major() -> None:
-    images = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9], [10, 11, 12]])
-    assert sample_major(images, 2).tolist() == [[1, 4, 2, 5, 3, 6], [7, 10, 8, 11, 9, 12]]

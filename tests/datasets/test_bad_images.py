@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ccp_dml.data import catalog
-from ccp_dml.data.images import TestPreprocessing, TrainPreprocessing
+from ccp_dml.data.augmentation import TrainPreprocessing
+from ccp_dml.data.images import TestPreprocessing
 from ccp_dml.data.options import SourceOptions
 from ccp_dml.data.pipeline import inference_batches, training_batches
 from ccp_dml.data.sampling import MPerClassSampler
