@@ -21,7 +21,7 @@ def encode(pixels: np.ndarray, image_format: str) -> bytes:
 
 
 def smooth_pixels(height: int, width: int, seed: int) -> np.ndarray:
-    """An image of low frequencies, as a JPEG keeps well."""
+    """A smooth image, which JPEG hardly changes."""
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
@@ -32,7 +32,7 @@ def noise(height: int, width: int) -> np.ndarray:
 
 
 def padded_square(image: np.ndarray, size: int, padding: float) -> np.ndarray:
-    """The image's centre in the centre of a square, placed pixel by pixel."""
+    """The center of an image in the center of a square, placed pixel by pixel."""
     result = np.full((size, size, 3), padding)
     top, left = ((size - side) // 2 if side <= size else -((side - size) // 2) for side in image.shape[:2])
     for y in range(image.shape[0]):
@@ -54,7 +54,7 @@ def train_image(
 
 @pytest.fixture(scope="session")
 def collection() -> ImageCollection:
-    """7 classes with 1 to 7 images of several sizes, PNG and JPEG; rows differ from indices."""
+    """Seven classes of 1 to 7 images of several sizes, PNG and JPEG, with rows in reverse order."""
     labels = np.repeat(np.arange(7), np.arange(1, 8))
     sizes = [(20 + 3 * index, 40 - index) for index in range(len(labels))]
     images = [

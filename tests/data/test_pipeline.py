@@ -223,7 +223,7 @@ def test_batches_that_cannot_be_divided_equally_are_refused(collection: ImageCol
         stream(collection, Shard(0, 4, 2))
 
 
-# A failing program whose traceback keeps a pipeline alive that is calling Python.
+# A failing program whose traceback keeps a pipeline alive that calls Python.
 PROGRAM = """
 import time
 import tensorflow as tf

@@ -22,7 +22,7 @@ from tests.image_folder import write_classes
 
 
 class FakeSource:
-    """As many records as TFDS would give, in an order of its own."""
+    """A TFDS data source of records without images, in any order of ids."""
 
     def __init__(self, labels: list[int], image_ids: list[int]):
         self.records = [
@@ -40,7 +40,7 @@ class FakeSource:
 
 
 class FakeBuilder:
-    """What this library uses of a TFDS builder."""
+    """The attributes of a TFDS builder that the library uses."""
 
     def __init__(self, folder: pathlib.Path, sources: dict[str, FakeSource], names: list[str]):
         self.data_path, self.sources = folder, sources
@@ -112,7 +112,7 @@ def test_default_folder_of_prepared_data(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.fixture(scope="module")
 def prepared_classes(tmp_path_factory) -> pathlib.Path:
-    """A folder with images in `source` and what is prepared of them in `prepared`."""
+    """A folder of images, `source`, and the data prepared from them, `prepared`."""
     top = tmp_path_factory.mktemp("data")
     write_classes(top / "source", 4)
     load(top)

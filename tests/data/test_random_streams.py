@@ -22,7 +22,7 @@ quick = settings(max_examples=25, deadline=None, derandomize=True)
 
 
 def sequential_stream(size: int, window: int, words: tuple[int, ...], num_windows: int) -> list[list[int]]:
-    """The definition, item by item: fill windows from a queue, passing over what is in the window already."""
+    """The definition, item by item: windows take items from a queue and skip those already taken."""
     queue: list[int] = []
     windows: list[list[int]] = []
     number = 0

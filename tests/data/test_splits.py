@@ -192,7 +192,7 @@ def test_images_and_wrong_classes_are_drawn_uniformly() -> None:
         labels = add_label_noise(images, 0.5, seed).labels
         changed += labels != images.labels
         np.add.at(wrong, (images.labels, labels), labels != images.labels)
-    # 15 degrees of freedom: 37.7 is exceeded with probability 0.001. A pick without repetition varies less.
+    # 15 degrees of freedom: 37.7 is exceeded with probability 0.001. Drawing without replacement varies less.
     assert ((changed - 1000) ** 2 / 1000).sum() < 37.7
     off_diagonal = wrong[~np.eye(4, dtype=bool)]
     # 11 degrees of freedom: 31.3 is exceeded with probability 0.001.
