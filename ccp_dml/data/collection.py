@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import collections
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -146,42 +146,42 @@ class ImageCollection:
         return replace(found, labels=new_label[found.labels], class_names=names)
 
 
-def join(parts: Sequence[ImageCollection]) -> ImageCollection:
+def join(collections: Sequence[ImageCollection]) -> ImageCollection:
     """Returns the images of several collections as one, in which classes of equal names are one class.
 
     Classes are numbered in the order of the collections. Boxes are kept if all collections have them.
     """
-    names = tuple(dict.fromkeys(name for part in parts for name in part.class_names))
+    names = tuple(dict.fromkeys(name for images in collections for name in images.class_names))
     number = {name: label for label, name in enumerate(names)}
-    sources = [part.source for part in parts]
-    boxes = [part.boxes for part in parts if part.boxes is not None]
+    sources = [images.source for images in collections]
+    boxes = [images.boxes for images in collections if images.boxes is not None]
     begins = np.cumsum([0, *(len(source) for source in sources[:-1])])
     return ImageCollection(
         labels=np.concatenate(
-            [np.array([number[name] for name in part.class_names])[part.labels] for part in parts]
+            [np.array([number[name] for name in images.class_names])[images.labels] for images in collections]
         ),
         class_names=names,
-        image_ids=np.concatenate([part.image_ids for part in parts]),
+        image_ids=np.concatenate([images.image_ids for images in collections]),
         source=JoinedRecords(sources),
-        rows=np.concatenate([part.rows + begin for part, begin in zip(parts, begins)]),
-        boxes=np.concatenate(boxes) if len(boxes) == len(parts) else None,
+        rows=np.concatenate([images.rows + begin for images, begin in zip(collections, begins)]),
+        boxes=np.concatenate(boxes) if len(boxes) == len(collections) else None,
     )
 
 
-def fingerprint(parts: Iterable[ImageCollection | None]) -> str:
+def fingerprint(collections: Iterable[ImageCollection | None]) -> str:
     """Hashes all labels, class names and image ids of collections, and some of their images.
 
     To be fast for any size, it reads 64 evenly spaced images of each collection. A change of other images
     that keeps the number, order and labels is not noticed.
 
     Args:
-        parts: collections in a fixed order; None for a missing one.
+        collections: in a fixed order; None for a missing one.
 
     Returns:
         SHA-256 in hexadecimal.
     """
     digest = hashlib.sha256()
-    for images in parts:
+    for images in collections:
         if images is None:
             digest.update(b"none")
             continue
@@ -235,16 +235,16 @@ class ImageDataset:
         """Describes the images that are left out and the classes that shrank; None if there are none."""
         if not self.skipped:
             return None
-        parts = {"train": self.train, "test" if self.gallery is None else "query": self.test}
+        splits = {"train": self.train, "test" if self.gallery is None else "query": self.test}
         if self.gallery is not None:
-            parts["gallery"] = self.gallery
-        sizes = {name: part.class_sizes() for name, part in parts.items()}
+            splits["gallery"] = self.gallery
+        sizes = {name: images.class_sizes() for name, images in splits.items()}
         return _skipped_in_words(self.skipped, sizes)
 
 
 def _skipped_in_words(skipped: Sequence[SkippedImage], sizes: Mapping[str, Mapping[str, int]]) -> str:
     """Describes skipped images, given the number of remaining images of each class of each split."""
-    lost = collections.Counter((image.split, image.label) for image in skipped)
+    lost = Counter((image.split, image.label) for image in skipped)
     left = {key: sizes.get(key[0], {}).get(key[1], 0) for key in lost}
     total = len(skipped) + sum(sum(classes.values()) for classes in sizes.values())
     names = {(split, label): f"{label!r} ({split})" for split, label in lost}

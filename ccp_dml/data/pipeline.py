@@ -108,35 +108,32 @@ def training_batches(
         draws = uniform_draws(seed, AUGMENTATION, int(step), rows[:, np.newaxis], numbers)
         return encoded, boxes, labels, draws
 
-    def read_batch(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def read_batch(step: tf.Tensor) -> dict[str, tf.Tensor]:
         types = (tf.string, tf.int32, tf.int32, tf.float32)
         encoded, boxes, labels, draws = tf.numpy_function(read, [step], types)
-        encoded, boxes = tf.ensure_shape(encoded, [len(rows)]), tf.ensure_shape(boxes, [len(rows), 4])
-        labels = tf.ensure_shape(labels, [len(rows), 2])
-        windows, mirrored = boxes, tf.zeros([len(rows)], tf.bool)
+        batch = {
+            "encoded": tf.ensure_shape(encoded, [len(rows)]),
+            "box": tf.ensure_shape(boxes, [len(rows), 4]),
+            "labels": tf.ensure_shape(labels, [len(rows), 2]),
+            "is_plain": tf.constant(rows < num_plain),
+        }
         if augmentation is not None:
             draws = tf.ensure_shape(draws, [len(rows), len(numbers)])
-            windows, mirrored = augmentation.choose(boxes, draws)
-        return encoded, boxes, windows, mirrored, labels, tf.constant(rows < num_plain)
+            batch["window"], batch["mirrored"] = augmentation.choose(batch["box"], draws)
+        return batch
 
-    def prepare(
-        encoded: tf.Tensor,
-        box: tf.Tensor,
-        window: tf.Tensor,
-        mirrored: tf.Tensor,
-        labels: tf.Tensor,
-        is_plain: tf.Tensor,
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        crop = None if images.boxes is None else box
+    def prepare(image: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        box = None if images.boxes is None else image["box"]
 
-        def augmented(encoded: tf.Tensor) -> tf.Tensor:
+        def usual(encoded: tf.Tensor) -> tf.Tensor:
             if isinstance(preprocessing, TestPreprocessing):
-                return test_image(encoded, preprocessing, crop)
-            return preprocessing.apply(encoded, window, mirrored, crop)
+                return test_image(encoded, preprocessing, box)
+            return preprocessing.apply(encoded, image["window"], image["mirrored"], box)
 
         if plain is None:
-            return augmented(encoded), labels
-        return either(is_plain, lambda image: test_image(image, plain, crop), augmented, encoded), labels
+            return usual(image["encoded"]), image["labels"]
+        first = functools.partial(test_image, config=plain, box=box)
+        return either(image["is_plain"], first, usual, image["encoded"]), image["labels"]
 
     batches = tf.data.Dataset.range(first_step, _LAST_STEP).map(read_batch)
     return _per_image(batches, prepare, len(rows) // shard.num_replicas, drop_remainder=True)

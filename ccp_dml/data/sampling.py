@@ -146,7 +146,7 @@ class RepresentativeSampler(ClassSampler):
 
     Each visit adds the next M - 1 images of the class to its representative. They differ from it and, unless
     the class has fewer than M images, from one another. Counted from the first step of the run, visits are
-    divided into passes over the other images; the part of a pass in one lifetime holds no image twice. The
+    divided into passes over the other images; within one lifetime, a pass holds no image twice. The
     order is new in each pass and in each lifetime. A class of a single image repeats its representative.
     """
 

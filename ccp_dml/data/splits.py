@@ -92,12 +92,11 @@ def closed_set(
     Raises:
         ValueError: if no class is large enough to be retrieved in validation and test.
     """
-    parts = [dataset.train, dataset.test, *([] if dataset.gallery is None else [dataset.gallery])]
-    images = join(parts)
+    images = join([dataset.train, dataset.test, *([] if dataset.gallery is None else [dataset.gallery])])
     keys = None if seed is None else random_keys(seed, CLOSED_SET, images.image_ids)
-    train, validation, test = (images.subset(part) for part in split_images(images.labels, keys))
-    for name, part in (("validation", validation), ("test", test)):
-        if np.bincount(part.labels, minlength=1).max() < 2:
+    train, validation, test = (images.subset(split) for split in split_images(images.labels, keys))
+    for name, found in (("validation", validation), ("test", test)):
+        if np.bincount(found.labels, minlength=1).max() < 2:
             largest = np.bincount(images.labels).max()
             raise ValueError(
                 f"no class has two images in the {name} split, so no query has a positive; "

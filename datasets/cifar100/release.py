@@ -55,7 +55,7 @@ TEST_CLASSES = (
 
 
 class Cifar100(PublishedCifar100):
-    """All images: 80 classes for training, the last 16 of which validate in CIFAR-FS, and 20 for testing."""
+    """All images, split by class: the training and validation classes of CIFAR-FS, and its test classes."""
 
     sizes = {TRAIN: Size(80, 48000), TEST: Size(20, 12000)}
 

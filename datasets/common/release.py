@@ -167,7 +167,7 @@ class Release(abc.ABC):
 
 
 def rows(content: bytes, file: str, columns: int, header: int = 0) -> list[tuple[str, ...]]:
-    """Splits the lines of a text at blanks, of which the last column may contain some.
+    """Splits the lines of a text into columns at blanks; the last column may contain blanks.
 
     Args:
         content: the text, in UTF-8.

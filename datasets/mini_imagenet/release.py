@@ -12,7 +12,7 @@ _SUFFIXES = (".jpg", ".JPEG", ".png")
 
 
 class MiniImagenet(Release):
-    """100 classes: 80 for training, of which the last 16 are the list `val`, and 20 for testing.
+    """100 classes: 80 for training, the last 16 from the list `val`, and 20 for testing.
 
     The lists are `train.csv`, `val.csv` and `test.csv` (columns `filename,label`) beside the folder `images`,
     or `train.txt`, `val.txt` and `test.txt` in `splits/ravi-larochelle` (one class per line) beside the
