@@ -29,19 +29,13 @@ import tensorflow as tf
 
 from benchmarks.common import results
 from benchmarks.common.measuring import Seconds, in_turns, ratio, summarize
+from ccp_dml.data.augmentation import TrainPreprocessing
 from ccp_dml.data.collection import ImageCollection, InMemoryRecords
-from ccp_dml.data.images import (
-    TestPreprocessing,
-    TrainPreprocessing,
-    choose,
-    num_draws,
-    resize,
-    resize_shorter_side,
-)
-from ccp_dml.data.pipeline import image_size, inference_batches, training_batches, without_tuning
+from ccp_dml.data.images import TestPreprocessing, image_size, resize, resize_shorter_side
+from ccp_dml.data.pipeline import inference_batches, training_batches, without_tuning
 from ccp_dml.data.random_streams import uniform_draws
 from ccp_dml.data.sampling import MPerClassSampler
-from datasets.smaller_copy import smaller_image
+from datasets.common.smaller_copy import smaller_image
 
 WIDTH, HEIGHT, QUALITY, SIDE, SHORTER_SIDE = 500, 375, 95, 227, 256
 CLASSES_PER_BATCH, SAMPLES_PER_CLASS, IMAGES_PER_CLASS = 8, 4, 20
@@ -125,8 +119,8 @@ def collection(files: Sequence[bytes]) -> ImageCollection:
 def random_windows(files: Sequence[bytes], config: TrainPreprocessing) -> np.ndarray:
     """A training window of each file, int32 [N, 4]."""
     boxes = np.array([[0, 0, *image_size(file)] for file in files], np.int32)
-    seeds = np.stack([np.arange(len(files))] * 2, 1).astype(np.int32)
-    windows, _ = choose(config, tf.constant(boxes), tf.constant(uniform_draws(seeds, num_draws(config))))
+    draws = uniform_draws(np.arange(len(files))[:, np.newaxis], np.arange(config.num_draws))
+    windows, _ = config.choose(tf.constant(boxes), tf.constant(draws))
     return np.asarray(windows)
 
 

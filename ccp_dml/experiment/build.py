@@ -15,10 +15,11 @@ import tensorflow as tf
 
 from ccp_dml.commands import warn
 from ccp_dml.config import ExperimentConfig
+from ccp_dml.data.augmentation import train_preprocessing
 from ccp_dml.data.collection import ImageCollection
-from ccp_dml.data.images import TestPreprocessing, test_preprocessing, train_preprocessing
+from ccp_dml.data.images import TestPreprocessing, test_preprocessing
 from ccp_dml.data.options import BatchOptions, ImageOptions
-from ccp_dml.data.pipeline import WHOLE, Shard, inference_batches, training_batches
+from ccp_dml.data.pipeline import FULL_BATCH, Shard, inference_batches, training_batches
 from ccp_dml.data.random_streams import IntArray
 from ccp_dml.data.sampling import OnePerClassSampler, make_sampler
 from ccp_dml.distributed.strategy import distributed_batches, make_workers
@@ -319,7 +320,7 @@ def _make_batches(
     if options.representative_lifetime and not options.augment_representatives:
         unaugmented = (options.classes_per_batch, test_preprocessing(image_options))
 
-    def batches(first_step: int, shard: Shard = WHOLE) -> tf.data.Dataset:
+    def batches(first_step: int, shard: Shard = FULL_BATCH) -> tf.data.Dataset:
         return training_batches(
             images,
             sampler,

@@ -11,7 +11,7 @@ import pytest
 import train
 from ccp_dml import commands
 from ccp_dml.run_directory import RunDirectory, State
-from datasets import conversion
+from datasets.common import images
 from tests.image_folder import SMALL_RUN, write_classes
 from tests.reliability.killed_runs import RunServer, assert_same
 
@@ -62,7 +62,7 @@ def outcome(path: Path, *flags: str) -> int:
 def test_an_interruption_during_preparation_leaves_no_run_directory(
     flags, tmp_path, monkeypatch, capsys, record_property, number
 ):
-    convert, calls = conversion._convert, []
+    convert, calls = images._convert, []
 
     def interrupt(*arguments):
         calls.append(arguments)
@@ -71,7 +71,7 @@ def test_an_interruption_during_preparation_leaves_no_run_directory(
         return convert(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(conversion, "_convert", interrupt)
+        patch.setattr(images, "_convert", interrupt)
         assert outcome(tmp_path / "run", *flags) == commands.INTERRUPTED
     *_, line = capsys.readouterr().err.splitlines()
     name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"

@@ -1,4 +1,4 @@
-"""A data set in its published layout: what it lists, where to get it, how large it is. No TensorFlow."""
+"""Published data sets: their page, files, numbers of classes and images, and lists. Needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
-from datasets.source_files import Layout, SourceError, SourceFiles
+from datasets.common.source_files import Layout, SourceError, SourceFiles
 
 TRAIN, TEST, QUERY, GALLERY = "train", "test", "query", "gallery"
 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Number of classes and of images of a split; None: not known from a source that can be cited."""
+    """Number of classes and of images of a split; None if no source that can be cited gives it."""
 
     classes: int
     images: int | None
@@ -29,10 +29,10 @@ class SourceImage:
     """One image of a data set.
 
     Attributes:
-        file: its name, relative to the top of the data set.
-        label: name of its class.
+        file: name of the file, relative to the top of the data set.
+        label: name of the class.
         split: `train`, `test`, `query` or `gallery`.
-        box: left, top, right and bottom of the object in pixels, the ends exclusive; None: not known.
+        box: left, top, right and bottom of the object in pixels, the ends exclusive; None if unknown.
     """
 
     file: str
@@ -43,13 +43,13 @@ class SourceImage:
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """All classes and images of a data set, in order; the place of an image is its image id."""
+    """All classes and images of a data set, in a fixed order; the place of an image is its image id."""
 
     class_names: tuple[str, ...]
     images: tuple[SourceImage, ...]
 
     def sizes(self) -> dict[str, Size]:
-        """Number of classes and images by split."""
+        """Returns the number of classes and images of each split."""
         labels = collections.defaultdict(list)
         for image in self.images:
             labels[image.split].append(image.label)
@@ -60,18 +60,18 @@ class Release(abc.ABC):
     """A data set as published.
 
     Attributes:
-        name: name of the data set's builder.
-        variant: name of the split of its classes, for data sets that have several.
-        page: where the data set is published.
-        to_get: what a user must get from there, for messages.
-        layouts: the layouts it is read in; the first that is complete counts.
-        sizes: classes and images of each split.
-        total_images: images of all splits together, where that alone is known.
-        counted_in: for each split, the files that say which images it has; of all layouts.
-        has_boxes: whether images come with bounding boxes.
-        box_image_size: width and height of the images that the boxes are for; None: of any.
-        download_url: of the one archive that can be downloaded without asking anybody; its checksum is in the
-            builder's `checksums.tsv`.
+        name: name of the builder.
+        variant: name of the division into classes, for data sets that have several.
+        page: page on which the data set is published.
+        to_get: the files that a user must get from there, for messages.
+        layouts: the layouts in which it is read; the first complete one is used.
+        sizes: numbers of classes and images of each split.
+        total_images: number of images of all splits together, if only that is known.
+        counted_in: for each split, the files of all layouts that list its images.
+        has_boxes: True if images come with bounding boxes.
+        box_image_size: width and height of the images that the boxes are valid for; None for any.
+        download_url: address of the archive, if it can be downloaded without registration; the builder's
+            `checksums.tsv` has its checksum.
     """
 
     VERSION: ClassVar[str] = "1.0.0"
@@ -92,10 +92,10 @@ class Release(abc.ABC):
         """Finds the files of the data set.
 
         Args:
-            source: the folder that holds the data set, its parts or its archives; or one archive.
+            source: the folder that holds the files of the data set or its archives, or one archive.
 
         Raises:
-            SourceError: naming what is missing, and where to get it and put it.
+            SourceError: if files are missing; the message names them, and where to get and put them.
         """
         path = pathlib.Path(source).expanduser().resolve()
         if not path.exists():
@@ -108,21 +108,23 @@ class Release(abc.ABC):
         raise SourceError(f"{path} lacks {_and_so_on(nearest.missing)}; {self.advice(path)}")
 
     def advice(self, folder: str | os.PathLike[str]) -> str:
-        """What to get, from where, and where to put it."""
+        """Returns a clause that says what to get, from where, and where to put it."""
         return f"get {self.to_get} from {self.page} and put it, packed or unpacked, into {folder}"
 
     @abc.abstractmethod
     def listing(self, files: SourceFiles) -> Listing:
-        """Reads which images there are.
+        """Reads the list of all images.
 
         Raises:
-            SourceError: naming the file, and the line if it is a text, that is not as published.
+            SourceError: if a file is not as published; the message names it, and the line of a text.
         """
 
     def open_images(
         self, files: SourceFiles, images: Sequence[SourceImage]
     ) -> Iterator[tuple[SourceImage, Callable[[], bytes]]]:
-        """Yields images with readers of their bytes, in any order; the reader of an absent one raises.
+        """Yields images, in any order, with functions that read their bytes.
+
+        The function of an image that does not exist raises `FileNotFoundError`.
 
         Raises:
             SourceError: if an archive cannot be read.
@@ -137,11 +139,11 @@ class Release(abc.ABC):
         """Checks the numbers of classes and images.
 
         Args:
-            listing: what was found.
-            files: where.
+            listing: the list of images that was read.
+            files: the files of the data set.
 
         Raises:
-            SourceError: naming the file that lists too few or too many.
+            SourceError: if a number differs; the message names the file that lists too few or too many.
         """
         found = listing.sizes()
         for split, expected in self.sizes.items():
@@ -158,23 +160,23 @@ class Release(abc.ABC):
             )
 
     def _counted(self, files: SourceFiles, split: str) -> str:
-        """The files of the layout that was found, with a verb."""
+        """Returns the files of the layout that list the images of a split, followed by a verb."""
         names = self.counted_in[split]
         names = tuple(name for name in names if name in files.layout.needed) or names
         return f"{' and '.join(names)} {'has' if len(names) == 1 else 'have'}"
 
 
 def rows(content: bytes, file: str, columns: int, header: int = 0) -> list[tuple[str, ...]]:
-    """Splits the lines of a text at blanks; the last column may hold blanks itself.
+    """Splits the lines of a text into columns at blanks; the last column may contain blanks.
 
     Args:
-        content: the text, UTF-8.
-        file: what to call it in an error.
-        columns: number of columns that each line must have.
-        header: lines at the top to pass over.
+        content: the text, in UTF-8.
+        file: name of the text in errors.
+        columns: number of columns of each line.
+        header: number of lines at the top to skip.
 
     Raises:
-        SourceError: naming the line that has fewer columns.
+        SourceError: if a line has fewer columns; the message names it.
     """
     try:
         lines = content.decode("utf-8-sig").splitlines()
@@ -194,7 +196,7 @@ def integers(values: Sequence[str], file: str) -> tuple[int, ...]:
     """Rounds numbers in a text to integers.
 
     Raises:
-        SourceError: if one is no number.
+        SourceError: if one is not a number.
     """
     try:
         return tuple(round(float(value)) for value in values)

@@ -1,4 +1,4 @@
-"""A prepared data set once more, with large images made smaller."""
+"""Copies of prepared data sets with smaller images."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image, JpegImagePlugin
 
-from datasets import labelled_images
-from datasets.images import JPEG_QUALITY
+from datasets.common import labelled_images
+from datasets.common.images import JPEG_QUALITY
 
 _CHUNK = 256
 
@@ -22,18 +22,17 @@ def smaller_copy(original: Any, shorter_side: int) -> SmallerCopy:
     """Returns the builder of a copy, which is prepared beside the original and under its name.
 
     Args:
-        original: builder of a data set of `labelled_images`; it has to be prepared when the copy is.
-        shorter_side: shorter side of the images of the copy, at least 1; those that are not larger stay as
-            they are.
+        original: builder of a data set of `labelled_images`; it must be prepared before the copy is.
+        shorter_side: largest shorter side of the images of the copy in pixels, at least 1.
     """
-    # TFDS knows a data set by the name of its class, and describes it by what lies beside its module.
+    # TFDS names a data set after its class, and reads its description beside the module of the class.
     attributes = {"name": original.name, "__module__": type(original).__module__}
     named = type("Copy", (SmallerCopy,), attributes, skip_registration=True)
     return named(original, shorter_side)
 
 
 class SmallerCopy(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Builds the copy; see `smaller_copy`. Labels and image ids stay, boxes shrink with their images."""
+    """Builds the copy; see `smaller_copy`. Labels and image ids stay, boxes are scaled with their images."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "Initial release."}
@@ -42,7 +41,7 @@ class SmallerCopy(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Reads no record."""
         self._original, self._shorter_side = original, shorter_side
         variant = original.builder_config.name if original.builder_config else "default"
-        # A new version of the original is a new copy.
+        # A new version of the original gets a new copy.
         name = f"{variant}-{original.version}-side_{shorter_side}"
         top = original.data_path.parents[2 if original.builder_config else 1]
         super().__init__(
@@ -51,13 +50,13 @@ class SmallerCopy(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _create_builder_config(self, builder_config: Any, version: Any) -> Any:
         del version
-        return builder_config  # As the base class does, but without a warning about unlisted ones.
+        return builder_config  # The base class would warn that the class does not list it.
 
     def _info(self) -> tfds.core.DatasetInfo:
         found = self._original.info
         with_boxes = "box" in found.features
         return self.dataset_info_from_configs(
-            # The original may know the names only once it is prepared.
+            # Some builders know the names of the classes only after preparation.
             features=labelled_images.features(None, with_boxes=with_boxes),
             supervised_keys=("image", "label"),
             metadata=tfds.core.MetadataDict(found.metadata) if found.metadata else None,
@@ -88,10 +87,10 @@ class SmallerCopy(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def smaller_image(encoded: bytes, shorter_side: int) -> bytes:
-    """An image [H, W] as one of the given shorter side, the longer one rounded; a small one as it is.
+    """Scales an image down to the given shorter side; returns smaller images unchanged.
 
-    Every new pixel is a mean of all that it covers (bicubic). JPEG stays JPEG, of quality 95 with the same
-    subsampling of colors; PNG stays PNG.
+    Resampling is bicubic over all covered pixels, and the longer side is rounded. JPEG stays JPEG, of quality
+    95 with the same chroma subsampling; PNG stays PNG.
     """
     image = Image.open(io.BytesIO(encoded))
     least = min(image.size)
@@ -105,7 +104,7 @@ def smaller_image(encoded: bytes, shorter_side: int) -> bytes:
 
 
 def smaller_box(box: np.ndarray, encoded: bytes, smaller: bytes) -> tuple[int, int, int, int]:
-    """A box, top, left, height and width, of an image in its copy: rounded, inside; all 0 stays so."""
+    """Scales a box (top, left, height, width) with its image, rounded and inside; zeros stay zeros."""
     if smaller is encoded or not box[2]:
         return tuple(int(number) for number in box)
     old, new = (Image.open(io.BytesIO(image)).size[::-1] for image in (encoded, smaller))
@@ -119,6 +118,6 @@ def smaller_box(box: np.ndarray, encoded: bytes, smaller: bytes) -> tuple[int, i
 
 
 def _subsampling(image: Image.Image) -> int:
-    # 4:2:0 where the encoding is none of the usual ones.
+    # 4:2:0 replaces unusual subsamplings.
     found = JpegImagePlugin.get_sampling(image)
     return found if found >= 0 else 2

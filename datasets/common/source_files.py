@@ -1,19 +1,23 @@
-"""The files of a data set as its authors publish them, in a folder or in archives; nothing is unpacked."""
+"""The files of a source, in folders or in archives, which are read without unpacking them."""
 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import hashlib
 import json
+import os
 import pathlib
 import posixpath
+import stat
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 
-from datasets.regular_files import read_file
+# The largest image that TensorFlow decodes has as many bytes without compression.
+MAX_FILE_SIZE = 2**29
 
 _DAMAGES = (
     tarfile.TarError,
@@ -27,20 +31,36 @@ _DAMAGES = (
 
 
 class SourceError(ValueError):
-    """Files of a data set are missing or not as published; the message says which and what was expected."""
+    """Files of a data set are missing or not as published; the message names them and what was expected."""
+
+
+def read_file(path: pathlib.Path) -> bytes:
+    """Reads a regular file. Reading a pipe might wait forever, and a device might never end.
+
+    Raises:
+        OSError: if it is not a regular file, has more than `MAX_FILE_SIZE` bytes, or cannot be read.
+    """
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "no regular file")
+    if status.st_size > MAX_FILE_SIZE:
+        raise OSError(errno.EFBIG, f"{status.st_size:,} bytes; expected at most {MAX_FILE_SIZE:,}")
+    return path.read_bytes()
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where the files of a data set are.
+    """The places of the files of a data set.
 
-    A name is that of a file or folder relative to the top of the data set, with forward slashes.
+    Names of files and folders are relative to the top of the data set, with forward slashes.
 
     Attributes:
         needed: names of the files and folders without which the data set cannot be read.
-        archives: published archives, each with those of the needed names that it holds.
-        folders: where, relative to the folder that the user gives, names and archives may lie, and what may
-            stand before names in archives; the first that fits counts.
+        archives: published archives, each with the needed names that it contains.
+        folders: folders, relative to the user's, in which files and archives may lie, and prefixes that names
+            in archives may have; the first match is used.
     """
 
     needed: tuple[str, ...]
@@ -49,14 +69,14 @@ class Layout:
 
 
 class SourceFiles:
-    """Reads files of a data set by name. Only names that are asked for are looked at in an archive."""
+    """Reads files of a data set by name. Of an archive, only the requested files are read."""
 
     def __init__(self, source: pathlib.Path, layout: Layout):
-        """Looks for what is there.
+        """Looks for the archives of the layout.
 
         Args:
-            source: the folder that holds the data set, its parts or its archives; or one archive.
-            layout: what to look for.
+            source: the folder that holds the files of the data set or its archives, or one archive.
+            layout: the files to look for.
         """
         self._source = source
         self.layout = layout
@@ -64,7 +84,7 @@ class SourceFiles:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Needed names that are neither on disk nor, going by their names, in the archives found."""
+        """Needed names that are neither on the disk nor, according to the layout, in an archive found."""
         if self._source.is_file():
             held: set[str] = set(self.layout.archives.get(self._source.name, self.layout.needed))
         else:
@@ -73,21 +93,21 @@ class SourceFiles:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that change with the path of the source and with its files and archives.
+        """16 hexadecimal digits that change with the path, size or time of change of files and archives.
 
-        Of a folder of images, only the folder itself is looked at.
+        A folder counts by itself, without the files in it.
         """
         found = [path for name in self.layout.needed if (path := self.locate(name))] + self._archives
         states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in found]
         return hashlib.sha256(json.dumps([str(self._source), states]).encode()).hexdigest()[:16]
 
     def locate(self, name: str) -> pathlib.Path | None:
-        """Returns where a file or folder is on disk; None if it is not."""
+        """Returns the path of a file or folder on the disk; None if there is none."""
         paths = (self._source / folder / name for folder in self.layout.folders)
         return next((path for path in paths if path.exists()), None)
 
     def describe(self, name: str) -> str:
-        """Returns what to call a file in an error."""
+        """Returns the path of a file for errors: on the disk, or inside an archive."""
         path = self.locate(name)
         if path is None:
             for archive, found in self._find_archives().items():
@@ -115,10 +135,10 @@ class SourceFiles:
         return contents
 
     def open(self, names: Collection[str]) -> Iterator[tuple[str, Callable[[], bytes]]]:
-        """Yields name and reader of each of the files that exist.
+        """Yields the name of each file that exists, with a function that reads its bytes.
 
-        Files on disk come first, in the order given, then those in archives, in the order of the archive,
-        which is read once. A reader may be called in any thread and raises `OSError`.
+        Files on the disk come first, in the order given, then files in archives in the order of the archive,
+        which is read once. The functions may be called in any thread and raise `OSError`.
 
         Raises:
             SourceError: if an archive cannot be read.
@@ -140,7 +160,7 @@ class SourceFiles:
                     break
 
     def _wanted(self, member: str, wanted: Collection[str]) -> str | None:
-        """Returns the name by which a member of an archive is wanted; None if it is not."""
+        """Returns the wanted name that a member of an archive has; None if it is not wanted."""
         path = posixpath.normpath(member)
         for folder in self.layout.folders:
             name = path if not folder else path.removeprefix(f"{folder}/")
@@ -156,7 +176,7 @@ class SourceFiles:
 def _members(
     archive: pathlib.Path, is_wanted: Callable[[str], bool]
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Yields name and reader of the wanted regular files of an archive; writes nothing to the disk."""
+    """Yields the wanted regular files of an archive with functions that return their bytes."""
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as opened:
@@ -165,7 +185,7 @@ def _members(
                         content = opened.read(name)
                         yield name, lambda content=content: content  # type: ignore[misc]
             return
-        # As a stream: a compressed archive cannot be read in another order at a bearable cost.
+        # Random access to a compressed archive would decompress it again for every file.
         with tarfile.open(archive, "r|*") as stream:
             for member in stream:
                 if member.isreg() and is_wanted(member.name):

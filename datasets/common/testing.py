@@ -1,4 +1,4 @@
-"""What the tests of the builders of published data sets share."""
+"""The base of the tests of builders of published data sets."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import tensorflow_datasets as tfds
 
 
 class OfficialTestCase(tfds.testing.DatasetBuilderTestCase):
-    """Builds the first variant from the dummy data, which are a miniature in the published layout."""
+    """Builds a variant from the dummy data, a miniature in the published layout."""
 
     MOCK_OUT_FORBIDDEN_OS_FUNCTIONS = False  # The source is a local folder.
     SKIP_CHECKSUMS = True  # Nothing is downloaded here.
 
     def _make_builder(self, config=None):
-        variant = getattr(config, "name", config)  # With a fingerprint, where a builder gave it.
+        variant = getattr(config, "name", config)  # The name of a builder ends in a fingerprint.
         return self.DATASET_CLASS(
             source_dir=self.dummy_data,
             config=variant and variant.split("-")[0],
@@ -21,5 +21,4 @@ class OfficialTestCase(tfds.testing.DatasetBuilderTestCase):
         )
 
 
-# Only its subclasses are tests.
-OfficialTestCase.__test__ = False
+OfficialTestCase.__test__ = False  # Subclasses set it to True.
