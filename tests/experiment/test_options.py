@@ -1,4 +1,4 @@
-"""Options that change the course of a run; `tests/test_train.py` follows a run from start to end."""
+"""Options that change the course of a run; `tests/commands/test_train.py` follows a run from start to end."""
 
 from __future__ import annotations
 

@@ -15,8 +15,7 @@ from ccp_dml.errors import UserError
 from ccp_dml.evaluation.report import format_table
 from ccp_dml.experiment.task import load_task
 from ccp_dml.run_directory import RunDirectory
-from tests.emoji_folder import DESIGNS, write_emoji
-from tests.image_folder import SMALL_RUN, write_manifest
+from tests.image_folder import DESIGNS, SMALL_RUN, write_emoji, write_manifest
 
 # What SMALL_RUN says of batches, taken back.
 OTHER_SAMPLER = ("--classes_per_batch=8", "--samples_per_class=4")
