@@ -167,7 +167,7 @@ def configured(**values: Any) -> ExperimentConfig:
         ),
         (
             {"backbone": "cifar_resnet", "backbone_options": "stages=0"},
-            "--backbone_options=stages=0: stages is 0; at least 1",
+            "--backbone_options=stages=0: stages=0: expected an integer, at least 1",
         ),
         (
             {"backbone": "cifar_resnet", "freeze_batch_norm": True},
