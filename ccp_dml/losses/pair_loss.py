@@ -241,8 +241,6 @@ class PairLoss(MetricLoss):
                 "expected shard_proxies to be False, or a loss that docs/scaling.md lists as exact in shards"
             )
 
-    # Configuration.
-
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the loss; shared proxies are given by their sizes."""
         shared = [tf.keras.utils.serialize_keras_object(proxies) for proxies in self.shared_proxies]
