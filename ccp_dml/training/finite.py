@@ -49,7 +49,8 @@ class FiniteGuard(tf.Module):
     @property
     def logs(self) -> dict[str, int]:
         """`skipped_steps`, once there are any."""
-        return {"skipped_steps": int(self.skipped)} if int(self.skipped) else {}
+        skipped = int(self.skipped.numpy())
+        return {"skipped_steps": skipped} if skipped else {}
 
     def record(self, finite: tf.Tensor) -> None:
         """Counts a step; tensor code.
@@ -68,11 +69,11 @@ class FiniteGuard(tf.Module):
             scalars: its scalars; none if all steps were finite.
             checkpoint: path of the newest checkpoint, for the message.
         """
-        if not scalars or (self.skips and int(self.in_a_row) < self._most_in_a_row):
+        if not scalars or (self.skips and int(self.in_a_row.numpy()) < self._most_in_a_row):
             return
         bad = [name for name, value in scalars.items() if value - value != 0]
         values = ", ".join(f"{name} {value:.4g}" for name, value in scalars.items())
-        count = f"{int(self.in_a_row)} steps in a row skipped; " if self.skips else ""
+        count = f"{int(self.in_a_row.numpy())} steps in a row skipped; " if self.skips else ""
         kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint"
         advice = "a lower learning rate" if self.skips else "a lower learning rate, or to skip such steps"
         raise Diverged(
