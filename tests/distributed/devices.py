@@ -6,7 +6,8 @@ import functools
 
 import tensorflow as tf
 
-from ccp_dml.distributed.strategy import _strategy
+from ccp_dml.distributed.options import DeviceOptions
+from ccp_dml.distributed.strategy import make_workers
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
@@ -20,7 +21,7 @@ def strategy(replicas: int) -> tf.distribute.Strategy:
         return tf.distribute.get_strategy()
     # Collective operations would not let groups of different sizes be in one process.
     if replicas == 4:
-        return _strategy("mirrored", "tf_config", 4)
+        return make_workers(DeviceOptions(strategy="mirrored", logical_cpus=4)).strategy
     return tf.distribute.MirroredStrategy(
         [f"CPU:{i}" for i in range(replicas)], tf.distribute.ReductionToOneDevice()
     )

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from ccp_dml.config import ExperimentConfig
+from ccp_dml.data.images import TestPreprocessing
+from ccp_dml.data.pipeline import inference_batches
 from ccp_dml.data.sampling import OnePerClassSampler
 from ccp_dml.distributed.workers import Workers
 from ccp_dml.evaluation.embedding import Embedder, SmallerBlocks
-from ccp_dml.experiment import parts
+from ccp_dml.evaluation.options import EvaluationOptions
+from ccp_dml.experiment.build import compiled_inference
 from ccp_dml.experiment.scoring import Scorer
 from ccp_dml.models.proxies import Proxies
 from ccp_dml.projections.options import ProjectionOptions
@@ -86,7 +88,7 @@ class Work:
 def divided_work(strategy: tf.distribute.Strategy | None, queries: int = 7) -> Work:
     """Does everything from the same start."""
     workers = Workers(strategy)
-    config = ExperimentConfig.from_dict({"image_size": SIDE, "test_shorter_side": SIDE, "pca_dim": 2})
+    preprocessing = TestPreprocessing(image_size=SIDE, shorter_side=SIDE)
     with contextlib.nullcontext() if strategy is None else strategy.scope():
         initial = tf.keras.initializers.GlorotNormal(seed=1)
         layers = [tf.keras.layers.Flatten(), tf.keras.layers.Dense(SIZE, kernel_initializer=initial)]
@@ -94,28 +96,31 @@ def divided_work(strategy: tf.distribute.Strategy | None, queries: int = 7) -> W
         proxies = Proxies(CLASSES, PER_CLASS, SIZE)
     sets = {"queries": collection(queries, 0), "gallery": collection(5, 1), "training": collection(6, 2)}
     scorer = Scorer(
-        config, sets["queries"], sets["gallery"], [sets["training"]], SmallerBlocks(2), workers=workers
+        EvaluationOptions(pca_dim=2),
+        preprocessing,
+        sets["queries"],
+        sets["gallery"],
+        training=[sets["training"]],
+        blocks=SmallerBlocks(2),
+        workers=workers,
     )
     embedded = scorer.embed(Embedder(model, "unit", workers))
     evaluation = scorer.score(embedded, scorer.fit(embedded))
 
     sets["pool"] = images = collection(CLASSES * DRAWS, 3, CLASSES)
-    embed = parts.image_embedder(config, parts.make_inference(config, model), images, SmallerBlocks(4))
+    embedder = Embedder(compiled_inference(model, SIDE), "none")
+
+    def embed(indices: np.ndarray) -> np.ndarray:
+        return embedder(inference_batches(images, preprocessing, 4, indices))
+
     memory = PoolMemory(images.image_ids, SIZE, 5)
     sampler = OnePerClassSampler(images.labels, 0, window=DRAWS)
     pool = ProxyPool(sampler.draws, embed, memory, workers)
-    options = ProjectionOptions(pool_size=DRAWS)
-    projections = AlternatingProjections(
-        model.trainable_variables,
-        proxies,
-        pool,
-        options,
-        embed_images=pool.embed_images,
-        memory=memory,
-        workers=workers,
-    )
+    # Judged after a step, an instance ends without a measurement of staleness, which would read images.
+    options = ProjectionOptions(pool_size=DRAWS, ccp_reset_rule="fixed", ccp_step_at_batch=True)
+    projections = AlternatingProjections(model.trainable_variables, proxies, pool, options)
     tables, chosen = [], []
-    for choose in (projections.begin, projections._next_instance):
+    for choose in (projections.begin, lambda: projections.update(0.5)):
         choose()
         tables.append(proxies.by_class.numpy())
         chosen.append(projections.proxy_images.numpy())

@@ -12,10 +12,9 @@ import tensorflow as tf
 
 from ccp_dml.config import ExperimentConfig, command_line
 from ccp_dml.errors import UserError
-from ccp_dml.experiment import train
-from ccp_dml.experiment.experiment import Experiment
+from ccp_dml.experiment.build import build
+from ccp_dml.experiment.run import train
 from ccp_dml.run_directory import RunDirectory
-from ccp_dml.training.checkpoints import Checkpoints, Saver
 from ccp_dml.training.finite import FiniteGuard
 from tests.distributed import devices
 from tests.distributed.runs import (
@@ -111,14 +110,14 @@ def test_a_step_that_is_not_finite_is_left_out_everywhere() -> None:
         for replicas, nudge in ((2, 0.0), (1, 0.0), (1, NUDGE))
     )
     assert_same_values(found, expected, nudged)
-    assert found.trainer._guard.logs == {"skipped_steps": 1}
+    assert found.trainer.state["guard"].logs == {"skipped_steps": 1}
     assert int(found.trainer.loss.steps.numpy()) == 3
 
 
 @pytest.mark.parametrize("first, second", [(2, 1), pytest.param(1, 2, marks=pytest.mark.slow)])
 def test_a_checkpoint_goes_on_with_other_replicas(first: int, second: int, tmp_path: Path) -> None:
     def part(replicas: int, epochs: int, folder: Path, nudge: float = 0.0) -> Run:
-        options = {"optimizer": "adam", "epochs": epochs, "saver": Saver(Checkpoints(folder))}
+        options = {"optimizer": "adam", "epochs": epochs, "folder": folder}
         return run(devices.strategy(replicas), MEMORY, 3, nudge=nudge, **options)
 
     part(first, 1, tmp_path / "moved")
@@ -174,12 +173,12 @@ def configured(folder: Path, *flags: str) -> ExperimentConfig:
     [
         (["--samples_per_class=3"], r"--samples_per_class=3: .* the 6 images of a batch among 4 replicas"),
         (["--logical_cpus=3"], "--logical_cpus=3: TensorFlow has begun with 4"),
-        (["--jit_compile"], "--jit_compile contradicts --strategy=mirrored"),
+        (["--jit_compile"], "--jit_compile contradicts --strategy"),
     ],
 )
 def test_flags_that_do_not_go_together(flags: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
-        Experiment(configured(tmp_path, *flags))
+        build(configured(tmp_path, *flags))
 
 
 @pytest.mark.slow

@@ -5,15 +5,21 @@ from __future__ import annotations
 import contextlib
 import functools
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from ccp_dml.distributed import replicas
+from ccp_dml.distributed.strategy import distributed_batches
+from ccp_dml.distributed.workers import Workers
 from ccp_dml.models.embedding_model import synchronize_batch_norm
-from ccp_dml.training.distributed_batches import distributed_batches
+from ccp_dml.training.checkpoints import Checkpoints
+from ccp_dml.training.finite import FiniteGuard
 from ccp_dml.training.optimizers import OptimizerGroups, VariableGroup, make_optimizer
+from ccp_dml.training.options import TrainingOptions
+from ccp_dml.training.step import TrainStep
 from ccp_dml.training.trainer import Trainer
 from tests.losses.cases import SIZE, LossCase
 
@@ -68,6 +74,13 @@ def network(batch_norm: bool = False, regularized: bool = False) -> tf.keras.Mod
     return tf.keras.Sequential([first, *norm, last])
 
 
+def nudge_weights(model: tf.keras.Model, nudge: float) -> None:
+    """Changes every weight relatively by a nudge, up and down in turn."""
+    for variable in model.trainable_variables:
+        signs = np.where(np.arange(variable.shape.num_elements()) % 2, 1.0, -1.0)
+        variable.assign(variable * (1.0 + nudge * signs.reshape(variable.shape)))
+
+
 class Recorder(tf.Module):
     """A transform that changes nothing and keeps a copy of the gradients on every replica."""
 
@@ -99,6 +112,16 @@ class Run:
         parts = (self.trainer.model, self.trainer.loss)
         return [variable.numpy() for part in parts for variable in part.variables]
 
+    @property
+    def figures(self) -> dict[str, np.ndarray]:
+        """Values and gradients, by name."""
+        found = {f"value {i}": value for i, value in enumerate(self.values)}
+        return found | {
+            f"step {step}, gradient {i}": gradient
+            for step, gradients in enumerate(self.gradients)
+            for i, gradient in enumerate(gradients)
+        }
+
     def copies(self) -> list[list[np.ndarray]]:
         """The copies of every variable on the replicas."""
         parts = (self.trainer.model, self.trainer.loss)
@@ -120,7 +143,10 @@ def run(
     epochs: int = 1,
     bad_step: int | None = None,
     nudge: float = 0.0,
-    **options: Any,
+    chunk_size: int = 1,
+    jit_compile: bool = False,
+    guard: FiniteGuard | None = None,
+    folder: Path | None = None,
 ) -> Run:
     """Trains for epochs of some steps from fixed weights, nudged or not, or from the newest checkpoint."""
     replicated = strategy.num_replicas_in_sync > 1
@@ -128,22 +154,20 @@ def run(
         embedding_model = model()
         if replicated:
             synchronize_batch_norm(embedding_model)
-        for variable in embedding_model.trainable_variables:
-            signs = np.where(np.arange(variable.shape.num_elements()) % 2, 1.0, -1.0)
-            variable.assign(variable * (1.0 + nudge * signs.reshape(variable.shape)))
+        nudge_weights(embedding_model, nudge)
         loss = case.build()
         variables = [*embedding_model.trainable_variables, *loss.trainable_variables]
         recorder = Recorder(variables)
         make = functools.partial(make_optimizer, optimizer)
         groups = OptimizerGroups(make, [VariableGroup(variables)], rate)
+        step = TrainStep(
+            embedding_model, loss, groups, transforms=[recorder], guard=guard, jit_compile=jit_compile
+        )
     trainer = Trainer(
-        embedding_model,
-        loss,
-        groups,
+        step,
         batches(strategy, steps, bad_step),
-        steps_per_epoch=steps,
-        strategy=strategy,
-        **{"transforms": [recorder], "chunk_size": 1, **options},
+        TrainingOptions(steps_per_epoch=steps, chunk_size=chunk_size),
+        checkpoints=Checkpoints(folder, workers=Workers(strategy if replicated else None)),
     )
     result = Run(trainer)
 
@@ -187,6 +211,24 @@ def assert_same_values(found: Run, expected: Run, nudged: Run, growth: float = N
     for copies in found.copies():
         for copy in copies[1:]:
             np.testing.assert_array_equal(copy, copies[0])
+
+
+Figures = dict[str, np.ndarray]
+
+
+def assert_same_figures(found: Figures, expected: Figures, nudged: Figures) -> None:
+    """The figures of two runs differ by no more than rounding does; those of integers are equal."""
+    assert set(found) == set(expected) == set(nudged)
+    growth, deviations = NUDGE, {}
+    for name, values in expected.items():
+        if np.issubdtype(values.dtype, np.integer):
+            np.testing.assert_array_equal(found[name], values, err_msg=name)
+            np.testing.assert_array_equal(nudged[name], values, err_msg=name)
+        else:
+            deviations[name], of_nudge = _deviations(found[name], values, nudged[name])
+            growth = max(growth, of_nudge)
+    worst = max(deviations, key=lambda name: deviations[name])
+    assert deviations[worst] <= ROUNDINGS * growth, f"{worst}: {deviations[worst]:.2g}, {growth:.2g}"
 
 
 def _deviations(found: np.ndarray, expected: np.ndarray, nudged: np.ndarray) -> tuple[float, float]:

@@ -2,8 +2,9 @@
 
     python -m tests.distributed.sharded_replicas R FOLDER [--all]
 
-Devices have to be made before TensorFlow starts; so the tests run this module and read what it prints: JSON,
-by name the largest deviation of sharded from whole figures, relative to the largest of these.
+Devices have to be made before TensorFlow starts; so the tests run this module and read what it prints: JSON
+with the largest deviation of sharded from whole figures by name. Deviations of one step are relative to the
+largest of the figures; those of 20 steps are relative to what rounding may do, as a nudged run shows.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ccp_dml.losses.base import MetricLoss
 from ccp_dml.losses.registry import build
 from ccp_dml.models.proxies import Proxies
 from ccp_dml.models.sharded_proxies import ShardedProxies
+from tests.distributed.runs import NUDGE, ROUNDINGS
 from tests.losses.cases import NUM_CLASSES, SIZE, LossCase, batch
 from tests.losses.shard_cases import FURTHER, REPRESENTATIVE, table_of
 
@@ -112,9 +114,13 @@ def gradients_of(loss: MetricLoss) -> Any:
 
 
 class Training:
-    """One linear layer and its proxies, trained by SGD with momentum or by Adam from equal weights."""
+    """One linear layer and its proxies, trained by SGD with momentum or by Adam from equal weights.
 
-    def __init__(self, strategy: tf.distribute.Strategy | None, optimizer: str) -> None:
+    The loss is smooth: unit vectors, no hinges.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy | None, optimizer: str, nudge: float = 0.0) -> None:
+        self._nudge = nudge
         self._run = tf.function(self._step)
         if strategy is None:
             self._make(optimizer, shard_proxies=False)
@@ -128,9 +134,12 @@ class Training:
         )
 
     def _make(self, optimizer: str, shard_proxies: bool) -> None:
-        self.loss = make(LossCase("proxy_nca", {"proxies_per_class": 2}), shard_proxies)
+        self.loss = make(
+            LossCase("proxy_nca", {"proxies_per_class": 2, "normalization": "unit"}), shard_proxies
+        )
         start = np.random.default_rng(1).normal(0.0, 0.3, (6, SIZE)).astype(np.float32)
-        self.weights = tf.Variable(start)
+        signs = np.where(np.arange(start.size) % 2, 1.0, -1.0).reshape(start.shape)
+        self.weights = tf.Variable(start * (1.0 + self._nudge * signs).astype(np.float32))
         self.of_weights, self.of_proxies = (
             tf.keras.optimizers.SGD(0.2, momentum=0.9)
             if optimizer == "sgd"
@@ -145,7 +154,7 @@ class Training:
         with tf.GradientTape() as tape:
             value = self.loss.call(tf.constant(batch(0)[0]), tf.matmul(images, self.weights))
         of_weights, of_table = tape.gradient(value, [self.weights, table])
-        # Of the weights each replica has the whole gradient, of the proxies that of its own.
+        # Each replica has the whole gradient of the weights, and of the proxies that of its shard.
         self.of_weights.apply_gradients([(of_weights, self.weights)], skip_gradients_aggregation=True)
         self.of_proxies.apply_gradients([(of_table, table)], skip_gradients_aggregation=True)
 
@@ -155,35 +164,45 @@ class Training:
             self._run(tf.constant(images))
         return self
 
-    def deviations(self, expected: Training) -> Deviations:
-        tables = [
-            proxies.whole() if isinstance(proxies, ShardedProxies) else proxies.by_class
-            for proxies in (self.loss.proxies, expected.loss.proxies)
-        ]
+    @property
+    def values(self) -> dict[str, np.ndarray]:
+        """Weights, and proxies [K, C, D]."""
+        return {"weights": self.weights.numpy(), "proxies": self.loss.proxies.whole().numpy()}
+
+
+class Reference:
+    """A run on one device, and the same run again with nudged weights."""
+
+    def __init__(self, optimizer: str) -> None:
+        self._run, nudged = (
+            Training(None, optimizer, nudge).steps(0, STEPS).values for nudge in (0.0, NUDGE)
+        )
+        start = Training(None, optimizer).values
+        assert deviation(self._run["proxies"], start["proxies"]) > 0.1
+        growth = (deviation(nudged[name], values) for name, values in self._run.items())
+        self._rounding = ROUNDINGS * max(NUDGE, *growth)
+
+    def deviations(self, found: Training) -> Deviations:
+        """Deviations of a run from this one, divided by what rounding may do."""
         return {
-            "weights": deviation(self.weights.numpy(), expected.weights.numpy()),
-            "proxies": deviation(*tables),
+            name: deviation(found.values[name], values) / self._rounding for name, values in self._run.items()
         }
 
 
 def train(strategy: tf.distribute.Strategy, optimizer: str) -> Deviations:
-    """Weights and proxies after some steps."""
-    alone, sharded = Training(None, optimizer), Training(strategy, optimizer)
-    start = alone.loss.proxies.by_class.numpy()
-    alone.steps(0, STEPS)
-    assert deviation(alone.loss.proxies.by_class, start) > 0.1
-    return sharded.steps(0, STEPS).deviations(alone)
+    """Compares weights and proxies after 20 steps."""
+    return Reference(optimizer).deviations(Training(strategy, optimizer).steps(0, STEPS))
 
 
 def continued(strategy: tf.distribute.Strategy, folder: Path) -> Deviations:
-    """The same with a checkpoint half way, of parts and moments, read by other numbers of replicas."""
-    alone = Training(None, "adam").steps(0, STEPS)
+    """Compares runs that continue from a checkpoint half way, with other numbers of replicas."""
+    reference = Reference("adam")
     path = Training(strategy, "adam").steps(0, STEPS // 2).checkpoint.write(str(folder / "half"))
     found: Deviations = {}
     for name, other in (("the same", strategy), ("two", _two_others()), ("none", None)):
         again = Training(other, "adam")
         again.checkpoint.read(path).assert_consumed()
-        deviations = again.steps(STEPS // 2, STEPS).deviations(alone)
+        deviations = reference.deviations(again.steps(STEPS // 2, STEPS))
         found.update({f"{kind}, {name}": worst for kind, worst in deviations.items()})
     return found
 

@@ -1,3 +1,5 @@
+"""The check of TF_CONFIG, and the choice of the worker that writes."""
+
 from __future__ import annotations
 
 import json
@@ -6,7 +8,9 @@ from typing import Any
 import pytest
 
 from ccp_dml.config import ExperimentConfig
-from ccp_dml.distributed.cluster import check_tf_config, writes
+from ccp_dml.config.checks import check_cluster, check_flags
+from ccp_dml.distributed.cluster import check_tf_config, is_chief
+from ccp_dml.distributed.options import DeviceOptions
 from ccp_dml.errors import ConfigError
 
 _WORKERS = {"worker": ["one:1", "two:2"]}
@@ -53,14 +57,14 @@ def test_anything_else_is_explained_in_one_line(value: str | None, problem: str)
 def test_only_what_is_asked_for_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TF_CONFIG", raising=False)
     with pytest.raises(ConfigError, match="--strategy=multi_worker: .* is not set"):
-        ExperimentConfig.from_dict({"strategy": "multi_worker"}).validate()
-    ExperimentConfig().validate()
+        check_cluster(ExperimentConfig.from_dict({"strategy": "multi_worker"}))
+    check_cluster(ExperimentConfig())
 
 
 @pytest.mark.parametrize("flag", [{"logical_cpus": 2}, {"cluster": "slurm"}])
 def test_flags_of_other_strategies_do_nothing(flag: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="it does nothing with --strategy=one"):
-        ExperimentConfig.from_dict(flag).check_flags()
+        check_flags(ExperimentConfig.from_dict(flag))
 
 
 @pytest.mark.parametrize(
@@ -78,4 +82,4 @@ def test_flags_of_other_strategies_do_nothing(flag: dict[str, Any]) -> None:
     ],
 )
 def test_one_worker_writes(strategy: str, cluster: str, environment: dict[str, str], expected: bool) -> None:
-    assert writes(strategy, cluster, environment) is expected
+    assert is_chief(DeviceOptions(strategy=strategy, cluster=cluster), environment) is expected

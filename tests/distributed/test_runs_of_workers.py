@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -15,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ccp_dml import faults
 from ccp_dml.run_directory import RunDirectory
 from tests.distributed.processes import Done, outcome, run_workers, started
 from tests.image_folder import write_classes
@@ -48,26 +46,37 @@ def by_two(data: list[str], tmp_path_factory: pytest.TempPathFactory) -> RunDire
 @pytest.fixture(scope="module")
 def by_one(data: list[str], tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     folder = tmp_path_factory.mktemp("one") / "run"
-    assert alone([*data, f"--run_dir={folder}"]) == 0
+    assert by_one_process([*data, f"--run_dir={folder}"]) == 0
     return RunDirectory(folder)
 
 
-def alone(flags: list[str], fault: str | None = None) -> int:
-    environment = os.environ | ({} if fault is None else {faults.VARIABLE: fault})
-    command = [sys.executable, "train.py", *RUN, *flags]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False).returncode
+def training(*flags: str, fault: str | None = None) -> list[str]:
+    """Arguments of Python for the command; with a fault, PLACE:COUNT[:EFFECT], it happens there."""
+    launcher = [] if fault is None else ["-m", "tests.reliability.launcher", fault]
+    return [*launcher, "train.py", *RUN, *flags]
+
+
+def by_one_process(flags: list[str], fault: str | None = None) -> int:
+    """Runs the command in one process; returns its exit code."""
+    command = [sys.executable, *training(*flags, fault=fault)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode
 
 
 def workers(
     *flags: list[str], fault: tuple[int, str] | None = None
 ) -> contextlib.AbstractContextManager[list[subprocess.Popen[str]]]:
-    """Starts the real command on workers with these flags; something may happen to one at a place."""
-    commands = [["train.py", *RUN, "--strategy=multi_worker", *own] for own in flags]
-    return started(*commands, environments={} if fault is None else {fault[0]: {faults.VARIABLE: fault[1]}})
+    """Starts the command on workers, each with its flags; `fault`: the number of a worker and its fault."""
+    number, setting = fault or (None, None)
+    return started(
+        *(
+            training("--strategy=multi_worker", *local, fault=setting if index == number else None)
+            for index, local in enumerate(flags)
+        )
+    )
 
 
 def by_workers(*flags: list[str], fault: tuple[int, str] | None = None) -> list[Done]:
-    """The same, to their ends."""
+    """Starts the workers and waits for their ends."""
     with workers(*flags, fault=fault) as processes:
         return [outcome(process) for process in processes]
 
@@ -144,7 +153,7 @@ def test_a_run_goes_on_with_another_number_of_workers(
     # A signal to one worker stops both after the first epoch.
     for number, fault, code in ((first, "step:1:SIGTERM", 130), (second, None, 0)):
         if number == 1:
-            assert alone(flags, fault) == code
+            assert by_one_process(flags, fault) == code
         else:
             told = None if fault is None else (1, fault)
             both = [*flags, *of_two]
@@ -157,7 +166,7 @@ def test_a_port_that_is_taken_is_said_in_one_line(data: list[str], tmp_path: Pat
         address = f"localhost:{taken.getsockname()[1]}"
         config = {"cluster": {"worker": [address, "localhost:1"]}, "task": {"type": "worker", "index": 0}}
         told = {0: {"TF_CONFIG": json.dumps(config)}}
-        command = ["train.py", *RUN, "--strategy=multi_worker", *data, f"--run_dir={tmp_path / 'run'}"]
+        command = training("--strategy=multi_worker", *data, f"--run_dir={tmp_path / 'run'}")
         [done] = run_workers(command, environments=told)
     assert done.returncode == 2
     assert "error: --strategy=multi_worker: worker 0 cannot join the others; expected its port" in done.stderr

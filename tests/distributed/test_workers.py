@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tests.distributed.division import Work, assert_read_once, assert_same_work, divided_work
 from tests.distributed.processes import files_of_two
-from tests.distributed.runs import run
+from tests.distributed.runs import NUDGE, assert_same_figures, run
 from tests.distributed.worker import CASE, STEPS
 
 
@@ -37,21 +37,23 @@ def test_two_workers_divide_evaluation_and_choose_the_same_proxies(tmp_path: Pat
 @pytest.mark.slow
 def test_two_workers_train_what_one_does(tmp_path: Path) -> None:
     files = files_of_two("tests.distributed.worker", tmp_path)
-    expected = run(tf.distribute.get_strategy(), CASE, STEPS)
-    values = [*expected.values, *(gradient for step in expected.gradients for gradient in step)]
-    first, second = (list(np.load(file).values()) for file in files)
-    assert len(first) == len(values)
-    for mine, other, alone in zip(first, second, values):
-        np.testing.assert_array_equal(mine, other)
-        assert np.linalg.norm(mine - alone) <= 1e-5 * np.linalg.norm(alone)
+    strategy = tf.distribute.get_strategy()
+    expected, nudged = (run(strategy, CASE, STEPS, nudge=nudge).figures for nudge in (0.0, NUDGE))
+    first, second = (dict(np.load(file)) for file in files)
+    for name, values in first.items():
+        np.testing.assert_array_equal(values, second[name], err_msg=name)
+    assert_same_figures(first, expected, nudged)
 
 
 @pytest.mark.slow
 def test_two_workers_with_sharded_proxies_train_what_one_device_does(tmp_path: Path) -> None:
     files = files_of_two("tests.distributed.sharded_training_worker", tmp_path)
-    first, second = (np.load(file) for file in files)
-    names = [name.removeprefix("alone ") for name in first.files if name.startswith("alone ")]
-    assert {"proxies", "best proxies", "images", "proxy_staleness"} <= set(names)
-    for name in names:
-        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
-        np.testing.assert_allclose(first[name], first[f"alone {name}"], rtol=1e-5, atol=1e-5, err_msg=name)
+    first, second = (dict(np.load(file)) for file in files)
+    found, expected, nudged = (
+        {name.removeprefix(prefix): values for name, values in first.items() if name.startswith(prefix)}
+        for prefix in ("two workers: ", "one device: ", "nudged: ")
+    )
+    assert {"proxies", "best proxies", "images", "proxy_staleness"} <= set(found)
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, second[f"two workers: {name}"], err_msg=name)
+    assert_same_figures(found, expected, nudged)

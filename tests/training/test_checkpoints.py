@@ -1,15 +1,23 @@
+"""Checkpoints: which are kept, restored and refused, and when they are written."""
+
 from __future__ import annotations
+
+import errno
+import os
+import shutil
 
 import pytest
 import tensorflow as tf
 
-from ccp_dml import faults
-from ccp_dml.training.checkpoints import CheckpointError, Checkpoints, Saver
+from ccp_dml import files
+from ccp_dml.training.checkpoints import CheckpointError, Checkpoints
+from ccp_dml.training.options import CheckpointOptions
 from tests.training import tiny
 
 
-def tracked(directory, keep=2, warn=None, **state) -> Checkpoints:
-    checkpoints = Checkpoints(directory, keep=keep, warn=warn)
+def tracked(directory, warn=print, **state) -> Checkpoints:
+    """Checkpoints of the given objects."""
+    checkpoints = Checkpoints(directory, warn=warn)
     checkpoints.track(**state)
     return checkpoints
 
@@ -87,13 +95,22 @@ def test_foreign_checkpoint_is_refused(tmp_path, state):
         tracked(tmp_path, **state).restore()
 
 
-@pytest.mark.parametrize("point", ["checkpoint_write", "checkpoint_rename", "checkpoint_remove"])
-def test_a_full_disk_costs_no_checkpoint_and_leaves_nothing_behind(tmp_path, monkeypatch, point):
+@pytest.mark.parametrize(
+    "owner, name",
+    [(tf.train.Checkpoint, "write"), (files, "rename"), (shutil, "rmtree")],
+    ids=["write", "rename", "remove"],
+)
+def test_a_full_disk_costs_no_checkpoint_and_leaves_nothing_behind(tmp_path, monkeypatch, owner, name):
     checkpoints = saved(tmp_path, 1, 2)
-    monkeypatch.setenv(faults.VARIABLE, f"{point}:1:ENOSPC")
-    with pytest.raises(OSError, match="No space left"):
-        checkpoints.save(3)
-    assert checkpoints.steps == ([2, 3] if point == "checkpoint_remove" else [1, 2])
+
+    def fail(*arguments, **keywords):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fail)
+        with pytest.raises(OSError, match="No space left"):
+            checkpoints.save(3)
+    assert checkpoints.steps == ([2, 3] if name == "rmtree" else [1, 2])
     checkpoints.save(3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-2", "step-3"]
 
@@ -106,43 +123,38 @@ def test_a_folder_that_was_removed_is_not_made_again(tmp_path):
 
 def test_saving_by_steps_and_by_minutes(tmp_path):
     now = 0.0
-    saver = Saver(Checkpoints(tmp_path), every_steps=10, every_minutes=2, clock=lambda: now)
-    saver.track({"value": tf.Variable(0)})
-    saver.begin(40)
-    assert not saver.due(49)
-    assert saver.due(50)
+    options = CheckpointOptions(checkpoint_steps=10, checkpoint_minutes=2)
+    checkpoints = Checkpoints(tmp_path, options, clock=lambda: now)
+    checkpoints.track(value=tf.Variable(0))
+    checkpoints.begin(40)
+    assert not checkpoints.due(49)
+    assert checkpoints.due(50)
     now = 119.0
-    assert not saver.due(41)
+    assert not checkpoints.due(41)
     now = 120.0
-    assert saver.due(41)
-    saver.save(41)
-    assert not saver.due(50)
-    assert saver.due(51)
-    never = Saver(Checkpoints(tmp_path), clock=lambda: now)
+    assert checkpoints.due(41)
+    checkpoints.save(41)
+    assert not checkpoints.due(50)
+    assert checkpoints.due(51)
+    options = CheckpointOptions(checkpoint_steps=0, checkpoint_minutes=0)
+    never = Checkpoints(tmp_path, options, clock=lambda: now)
     now = 1e9
     assert not never.due(10**6)
-    assert Saver(None, every_steps=1).save(5) is None
-    assert not Saver(None, every_steps=1).due(5)
+    without_folder = Checkpoints(None, CheckpointOptions(checkpoint_steps=1))
+    assert without_folder.save(5) is None
+    assert not without_folder.due(5)
 
 
 def test_saving_within_an_epoch_is_as_good_as_at_its_end(tmp_path):
     whole = tiny.trainer(chunk_size=1)
     whole.fit(2)
-    saver = Saver(Checkpoints(tmp_path, keep=9), every_steps=3)
-    tiny.trainer(chunk_size=1, saver=saver).fit(2)
+    options = CheckpointOptions(checkpoint_keep=9, checkpoint_steps=3)
+    tiny.trainer(chunk_size=1, checkpoints=Checkpoints(tmp_path, options)).fit(2)
     assert Checkpoints(tmp_path).steps == [3, 4, 7, 8]
     for newest in (8, 7, 4):
-        again = tiny.trainer(chunk_size=1, saver=Saver(Checkpoints(tmp_path, keep=9)))
+        again = tiny.trainer(chunk_size=1, checkpoints=Checkpoints(tmp_path, options))
         damage(tmp_path, newest)
         assert again.restore()
         again.fit(2)
         for actual, expected in zip(tiny.values(again), tiny.values(whole)):
             assert (actual == expected).all()
-
-
-@pytest.mark.parametrize("keep", [0, -1])
-def test_numbers_are_checked(tmp_path, keep):
-    with pytest.raises(ValueError, match="at least 1"):
-        Checkpoints(tmp_path, keep=keep)
-    with pytest.raises(ValueError, match="at least 0"):
-        Saver(None, every_steps=-1)

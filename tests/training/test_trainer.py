@@ -8,10 +8,11 @@ import tensorflow as tf
 
 from ccp_dml.training.controllers import ExponentialDecay
 from ccp_dml.training.finite import Diverged
-from ccp_dml.training.gradients import standard_transforms
+from ccp_dml.training.gradients import make_transforms
 from ccp_dml.training.optimizers import OptimizerGroups, VariableGroup, make_optimizer
+from ccp_dml.training.options import GradientOptions, TrainingOptions
+from ccp_dml.training.step import TrainStep
 from ccp_dml.training.trainer import Trainer
-from ccp_dml.training.warm_up import WarmUp
 from tests.training import tiny
 
 
@@ -79,7 +80,7 @@ def test_callbacks_of_the_validation_see_the_proxies_before_they_are_replaced():
             assert not np.allclose(run.loss.proxies.embeddings, self.trained)
 
     watch = Watch()
-    run = tiny.trainer(callbacks=[watch], reset_rule="fixed")
+    run = tiny.trainer(callbacks=[watch], projections={"ccp_reset_rule": "fixed"})
     run.fit(2)
 
 
@@ -101,9 +102,12 @@ def _by_hand(steps: int, rate: float) -> tuple[list[np.ndarray], list[float]]:
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_equals_gradient_descent_by_hand(jit_compile):
     run = tiny.trainer(
-        optimizer="sgd", transforms=[], schedule=None, stopping=None, projections={"random_init": True},
-        validate=lambda: {"map_at_r": 0.0}, reset_patience=100, jit_compile=jit_compile,
-    )  # fmt: skip
+        optimizer="sgd",
+        plain=True,
+        projections={"ccp_random_init": True, "ccp_patience": 100},
+        validate=lambda: {"map_at_r": 0.0},
+        jit_compile=jit_compile,
+    )
     history = run.fit(2)
     expected, losses = _by_hand(8, 0.02)
     for actual, value in zip(tiny.values(run), expected):
@@ -128,7 +132,7 @@ def test_chunks_do_not_change_the_result():
 
 def test_score_of_the_same_epoch_decides():
     """The solution that is kept is the one that the score was measured on."""
-    run = tiny.trainer(reset_patience=100, stopping=None)
+    run = tiny.trainer(projections={"ccp_patience": 100})
     network = run.model
     scores = iter([0.1, 0.9, 0.2])
     at_validation = []
@@ -140,14 +144,14 @@ def test_score_of_the_same_epoch_decides():
     run._validate = validate
     run.fit(3)
     head = network.trainable_variables.index(network.get_layer("head").kernel)
-    kept = run.state["projections"].best_weights[head].numpy()
+    kept = run.state["alternating_projections"].best_weights[head].numpy()
     np.testing.assert_array_equal(kept, at_validation[1])
 
 
 @pytest.mark.parametrize("rule", ["patience", "fixed"])
 def test_best_weights_of_the_run_are_restored(rule):
     """With their own proxies, even if new ones are chosen right after the best score."""
-    run = tiny.trainer(patience=2, reset_rule=rule)
+    run = tiny.trainer(patience=2, projections={"ccp_reset_rule": rule})
     scores = iter([0.1, 0.9, 0.3, 0.2, 0.95])
     seen = []
 
@@ -174,7 +178,9 @@ def test_warm_up_freezes_the_backbone_and_keeps_the_rate():
             real_rates.append(float(run.state["optimizer"].optimizers[1].learning_rate))
 
     schedule = ExponentialDecay(0.02, decay_rate=0.5, decay_steps=1)
-    run = tiny.trainer(callbacks=[Watch()], warm_up=(2, 0.1), schedule=schedule, reset_patience=100)
+    run = tiny.trainer(
+        callbacks=[Watch()], warm_up=(2, 0.1), schedule=schedule, projections={"ccp_patience": 100}
+    )
     start = run.model.get_layer("backbone").kernel.numpy()
     run.fit(3)
     np.testing.assert_array_equal(kernels[0], start)
@@ -188,8 +194,8 @@ def test_warm_up_freezes_the_backbone_and_keeps_the_rate():
     assert [int(o.iterations) for o in run.state["optimizer"].optimizers] == [4, 12, 12]
     assert run.trace_count == 2
     # Proxies were chosen at the start and after the warm-up; its validations do not count.
-    assert int(run.state["projections"].draws) == 8
-    assert int(run.state["projections"].validations) == 1
+    assert int(run.state["alternating_projections"].draws) == 8
+    assert int(run.state["alternating_projections"].validations) == 1
 
 
 def test_a_warm_up_may_end_inside_an_epoch():
@@ -199,10 +205,10 @@ def test_a_warm_up_may_end_inside_an_epoch():
         def on_train_batch_end(self, batch, logs=None):
             kernels.append((int(run.step), self.model.get_layer("backbone").kernel.numpy()))
             rates.append(float(run.state["optimizer"].optimizers[1].learning_rate))
-            begun.append(int(run.state["projections"].draws))
+            begun.append(int(run.state["alternating_projections"].draws))
 
     # Six steps, four an epoch; a chunk of three steps must not reach over the end of the warm-up.
-    run = tiny.trainer(callbacks=[Watch()], warm_up=(1.5, 0.1), reset_patience=100)
+    run = tiny.trainer(callbacks=[Watch()], warm_up=(1.5, 0.1), projections={"ccp_patience": 100})
     start = run.model.get_layer("backbone").kernel.numpy()
     run.fit(3)
     assert [step for step, _ in kernels] == [3, 4, 6, 8, 11, 12]
@@ -210,8 +216,7 @@ def test_a_warm_up_may_end_inside_an_epoch():
     assert rates == pytest.approx([0.002] * 3 + [0.02] * 3)
     assert begun == [4] * 3 + [8] * 3
     # The score of the second epoch counts: training proper had begun.
-    assert int(run.state["projections"].validations) == 2
-    assert [WarmUp(epochs).steps(4) for epochs in (0, 0.01, 0.5, 2)] == [0, 1, 2, 8]
+    assert int(run.state["alternating_projections"].validations) == 2
 
 
 def test_variables_without_gradient_stay():
@@ -230,8 +235,10 @@ def test_variables_without_gradient_stay():
     before = network.unused.kernel.numpy()
     variables = [*network.trainable_variables, *run.loss.trainable_variables]
     groups = OptimizerGroups(lambda rate: make_optimizer("adam", rate), [VariableGroup(variables)], 0.1)
-    transforms = standard_transforms(weight_decay=0.1, clip_norm=1.0, clip_value=0.5)
-    Trainer(network, run.loss, groups, tiny.batches, steps_per_epoch=2, transforms=transforms).fit(1)
+    options = GradientOptions(weight_decay=0.1, clip_norm=1.0, clip_value=0.5)
+    transforms = make_transforms(options, network.trainable_variables)
+    step = TrainStep(network, run.loss, groups, transforms=transforms)
+    Trainer(step, tiny.batches, TrainingOptions(steps_per_epoch=2)).fit(1)
     np.testing.assert_array_equal(network.unused.kernel.numpy(), before)
 
 
@@ -258,14 +265,14 @@ def test_keras_callbacks_work_unchanged(tmp_path):
 
 
 def test_score_of_every_step():
-    options = {"step_at_batch": True, "monitor": "loss", "stop_at_min": True, "min_iterations": 3}
-    run = tiny.trainer(projections=options, reset_patience=1, chunk_size=10, steps_per_epoch=12)
+    options = {"ccp_step_at_batch": True, "ccp_stop_at_min": True, "ccp_min_iterations": 3}
+    run = tiny.trainer(projections=options, chunk_size=10, steps_per_epoch=12)
     run.fit(1)
-    assert int(run.state["projections"].instance) >= 1
+    assert int(run.state["alternating_projections"].instance) >= 1
 
 
 def test_divergence_is_an_error():
-    run = tiny.trainer(optimizer="sgd", transforms=[], schedule=None)
+    run = tiny.trainer(optimizer="sgd", plain=True)
     run.state["optimizer"].learning_rate.assign(float("inf"))
     with pytest.raises(Diverged, match="step"):
         run.fit(3)

@@ -13,10 +13,12 @@ from ccp_dml.losses.contrastive import Contrastive
 from ccp_dml.projections.options import ProjectionOptions
 from ccp_dml.projections.pool import PoolMemory, ProxyPool
 from ccp_dml.projections.projections import AlternatingProjections
-from ccp_dml.projections.reset_rules import make_reset_rule
 from ccp_dml.training.controllers import EarlyStopping, ReduceOnPlateau
-from ccp_dml.training.gradients import AverageRegularization, ProximalTerm, standard_transforms
+from ccp_dml.training.finite import FiniteGuard
+from ccp_dml.training.gradients import ProximalTerm, make_transforms
 from ccp_dml.training.optimizers import OptimizerGroups, VariableGroup, make_optimizer
+from ccp_dml.training.options import GradientOptions, TrainingOptions
+from ccp_dml.training.step import TrainStep
 from ccp_dml.training.trainer import Trainer
 from ccp_dml.training.warm_up import WarmUp
 
@@ -108,61 +110,68 @@ def trainer(
     patience: int | None = None,
     projections: dict[str, Any] | None = None,
     steps_per_epoch: int = 4,
-    reset_patience: int = 1,
-    reset_rule: str = "patience",
+    chunk_size: int = 3,
     warm_up: tuple[float, float] | None = None,
-    averages: dict[str, Any] | None = None,
+    averages: dict[str, float] | None = None,
     memory_steps: int = 0,
+    plain: bool = False,
+    jit_compile: bool = False,
+    guard: FiniteGuard | None = None,
+    schedule: Any = "plateau",
     **options: Any,
 ) -> Trainer:
-    """A whole run: CCP, plateau schedule, early stopping, two optimizer groups."""
+    """A run with CCP, plateau schedule, early stopping and three optimizer groups.
+
+    Args:
+        optimizer: name of the optimizer.
+        patience: of early stopping.
+        projections: options of the projections that differ from the defaults here.
+        steps_per_epoch: of the trainer.
+        chunk_size: of the trainer.
+        warm_up: number of epochs and factor on the learning rate.
+        averages: options of the regularisation by averages of the weights.
+        memory_steps: largest age of remembered embeddings; 0 for no memory.
+        plain: without gradient transforms, schedule and early stopping.
+        jit_compile: of the step.
+        guard: of the step.
+        schedule: a controller, or None; by default `ReduceOnPlateau`.
+        **options: further arguments of the trainer.
+    """
     network, loss = model(), ccp_loss()
     memory = PoolMemory(119 - np.arange(CLASSES * PER_CLASS), SIZE, memory_steps) if memory_steps else None
-    the_pool = pool(network, memory)
+    defaults = {"ccp_lambda": 0.05, "pool_size": 4, "ccp_patience": 1}
     instances = AlternatingProjections(
         network.trainable_variables,
         loss.proxies,
-        the_pool,
-        ProjectionOptions(**{"coefficient": 0.05, "pool_size": 4, **(projections or {})}),
-        reset_rule=make_reset_rule(reset_rule, patience=reset_patience),
-        embed_images=the_pool.embed_images,
+        pool(network, memory),
+        ProjectionOptions(**{**defaults, **(projections or {})}),
         normalization="lipschitz",
-        track_staleness=True,
-        memory=memory,
     )
     proximal = ProximalTerm(network.trainable_variables, instances.anchors, instances.proximal_coefficient)
-    groups = [
-        VariableGroup(network.get_layer("backbone").trainable_variables),
-        VariableGroup(
-            network.get_layer("normalization").trainable_variables
-            + network.get_layer("head").trainable_variables
-        ),
-        VariableGroup(loss.trainable_variables, 3.0),
-    ]
-    frozen = network.get_layer("backbone").trainable_variables
-    defaults: dict[str, Any] = {
-        "warm_up": None if warm_up is None else WarmUp(warm_up[0], frozen, warm_up[1]),
-        "transforms": standard_transforms(
-            proximal=proximal,
-            averages=None
-            if averages is None
-            else AverageRegularization(network.trainable_variables, **averages),
-            weight_decay=1e-3,
-            clip_norm=1.0,
-        ),
-        "validate": Scores(network),
-        "schedule": ReduceOnPlateau(0.02, patience=2),
-        "stopping": EarlyStopping([*network.variables, *loss.trainable_variables], patience=patience),
-        "projections": instances,
-        "chunk_size": 3,
-    }
-    return Trainer(
+    backbone = network.get_layer("backbone").trainable_variables
+    rest = [*network.get_layer("normalization").trainable_variables, network.get_layer("head").kernel]
+    groups = [VariableGroup(backbone), VariableGroup(rest), VariableGroup(loss.trainable_variables, 3.0)]
+    gradients = GradientOptions(weight_decay=1e-3, clip_norm=1.0, clip_value=0.0, **(averages or {}))
+    step = TrainStep(
         network,
         loss,
         OptimizerGroups(functools.partial(make_optimizer, optimizer), groups, 0.02),
+        transforms=[]
+        if plain
+        else make_transforms(gradients, network.trainable_variables, proximal=proximal),
+        guard=guard,
+        jit_compile=jit_compile,
+    )
+    stopping = EarlyStopping([*network.variables, *loss.trainable_variables], patience=patience)
+    if schedule == "plateau":
+        schedule = ReduceOnPlateau(0.02, patience=2)
+    controllers = [instances] if plain else [stopping, *([schedule] if schedule else []), instances]
+    return Trainer(
+        step,
         batches_with_ids if memory_steps else batches,
-        steps_per_epoch=steps_per_epoch,
-        **{**defaults, **options},
+        TrainingOptions(steps_per_epoch=steps_per_epoch, chunk_size=chunk_size),
+        warm_up=None if warm_up is None else WarmUp(warm_up[0], backbone, warm_up[1]),
+        **{"validate": Scores(network), "controllers": controllers, **options},
     )
 
 

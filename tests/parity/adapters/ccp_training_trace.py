@@ -9,10 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 from ccp_dml.projections.options import ProjectionOptions
+from ccp_dml.projections.pool import ProxyPool
 from ccp_dml.projections.projections import AlternatingProjections
-from ccp_dml.projections.reset_rules import make_reset_rule
-from ccp_dml.training.gradients import Gradients, ProximalTerm, standard_transforms
+from ccp_dml.training.gradients import Gradients, ProximalTerm, make_transforms
 from ccp_dml.training.optimizers import OptimizerGroups, VariableGroup, make_optimizer
+from ccp_dml.training.options import GradientOptions, TrainingOptions
+from ccp_dml.training.step import TrainStep
 from ccp_dml.training.trainer import Trainer
 from tests.parity.adapters.losses import build_loss, loss_name
 from tests.parity.comparison import Case, Comparison
@@ -29,32 +31,31 @@ def compare(case: Case) -> list[Comparison]:
     kernel, proxies = model.trainable_variables[0], loss.proxies
     projections = _projections(config["ccp"], kernel, proxies, arrays["pool_images"])
     raw = _RawGradients([kernel, proxies.embeddings])
-    transforms = standard_transforms(
+    transforms = make_transforms(
+        GradientOptions(
+            weight_decay=config["weight_decay"],
+            clip_norm=config["clipnorm"],
+            clip_value=config["clipvalue"],
+        ),
+        [kernel],
         proximal=ProximalTerm([kernel], projections.anchors, projections.proximal_coefficient),
-        weight_decay=config["weight_decay"],
-        clip_norm=config["clipnorm"],
-        clip_value=config["clipvalue"],
     )
     adam = {name: config[name] for name in ("beta_1", "beta_2", "epsilon")}
     recorder = _Recorder(kernel, proxies.embeddings, raw, projections)
     scores = iter(arrays["monitored"])
+    optimizer = OptimizerGroups(
+        functools.partial(make_optimizer, "adam", **adam),
+        [VariableGroup([kernel]), VariableGroup([proxies.embeddings], config["ccp"]["proxy_lrm"])],
+        config["learning_rate"],
+    )
+    batches = tf.data.Dataset.from_tensor_slices((arrays["x"], arrays["labels"]))
     trainer = Trainer(
-        model,
-        loss,
-        OptimizerGroups(
-            functools.partial(make_optimizer, "adam", **adam),
-            [VariableGroup([kernel]), VariableGroup([proxies.embeddings], config["ccp"]["proxy_lrm"])],
-            config["learning_rate"],
-        ),
-        lambda first_step: tf.data.Dataset.from_tensor_slices((arrays["x"], arrays["labels"])).skip(
-            first_step
-        ),
-        steps_per_epoch=config["steps_per_epoch"],
-        transforms=[raw, *transforms],
+        TrainStep(model, loss, optimizer, transforms=[raw, *transforms]),
+        batches.skip,
+        TrainingOptions(steps_per_epoch=config["steps_per_epoch"], chunk_size=1),
         validate=lambda: {config["ccp"]["monitor_to_stop"]: float(next(scores))},
-        projections=projections,
+        controllers=[projections],
         callbacks=[recorder],
-        chunk_size=1,
     )
     trainer.fit(config["epochs"])
     return [
@@ -79,29 +80,32 @@ def _linear_model(kernel: np.ndarray) -> tf.keras.Model:
 def _projections(
     ccp: dict[str, Any], kernel: tf.Variable, proxies: Any, images: np.ndarray
 ) -> AlternatingProjections:
-    def draw(first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        rows = np.arange(first, first + count) % len(images)
-        return images[rows] @ kernel.numpy(), np.broadcast_to(rows[:, None], (count, images.shape[1]))
+    rows, classes, size = images.shape
+
+    def draws(first: int, count: int) -> np.ndarray:
+        return (np.arange(first, first + count) % rows)[:, None] * classes + np.arange(classes)
+
+    def embed(indices: np.ndarray) -> np.ndarray:
+        return images.reshape(-1, size)[indices] @ kernel.numpy()
 
     return AlternatingProjections(
         [kernel],
         proxies,
-        draw,
+        ProxyPool(draws, embed),
         ProjectionOptions(
-            coefficient=ccp["regularization_coeff"],
-            decay=ccp["coeff_decay"],
-            min_iterations=ccp["min_iterations"],
+            ccp_lambda=ccp["regularization_coeff"],
+            ccp_lambda_decay=ccp["coeff_decay"],
+            ccp_reset_rule="patience" if ccp["early_stopping"] else "fixed",
+            ccp_patience=ccp["early_stopping_patience"],
+            ccp_min_iterations=ccp["min_iterations"],
             pool_size=ccp["representative_pool_size"],
-            random_init=ccp["random_init"],
-            normalized_embeddings=ccp["normalized_embeddings"],
-            use_representative_proxy=ccp["use_representative_proxy"],
-            perturb_noise=ccp["perturb_noise"],
-            step_at_batch=ccp["step_at_batch"],
-            monitor=ccp["monitor_to_stop"],
-            stop_at_min=ccp["stop_at_min"],
-        ),
-        reset_rule=make_reset_rule(
-            "patience" if ccp["early_stopping"] else "fixed", patience=ccp["early_stopping_patience"]
+            ccp_random_init=ccp["random_init"],
+            ccp_normalized_embeddings=ccp["normalized_embeddings"],
+            ccp_use_representative_proxy=ccp["use_representative_proxy"],
+            ccp_perturb_noise=ccp["perturb_noise"],
+            ccp_step_at_batch=ccp["step_at_batch"],
+            ccp_monitor=ccp["monitor_to_stop"],
+            ccp_stop_at_min=ccp["stop_at_min"],
         ),
     )
 

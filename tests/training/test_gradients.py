@@ -1,3 +1,5 @@
+"""Gradient transforms, against loops in float64."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -9,15 +11,109 @@ from hypothesis import strategies as st
 from ccp_dml.training.gradients import (
     AverageRegularization,
     ClipByGlobalNorm,
+    ClipByValue,
     ProximalTerm,
     WeightDecay,
-    standard_transforms,
+    make_transforms,
 )
+from ccp_dml.training.options import GradientOptions
 from tests.training import tiny
-from tests.training.random_arrays import random_arrays
 
 
-def _by_hand(averages, weights, gradients, *, attraction, repulsion, decay):
+def random_arrays(seed: int) -> list[np.ndarray]:
+    """float32 values of three variables of different shapes, the same for the same seed."""
+    generator = np.random.default_rng(seed)
+    return [generator.normal(size=shape).astype(np.float32) for shape in ((2, 3), (4,), (3, 2))]
+
+
+def _by_hand(gradients, weights, anchors, *, coefficient, decay, norm, value):
+    """Variable 0 is pulled and decayed, 1 pulled only, 2 (a proxy) decayed only; None where no gradient."""
+    result = []
+    for i, (gradient, weight) in enumerate(zip(gradients, weights)):
+        if gradient is None:
+            result.append(None)
+            continue
+        gradient = gradient.astype(np.float64)
+        if i in (0, 1):
+            gradient = gradient + coefficient * (weight.astype(np.float64) - anchors[i])
+        if i in (0, 2):
+            gradient = gradient + decay * weight
+        result.append(gradient)
+    total = np.sqrt(sum((gradient**2).sum() for gradient in result if gradient is not None))
+    scaled = [None if g is None else g * min(1.0, norm / total) for g in result]
+    return [None if g is None else np.clip(g, -value, value) for g in scaled]
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 1000),
+    missing=st.sampled_from([None, 0, 1, 2]),
+    coefficient=st.floats(0, 2),
+    decay=st.floats(0, 2),
+    norm=st.floats(0.1, 20),
+    value=st.floats(0.05, 5),
+)
+def test_order_and_values(seed, missing, coefficient, decay, norm, value):
+    weights, gradients, anchors = random_arrays(seed), random_arrays(seed + 1), random_arrays(seed + 2)
+    if missing is not None:
+        gradients[missing] = None
+    variables = [tf.Variable(weight) for weight in weights]
+    actual = [None if gradient is None else tf.constant(gradient) for gradient in gradients]
+    proximal = ProximalTerm(variables[:2], anchors[:2], tf.Variable(coefficient))
+    options = GradientOptions(weight_decay=decay, clip_norm=norm, clip_value=value)
+    transforms = make_transforms(options, variables[:2], proximal=proximal, exclude_from_decay=[variables[1]])
+    for transform in transforms:
+        actual = transform(actual, variables)
+    expected = _by_hand(
+        gradients, weights, anchors, coefficient=coefficient, decay=decay, norm=norm, value=value
+    )
+    for a, b in zip(actual, expected):
+        assert (a is None) == (b is None)
+        if a is not None:
+            np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
+
+
+def test_matches_variables_not_positions():
+    first, second = tf.Variable([1.0]), tf.Variable([10.0])
+    proximal = ProximalTerm([second], [tf.Variable([4.0])], 0.5)
+    for variables in ([first, second], [second, first]):
+        gradients = proximal([tf.zeros(1), tf.zeros(1)], variables)
+        by_variable = {v.ref(): float(g[0]) for g, v in zip(gradients, variables)}
+        assert by_variable == {first.ref(): 0.0, second.ref(): 3.0}
+
+
+def test_coefficient_variable_is_read_at_every_call():
+    weight, coefficient = tf.Variable([2.0]), tf.Variable(0.0)
+    proximal = ProximalTerm([weight], [tf.Variable([1.0])], coefficient)
+
+    @tf.function(jit_compile=True)
+    def pulled():
+        return proximal([tf.zeros(1)], [weight])[0]
+
+    assert float(pulled()[0]) == 0.0
+    coefficient.assign(3.0)
+    assert float(pulled()[0]) == 3.0
+
+
+def test_options_of_zero_make_no_transform():
+    assert make_transforms(GradientOptions(weight_decay=0.0, clip_norm=0.0, clip_value=0.0), []) == []
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: WeightDecay(-1.0),
+        lambda: ClipByGlobalNorm(0.0),
+        lambda: ClipByValue(-1.0),
+        lambda: ProximalTerm([tf.Variable(0.0)], [], 1.0),
+    ],
+)
+def test_bad_arguments(make):
+    with pytest.raises(ValueError, match="expected"):
+        make()
+
+
+def _regularized_by_hand(averages, weights, gradients, *, attraction, repulsion, decay):
     """New averages and gradients, component by component in float64; the last variable is a proxy."""
     squares, count = 0.0, 0
     for average, weight, gradient in zip(averages, weights, gradients):
@@ -58,7 +154,7 @@ def test_values_over_several_steps(seed, missing, attraction, repulsion, decay, 
         if missing is not None:
             gradients[missing] = None
         actual = transform([None if g is None else tf.constant(g) for g in gradients], variables)
-        expected = _by_hand(averages, [v.numpy() for v in variables], gradients, **options)
+        expected = _regularized_by_hand(averages, [v.numpy() for v in variables], gradients, **options)
         for a, b in zip(actual, expected):
             assert (a is None) == (b is None)
             # Of weights close to their averages float32 keeps few digits of the difference.
@@ -102,22 +198,16 @@ def test_compiles_with_xla_and_counts_each_step():
     assert float(added()[0]) == pytest.approx(0.25)
 
 
-def test_comes_after_the_proximal_term_and_before_decay_and_clipping():
+def test_averages_come_after_the_proximal_term_and_before_decay_and_clipping():
     weight = tf.Variable([1.0])
-    kinds = [
-        type(transform)
-        for transform in standard_transforms(
-            proximal=ProximalTerm([weight], [tf.Variable([0.0])], 1.0),
-            averages=AverageRegularization([weight]),
-            weight_decay=0.1,
-            clip_norm=1.0,
-        )
-    ]
+    proximal = ProximalTerm([weight], [tf.Variable([0.0])], 1.0)
+    options = GradientOptions(ema_attraction=1e-7, ema_repulsion=1e-5, weight_decay=0.1, clip_norm=1.0)
+    kinds = [type(transform) for transform in make_transforms(options, [weight], proximal=proximal)]
     assert kinds == [ProximalTerm, AverageRegularization, WeightDecay, ClipByGlobalNorm]
 
 
 def test_averages_are_in_the_state_of_a_run_and_follow_the_weights():
-    run = tiny.trainer(averages={"decay": 0.9})
+    run = tiny.trainer(averages={"ema_attraction": 1e-7, "ema_repulsion": 1e-5, "ema_decay": 0.9})
     averages = run.state["average_regularization"].averages
     before = [average.numpy() for average in averages]
     run.fit(1)
@@ -129,6 +219,6 @@ def test_averages_are_in_the_state_of_a_run_and_follow_the_weights():
 @pytest.mark.parametrize(
     "options", [{"attraction": -1.0}, {"repulsion": -1.0}, {"decay": 1.0}, {"decay": -0.1}, {"start": "ones"}]
 )
-def test_bad_arguments(options):
+def test_bad_arguments_of_the_averages(options):
     with pytest.raises(ValueError, match="expected"):
         AverageRegularization([tf.Variable(1.0)], **options)

@@ -7,9 +7,9 @@ import time
 import pytest
 import tensorflow as tf
 
-from ccp_dml.training import wall_time
+from ccp_dml.training import epoch_logs
 from ccp_dml.training.chunks import ChunkRunner
-from ccp_dml.training.wall_time import EpochSpeed, WallTime
+from ccp_dml.training.epoch_logs import EpochSpeed, WallTime
 from tests.training import tiny
 
 
@@ -25,7 +25,7 @@ class Clock:
 
 def test_shares_of_parts_and_the_rest(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(wall_time, "time", clock)
+    monkeypatch.setattr(epoch_logs, "time", clock)
     times = WallTime()
     for part, seconds in (("training", 3.0), ("validation", 1.0), ("training", 2.0), ("resets", 0.5)):
         with times.measured(part):
@@ -41,7 +41,7 @@ def test_shares_of_parts_and_the_rest(monkeypatch):
 
 def test_speed_of_an_epoch_knows_nothing_of_the_time_before(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(wall_time, "time", clock)
+    monkeypatch.setattr(epoch_logs, "time", clock)
     times = WallTime()
     with times.measured("training"):
         clock.now += 7.0
@@ -57,7 +57,7 @@ def test_speed_of_an_epoch_knows_nothing_of_the_time_before(monkeypatch):
 
 def test_time_of_a_failed_part_counts(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(wall_time, "time", clock)
+    monkeypatch.setattr(epoch_logs, "time", clock)
     times = WallTime()
 
     def fail() -> None:

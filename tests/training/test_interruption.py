@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml import faults
 from ccp_dml.monitoring.console import MetricsCsv
-from ccp_dml.training.checkpoints import Checkpoints, Interrupted, Saver, StopRequest
+from ccp_dml.training.checkpoints import Checkpoints
+from ccp_dml.training.chunks import ChunkRunner
+from ccp_dml.training.interruption import Interrupted, StopRequest
 from tests.training import tiny
 
 EPOCHS = 5
@@ -49,7 +50,14 @@ def _rows(path) -> list[dict]:
     [
         # Seven steps of warm-up: the run stops where it ends, inside an epoch.
         ("adam", 7, signal.SIGINT, None, (1.75, 0.5), 0),
-        ("radam", 8, signal.SIGTERM, {"attraction": 0.1, "repulsion": 1e-3, "decay": 0.9}, None, 6),
+        (
+            "radam",
+            8,
+            signal.SIGTERM,
+            {"ema_attraction": 0.1, "ema_repulsion": 1e-3, "ema_decay": 0.9},
+            None,
+            6,
+        ),
         pytest.param("adamw", 3, signal.SIGINT, None, None, 6, marks=pytest.mark.slow),
     ],
 )
@@ -67,8 +75,7 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(
 
     def part():
         log = MetricsCsv(tmp_path / "parts.csv")
-        saver = Saver(Checkpoints(tmp_path / "ckpt"))
-        return tiny.trainer(**options, saver=saver, callbacks=[log])
+        return tiny.trainer(**options, checkpoints=Checkpoints(tmp_path / "ckpt"), callbacks=[log])
 
     first = part()
     first._callbacks.append(SignalAt(first, stop_at, number))
@@ -82,14 +89,14 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(
 
     for actual, expected in zip(_state(second), _state(whole)):
         np.testing.assert_array_equal(actual, expected)
-    assert int(second.state["projections"].instance) >= 1
+    assert int(second.state["alternating_projections"].instance) >= 1
     assert _rows(tmp_path / "parts.csv") == _rows(tmp_path / "whole.csv")
 
 
 def test_finished_run_stays_finished(tmp_path):
-    first = tiny.trainer(patience=1, saver=Saver(Checkpoints(tmp_path)))
+    first = tiny.trainer(patience=1, checkpoints=Checkpoints(tmp_path))
     first.fit(20)
-    second = tiny.trainer(patience=1, saver=Saver(Checkpoints(tmp_path)))
+    second = tiny.trainer(patience=1, checkpoints=Checkpoints(tmp_path))
     second.restore()
     assert second.fit(20) == {}
     assert int(first.step) == int(second.step) < 80
@@ -99,15 +106,21 @@ def test_finished_run_stays_finished(tmp_path):
 
 def test_a_run_that_goes_on_after_its_warm_up_does_not_trace_it(tmp_path, monkeypatch):
     def part():
-        return tiny.trainer(warm_up=(1, 0.1), saver=Saver(Checkpoints(tmp_path)))
+        return tiny.trainer(warm_up=(1, 0.1), checkpoints=Checkpoints(tmp_path))
 
     part().fit(1)
-    passed = []
-    monkeypatch.setattr(faults, "passage", passed.append)
+    traced = []
+    initialize = ChunkRunner.__init__
+
+    def counting(*arguments, **keywords):
+        traced.append(arguments)
+        initialize(*arguments, **keywords)
+
+    monkeypatch.setattr(ChunkRunner, "__init__", counting)
     second = part()
     assert second.restore()
     second.fit(2)
-    assert passed.count("tracing") == 1
+    assert len(traced) == 1
 
 
 @pytest.fixture

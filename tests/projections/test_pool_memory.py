@@ -75,7 +75,7 @@ def test_a_pool_embeds_what_is_not_remembered_and_remembers_it():
 def test_training_fills_the_memory_with_what_its_steps_embed():
     run = tiny.trainer(memory_steps=3, steps_per_epoch=6, chunk_size=3)
     run.fit(1)
-    memory = run.state["projections"].memory
+    memory = run.state["alternating_projections"].memory
     assert int(memory.steps) == 6
     last: dict[int, int] = {}
     for number, (_, labels) in enumerate(tiny.batches_with_ids(0).take(6), 1):
@@ -89,7 +89,7 @@ def test_without_steps_in_between_the_pool_is_that_of_fresh_embeddings():
     """Where everything is too old, a memory changes nothing."""
     remembering, plain = tiny.trainer(memory_steps=1), tiny.trainer()
     for run in (remembering, plain):
-        run._controllers.begin()
+        run.state["alternating_projections"].begin()
     for with_memory, without in zip(tiny.values(remembering), tiny.values(plain)):
         np.testing.assert_array_equal(with_memory, without)
 
