@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from ccp_dml.distributed import replicas
-from ccp_dml.distributed.shards import ReplicaShards, TableShards
+from ccp_dml.distributed.shards import ReplicaShards
+from ccp_dml.distributed.tables import ShardedTable
 from ccp_dml.models.proxies import Proxies
 
 # Classes whose first proxies are drawn at once: the draw does not depend on the number of replicas.
@@ -31,7 +29,7 @@ class ShardedProxies(Proxies):
     of the replica, and a gradient for `embeddings` is complete there: it must not be added up over replicas.
 
     A checkpoint holds the whole table, which `Proxies` and any number of replicas can read. One that several
-    workers write has to be written within `replicas.gathered_tables`: else it holds the part of one.
+    workers write has to be written within `tables.gathered_tables`: else it holds the part of one.
 
     Attributes:
         embeddings: float32 variable, [n * K, D] on each replica, with values of its own there; outside of
@@ -64,14 +62,14 @@ class ShardedProxies(Proxies):
         """
         self._strategy = tf.distribute.get_strategy()
         self.seed = seed
-        self._parts = TableShards(self._strategy, (proxies_per_class, num_classes, embedding_size))
-        self.classes_per_shard = self._parts.size
+        self._table = ShardedTable(self._strategy, (proxies_per_class, num_classes, embedding_size))
+        self.classes_per_shard = self._table.classes_per_shard
         super().__init__(
             num_classes, proxies_per_class, embedding_size, learning_rate_multiplier, "zeros", **kwargs
         )
         if self._strategy.num_replicas_in_sync > 1:
             self.shards = ReplicaShards()
-        self._parts.fill(self.embeddings, self._first_values)
+        self._table.fill(self.embeddings, self._first_values)
         self.checkpoint_as_table([self.embeddings])
 
     @property
@@ -100,21 +98,21 @@ class ShardedProxies(Proxies):
     def reset(self, embeddings: tf.Tensor) -> None:
         """Replaces all proxies, outside of replica context; see the base class."""
         embeddings = self._checked(embeddings)
-        self._parts.fill(self.embeddings, lambda first, last: embeddings[:, first:last])
+        self._table.fill(self.embeddings, lambda first, last: embeddings[:, first:last])
 
     @property
     def classes_here(self) -> list[range]:
         """The classes of each replica of this process."""
-        return self._parts.classes_here
+        return self._table.local_classes
 
     @property
     def all_here(self) -> bool:
         """Whether all replicas are of this process."""
-        return self._parts.all_here
+        return self._table.is_local
 
     def shards_of(self, variable: tf.Variable) -> list[tf.Tensor]:
         """As in the base class, outside of replica context; without the rows of no class."""
-        parts = zip(self._parts.local(variable), self.classes_here)
+        parts = zip(self._table.local_shards(variable), self.classes_here)
         return [part[:, : len(classes)] for part, classes in parts]
 
     def rows_of(self, variable: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
@@ -130,17 +128,17 @@ class ShardedProxies(Proxies):
             return tf.where(own[:, np.newaxis], found, 0.0)
 
         parts = self._strategy.experimental_local_results(variable)
-        found = [of_replica(replica, part) for replica, part in zip(self._parts.numbers_here, parts)]
-        return self._strategy.reduce("SUM", self._parts.distributed(found), axis=None)
+        found = [of_replica(replica, part) for replica, part in zip(self._table.local_replicas, parts)]
+        return self._strategy.reduce("SUM", self._table.distributed(found), axis=None)
 
     def reset_shards(self, parts: Sequence[tf.Tensor]) -> None:
         """As in the base class, outside of replica context."""
         of_first = {classes.start: part for classes, part in zip(self.classes_here, parts)}
-        self._parts.fill(self.embeddings, lambda first, last: of_first[first])
+        self._table.fill(self.embeddings, lambda first, last: of_first[first])
 
     def whole(self) -> tf.Tensor:
         """All proxies, outside of replica context: float32 [K, C, D]; every worker has to take part."""
-        return self._parts.whole(self.embeddings)
+        return self._table.gather(self.embeddings)
 
     def checkpoint_as_table(self, variables: Iterable[tf.Variable]) -> None:
         """Lets checkpoints hold the whole of variables which, like `embeddings`, have a part on each replica.
@@ -152,24 +150,7 @@ class ShardedProxies(Proxies):
             variables: all variables of an optimizer of `embeddings` alone, once it is built; those that have
                 not the shape of `embeddings` are left alone.
         """
-        if self.shards.is_single:
-            return
-        for variable in variables:
-            if variable.shape == self.embeddings.shape:
-                # Where TensorFlow looks first, before the way of the class.
-                variable._gather_saveables_for_checkpoint = functools.partial(self._parts.saveables, variable)
-                replicas.mark_sharded(variable, self)
-
-    def like(self, name: str) -> tf.Variable:
-        """A variable of zeros, not trained, of which each replica has a part as of `embeddings`."""
-        with self._strategy.scope():
-            variable = replicas.per_replica_state(tf.zeros(self.embeddings.shape), name=name)
-        self.checkpoint_as_table([variable])
-        return variable
-
-    def gathered(self, variable: tf.Variable) -> AbstractContextManager[None]:
-        """Where a checkpoint of the chief holds all of a variable in parts; every worker has to enter."""
-        return self._parts.gathered(variable)
+        self._table.register(variables)
 
     def get_config(self) -> dict[str, Any]:
         """Arguments that create a layer of this kind and size (its values are not part of them)."""

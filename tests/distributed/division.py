@@ -123,7 +123,7 @@ def divided_work(strategy: tf.distribute.Strategy | None, queries: int = 7) -> W
     for choose in (projections.begin, lambda: projections.update(0.5)):
         choose()
         tables.append(proxies.by_class.numpy())
-        chosen.append(projections.proxy_images.numpy())
+        chosen.append(projections.chooser.images.numpy())
     read = {name: list(images.source.rows) for name, images in sets.items()}
     model.trainable_variables[0].assign(model.trainable_variables[0] * 1.5)
     copies = [copy.numpy() for copy in getattr(proxies.embeddings, "values", [proxies.embeddings])]
@@ -134,7 +134,7 @@ def divided_work(strategy: tf.distribute.Strategy | None, queries: int = 7) -> W
         chosen,
         all((copy == copies[0]).all() for copy in copies),
         memory.embeddings.numpy(),
-        projections.measure_staleness(),
+        projections.chooser.staleness(),
         read,
     )
 

@@ -106,7 +106,7 @@ def test_other_parts_of_a_step(options: dict) -> None:
 def test_a_step_that_is_not_finite_is_left_out_everywhere() -> None:
     options = {"model": functools.partial(network, batch_norm=True), "bad_step": 1}
     found, expected, nudged = (
-        run(devices.strategy(replicas), MEMORY, 4, guard=FiniteGuard("skip"), nudge=nudge, **options)
+        run(devices.strategy(replicas), MEMORY, 4, guard=FiniteGuard(skips=True), nudge=nudge, **options)
         for replicas, nudge in ((2, 0.0), (1, 0.0), (1, NUDGE))
     )
     assert_same_values(found, expected, nudged)
@@ -172,7 +172,7 @@ def configured(folder: Path, *flags: str) -> ExperimentConfig:
     "flags, message",
     [
         (["--samples_per_class=3"], r"--samples_per_class=3: .* the 6 images of a batch among 4 replicas"),
-        (["--logical_cpus=3"], "--logical_cpus=3: TensorFlow has begun with 4"),
+        (["--logical_cpus=3"], "--logical_cpus=3: TensorFlow has already started with 4"),
         (["--jit_compile"], "--jit_compile contradicts --strategy"),
     ],
 )

@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from ccp_dml.distributed import replicas
+from ccp_dml.distributed.tables import global_norm
 from ccp_dml.distributed.workers import Workers
 from ccp_dml.losses.registry import build
 from ccp_dml.models.proxies import Proxies
@@ -68,10 +69,10 @@ class Run:
         found |= {name: np.sort(values, axis=None) for name, values in self.trainer.diagnostics.items()}
         found["proxies"] = self.proxies.whole().numpy()
         if self.projections is not None:
-            assert self.projections.best_proxies is not None
-            found["images"] = self.projections.proxy_images.numpy()
+            chooser = self.projections.chooser
+            found["images"] = chooser.images.numpy()
             rows = tf.range(NUM_CLASSES * self.proxies.proxies_per_class, dtype=tf.int64)
-            found["best proxies"] = self.proxies.rows_of(self.projections.best_proxies, rows).numpy()
+            found["best proxies"] = self.proxies.rows_of(chooser.best, rows).numpy()
         return found
 
 
@@ -115,7 +116,7 @@ def run(
         step = TrainStep(
             model, loss, optimizer, transforms=make_transforms(options, weights, proximal=proximal)
         )
-    stopping = EarlyStopping([*model.variables, *loss.variables], patience=None)
+    stopping = EarlyStopping([*model.variables, *loss.variables], patience=0)
     trainer = Trainer(
         step,
         batches(strategy, STEPS * epochs),
@@ -200,9 +201,7 @@ def test_the_norm_is_that_of_the_whole_table() -> None:
         weight = tf.Variable([3.0, 4.0])
     proxies.reset(table_of(1, proxies))
     variables = [weight, proxies.embeddings]
-    found = strategy.run(
-        tf.function(lambda: replicas.global_norm(list(map(tf.identity, variables)), variables))
-    )
+    found = strategy.run(tf.function(lambda: global_norm(list(map(tf.identity, variables)), variables)))
     expected = np.sqrt(25.0 + np.sum(np.square(proxies.whole(), dtype=np.float64)))
     for result in strategy.experimental_local_results(found):
         np.testing.assert_allclose(result, expected, rtol=1e-6)
@@ -215,7 +214,7 @@ def test_what_would_be_wrong_in_silence_is_refused() -> None:
         loss = build(NCA.path, num_classes=5, embedding_size=SIZE, shard_proxies=True)
         variables = [*model.trainable_variables, *loss.trainable_variables]
         make = functools.partial(make_optimizer, "sgd")
-        with pytest.raises(ValueError, match="expected it to be a group of its own"):
+        with pytest.raises(ValueError, match="expected a group without other variables"):
             OptimizerGroups(make, [VariableGroup(variables)], 0.1)
         optimizer: Any = None
         with pytest.raises(ValueError, match="jit_compile is True, but embeddings:0 is sharded"):

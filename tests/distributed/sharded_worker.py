@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from ccp_dml.distributed import replicas, shards
+from ccp_dml.distributed import tables
 from ccp_dml.distributed.workers import Workers
 from tests.distributed.sharded_replicas import Deviations, deviation, gradients_of, make
 from tests.losses.cases import NUM_CLASSES, SIZE, LossCase, batch
@@ -24,7 +24,7 @@ from tests.losses.shard_cases import REPRESENTATIVE
 def main(folder: Path) -> None:
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     workers = Workers(strategy)
-    assert (workers.count, workers.local) == (2, 1)
+    assert (workers.count, workers.local_replicas) == (2, 1)
     print(json.dumps({case.id: compare(strategy, case, workers, folder) for case in REPRESENTATIVE}))
 
 
@@ -47,11 +47,11 @@ def compare(strategy: tf.distribute.Strategy, case: LossCase, workers: Workers, 
         "proxies": deviation(here, of_classes),
     }
     # Two blocks, of two classes each, make the three classes of a worker.
-    shards._GATHERED_AT_ONCE = 4 * proxies.proxies_per_class * SIZE
+    tables._GATHERED_AT_ONCE = 4 * proxies.proxies_per_class * SIZE
     table = alone.proxies.by_class.numpy()
     found["whole"] = deviation(proxies.whole(), table)
     checkpoint, path = tf.train.Checkpoint(proxies=proxies), str(folder / case.id.replace("/", "-"))
-    with replicas.gathered_tables(checkpoint):
+    with tables.gathered_tables(checkpoint):
         if workers.is_chief:
             checkpoint.write(path)
     workers.from_chief(None)

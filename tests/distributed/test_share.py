@@ -13,7 +13,7 @@ def test_shares_are_contiguous_whole_and_as_even_as_replicas_can_be(
     total: int, count: int, local: int
 ) -> None:
     workers = Workers()
-    workers.count, workers.local = count, local
+    workers.count, workers.local_replicas = count, local
     end = 0
     for workers.index in range(count):
         share = workers.local_slice(total)

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccp_dml.models.proxies import Proxies
+from ccp_dml.projections.choice import staleness
 from ccp_dml.projections.options import ProjectionOptions
 from ccp_dml.projections.pool import ProxyPool
-from ccp_dml.projections.projections import AlternatingProjections, staleness
+from ccp_dml.projections.projections import AlternatingProjections
 
 CLASSES, SIZE, DRAWS = 3, 2, 11
 
@@ -120,11 +121,11 @@ def test_state_machine(
         assert machine.update(float(score)) == oracle.update(score)
         assert int(machine.instance) == oracle.t
         assert (int(machine.validations), int(machine.stale)) == (oracle.n, oracle.stale)
-        assert int(machine.draws) == oracle.draws
+        assert int(machine.chooser.draws) == oracle.draws
         assert float(machine.proximal_coefficient) == pytest.approx(oracle.coefficient)
         np.testing.assert_allclose(machine.anchors[0], oracle.solution, rtol=1e-6)
         np.testing.assert_allclose(proxies.embeddings, oracle.proxies, rtol=1e-6)
-        np.testing.assert_array_equal(machine.proxy_images, oracle.images)
+        np.testing.assert_array_equal(machine.chooser.images, oracle.images)
 
 
 def _pool_of(embeddings, moved_by=lambda: 0.0) -> ProxyPool:
@@ -159,8 +160,7 @@ def test_without_representatives_only_the_proximal_term_changes():
     np.testing.assert_array_equal(proxies.embeddings, before)
     np.testing.assert_array_equal(machine.anchors[0], [3.0, 4.0])
     assert float(machine.proximal_coefficient) == 0.5
-    assert int(machine.draws) == 0
-    assert machine.best_proxies is None
+    assert machine.chooser is None
 
 
 def test_weights_and_best_are_not_touched_by_a_reset():
@@ -203,7 +203,7 @@ def test_beginning_again_keeps_the_draws():
     machine.begin()
     machine.update(0.5)
     machine.begin()
-    assert (int(machine.draws), int(machine.validations)) == (8, 0)
+    assert (int(machine.chooser.draws), int(machine.validations)) == (8, 0)
     assert float(machine.best_score) == 1e16
 
 
@@ -288,10 +288,9 @@ def test_proxies_that_stand_for_no_image_are_infinitely_stale():
     assert machine.last_staleness == float("inf")
 
 
-def test_staleness_needs_proxies():
-    machine, _, _ = _machine(ccp_use_representative_proxy=False)
-    with pytest.raises(ValueError, match="no proxies"):
-        machine.measure_staleness()
+def test_the_staleness_rule_needs_proxies():
+    with pytest.raises(ValueError, match="no proxies are chosen; expected another rule"):
+        _machine(ccp_use_representative_proxy=False, ccp_reset_rule="staleness")
 
 
 def test_staleness_by_loops():
@@ -306,5 +305,5 @@ def test_staleness_by_loops():
     same = np.ones([3, 2])
     assert staleness(same, same) == 0.0
     assert staleness(same, 2 * same) == float("inf")
-    with pytest.raises(ValueError, match="compared"):
+    with pytest.raises(ValueError, match=r"present has the shape \(3, 4\); expected \(6, 4\)"):
         staleness(proxies, present[:3])

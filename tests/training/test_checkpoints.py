@@ -5,19 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import types
 
 import pytest
 import tensorflow as tf
 
 from ccp_dml import files
+from ccp_dml.training import checkpoints as module
 from ccp_dml.training.checkpoints import CheckpointError, Checkpoints
 from ccp_dml.training.options import CheckpointOptions
 from tests.training import tiny
 
 
-def tracked(directory, warn=print, **state) -> Checkpoints:
+def tracked(directory, **state) -> Checkpoints:
     """Checkpoints of the given objects."""
-    checkpoints = Checkpoints(directory, warn=warn)
+    checkpoints = Checkpoints(directory)
     checkpoints.track(**state)
     return checkpoints
 
@@ -59,16 +61,16 @@ def test_the_best_is_kept_apart_until_another_one_is_best(tmp_path):
 
 
 @pytest.mark.parametrize("file", ["data", "index"])
-def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, file):
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, capsys, file):
     saved(tmp_path, 1, 2)
     damage(tmp_path, 2, file)
-    value, told = tf.Variable(0), []
-    checkpoints = tracked(tmp_path, warn=told.append, value=value)
+    value = tf.Variable(0)
+    checkpoints = tracked(tmp_path, value=value)
     assert checkpoints.restore() == str(tmp_path / "step-1/state")
     assert int(value) == 10
-    (message,) = told
-    assert message.startswith(str(tmp_path / "step-2/state"))
-    assert message.endswith("going on from the one before, step 1")
+    (message,) = capsys.readouterr().err.splitlines()
+    assert message.startswith(f"warning: {tmp_path / 'step-2/state'}")
+    assert message.endswith("continuing from the one before, step 1")
     checkpoints.save(2)  # The damaged one is in nobody's way.
     value.assign(0)
     assert checkpoints.restore().endswith("step-2/state")
@@ -121,10 +123,11 @@ def test_a_folder_that_was_removed_is_not_made_again(tmp_path):
         checkpoints.save(1)
 
 
-def test_saving_by_steps_and_by_minutes(tmp_path):
+def test_saving_by_steps_and_by_minutes(tmp_path, monkeypatch):
     now = 0.0
+    monkeypatch.setattr(module, "time", types.SimpleNamespace(monotonic=lambda: now))
     options = CheckpointOptions(checkpoint_steps=10, checkpoint_minutes=2)
-    checkpoints = Checkpoints(tmp_path, options, clock=lambda: now)
+    checkpoints = Checkpoints(tmp_path, options)
     checkpoints.track(value=tf.Variable(0))
     checkpoints.begin(40)
     assert not checkpoints.due(49)
@@ -137,7 +140,7 @@ def test_saving_by_steps_and_by_minutes(tmp_path):
     assert not checkpoints.due(50)
     assert checkpoints.due(51)
     options = CheckpointOptions(checkpoint_steps=0, checkpoint_minutes=0)
-    never = Checkpoints(tmp_path, options, clock=lambda: now)
+    never = Checkpoints(tmp_path, options)
     now = 1e9
     assert not never.due(10**6)
     without_folder = Checkpoints(None, CheckpointOptions(checkpoint_steps=1))

@@ -93,7 +93,7 @@ def test_a_chunk_knows_how_long_its_steps_waited_for_batches(timestamp, monkeypa
 
     batches = tf.data.Dataset.counter().map(batch)
     counter = tf.Variable(0, dtype=tf.int64)
-    runner = ChunkRunner(step, batches.element_spec, counter, lambda number: None)
+    runner = ChunkRunner(step, batches.element_spec, counter, lambda number: None, lambda *batch: None)
     chunk = runner(iter(batches), steps)
     assert chunk.sums["loss"] == 6.0 * (0 + 1 + 2)
     # A pause can last longer than asked for, never shorter.

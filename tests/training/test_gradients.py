@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from ccp_dml.training.gradients import (
     AverageRegularization,
     ClipByGlobalNorm,
-    ClipByValue,
     ProximalTerm,
     WeightDecay,
     make_transforms,
@@ -99,18 +98,14 @@ def test_options_of_zero_make_no_transform():
     assert make_transforms(GradientOptions(weight_decay=0.0, clip_norm=0.0, clip_value=0.0), []) == []
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: WeightDecay(-1.0),
-        lambda: ClipByGlobalNorm(0.0),
-        lambda: ClipByValue(-1.0),
-        lambda: ProximalTerm([tf.Variable(0.0)], [], 1.0),
-    ],
-)
-def test_bad_arguments(make):
-    with pytest.raises(ValueError, match="expected"):
-        make()
+def test_every_weight_needs_an_anchor():
+    with pytest.raises(ValueError, match="shorter"):
+        ProximalTerm([tf.Variable(0.0)], [], 1.0)
+
+
+def set_to_zero(variables: list[tf.Variable]) -> None:
+    for variable in variables:
+        variable.assign(tf.zeros_like(variable))
 
 
 def _regularized_by_hand(averages, weights, gradients, *, attraction, repulsion, decay):
@@ -140,13 +135,15 @@ def _regularized_by_hand(averages, weights, gradients, *, attraction, repulsion,
     attraction=st.floats(0, 2),
     repulsion=st.floats(0, 2),
     decay=st.floats(0, 0.99),
-    start=st.sampled_from(["weights", "zeros"]),
+    from_zero=st.booleans(),
 )
-def test_values_over_several_steps(seed, missing, attraction, repulsion, decay, start):
+def test_values_over_several_steps(seed, missing, attraction, repulsion, decay, from_zero):
     options = {"attraction": attraction, "repulsion": repulsion, "decay": decay}
     variables = [tf.Variable(array) for array in random_arrays(seed)]
-    transform = AverageRegularization(variables[:2], start=start, **options)
-    averages = [v.numpy().astype(np.float64) * (start == "weights") for v in variables[:2]]
+    transform = AverageRegularization(variables[:2], **options)
+    if from_zero:
+        set_to_zero(transform.averages)
+    averages = [average.numpy().astype(np.float64) for average in transform.averages]
     for step in range(1, 4):
         for variable, array in zip(variables, random_arrays(seed + step)):
             variable.assign(array)
@@ -166,7 +163,8 @@ def test_values_over_several_steps(seed, missing, attraction, repulsion, decay, 
 
 def test_gradient_is_that_of_the_potential():
     weight = tf.Variable([0.3, -0.5, 0.9])
-    transform = AverageRegularization([weight], attraction=0.7, repulsion=0.2, decay=0.5, start="zeros")
+    transform = AverageRegularization([weight], attraction=0.7, repulsion=0.2, decay=0.5)
+    set_to_zero(transform.averages)
     (actual,) = transform([tf.zeros(3)], [weight])
     average = transform.averages[0].numpy().astype(np.float64)
 
@@ -192,7 +190,8 @@ def test_finite_where_weights_meet_their_averages_and_far_away(value):
 
 def test_compiles_with_xla_and_counts_each_step():
     weight = tf.Variable([2.0])
-    transform = AverageRegularization([weight], attraction=1.0, repulsion=0.0, decay=0.5, start="zeros")
+    transform = AverageRegularization([weight], attraction=1.0, repulsion=0.0, decay=0.5)
+    set_to_zero(transform.averages)
     added = tf.function(lambda: transform([tf.zeros(1)], [weight])[0], jit_compile=True)
     assert float(added()[0]) == pytest.approx(1.0)
     assert float(added()[0]) == pytest.approx(0.25)
@@ -214,11 +213,3 @@ def test_averages_are_in_the_state_of_a_run_and_follow_the_weights():
     assert len(averages) == len(run.model.trainable_variables)
     assert any(not np.array_equal(average, start) for average, start in zip(averages, before))
     assert "average_regularization" not in tiny.trainer().state
-
-
-@pytest.mark.parametrize(
-    "options", [{"attraction": -1.0}, {"repulsion": -1.0}, {"decay": 1.0}, {"decay": -0.1}, {"start": "ones"}]
-)
-def test_bad_arguments_of_the_averages(options):
-    with pytest.raises(ValueError, match="expected"):
-        AverageRegularization([tf.Variable(1.0)], **options)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from ccp_dml.monitoring.console import MetricsCsv
 from ccp_dml.training.checkpoints import Checkpoints
 from ccp_dml.training.chunks import ChunkRunner
-from ccp_dml.training.interruption import Interrupted, StopRequest
+from ccp_dml.training.interruption import StopRequest, TrainingInterrupted
 from tests.training import tiny
 
 EPOCHS = 5
@@ -79,7 +79,7 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(
 
     first = part()
     first._callbacks.append(SignalAt(first, stop_at, number))
-    with pytest.raises(Interrupted, match=f"step {stop_at}.*same command continues") as stopped:
+    with pytest.raises(TrainingInterrupted, match=f"step {stop_at}.*same command continues") as stopped:
         first.fit(EPOCHS)
     assert stopped.value.checkpoint is not None
     second = part()
@@ -143,5 +143,5 @@ def test_second_signal_acts_at_once():
 def test_without_folder_the_message_says_so():
     run = tiny.trainer()
     run._callbacks.append(SignalAt(run, 3))
-    with pytest.raises(Interrupted, match="step 3, not saved"):
+    with pytest.raises(TrainingInterrupted, match="step 3, not saved"):
         run.fit(2)

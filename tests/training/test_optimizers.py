@@ -146,7 +146,7 @@ def test_momentum_is_an_option():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="'adma'; one of .*adam.*lamb.*radam"):
+    with pytest.raises(ValueError, match="'adma'; expected one of .*adam.*lamb.*radam"):
         make_optimizer("adma", 0.1)
     with pytest.raises(ValueError, match="positive"):
         make_optimizer("adam", 0.0)
@@ -156,7 +156,7 @@ def test_errors():
     make = functools.partial(make_optimizer, "sgd")
     with pytest.raises(ValueError, match="two groups"):
         OptimizerGroups(make, [VariableGroup([a]), VariableGroup([a], 2.0)], 0.1)
-    with pytest.raises(ValueError, match="negative"):
+    with pytest.raises(ValueError, match="multiplier is -1.0; expected a non-negative"):
         OptimizerGroups(make, [VariableGroup([a], -1.0)], 0.1)
     with pytest.raises(ValueError, match="no variables"):
         OptimizerGroups(make, [VariableGroup([])], 0.1)

@@ -10,7 +10,7 @@ from ccp_dml.training.controllers import ExponentialDecay
 from ccp_dml.training.finite import Diverged
 from ccp_dml.training.gradients import make_transforms
 from ccp_dml.training.optimizers import OptimizerGroups, VariableGroup, make_optimizer
-from ccp_dml.training.options import GradientOptions, TrainingOptions
+from ccp_dml.training.options import GradientOptions, OptimizerOptions, TrainingOptions
 from ccp_dml.training.step import TrainStep
 from ccp_dml.training.trainer import Trainer
 from tests.training import tiny
@@ -177,7 +177,8 @@ def test_warm_up_freezes_the_backbone_and_keeps_the_rate():
             rates.append(logs["learning_rate"])
             real_rates.append(float(run.state["optimizer"].optimizers[1].learning_rate))
 
-    schedule = ExponentialDecay(0.02, decay_rate=0.5, decay_steps=1)
+    options = OptimizerOptions(learning_rate=0.02, decay_rate=0.5, decay_epochs=0.25)
+    schedule = ExponentialDecay(options, steps_per_epoch=4)
     run = tiny.trainer(
         callbacks=[Watch()], warm_up=(2, 0.1), schedule=schedule, projections={"ccp_patience": 100}
     )
@@ -194,7 +195,7 @@ def test_warm_up_freezes_the_backbone_and_keeps_the_rate():
     assert [int(o.iterations) for o in run.state["optimizer"].optimizers] == [4, 12, 12]
     assert run.trace_count == 2
     # Proxies were chosen at the start and after the warm-up; its validations do not count.
-    assert int(run.state["alternating_projections"].draws) == 8
+    assert int(run.state["alternating_projections"].chooser.draws) == 8
     assert int(run.state["alternating_projections"].validations) == 1
 
 
@@ -205,7 +206,7 @@ def test_a_warm_up_may_end_inside_an_epoch():
         def on_train_batch_end(self, batch, logs=None):
             kernels.append((int(run.step), self.model.get_layer("backbone").kernel.numpy()))
             rates.append(float(run.state["optimizer"].optimizers[1].learning_rate))
-            begun.append(int(run.state["alternating_projections"].draws))
+            begun.append(int(run.state["alternating_projections"].chooser.draws))
 
     # Six steps, four an epoch; a chunk of three steps must not reach over the end of the warm-up.
     run = tiny.trainer(callbacks=[Watch()], warm_up=(1.5, 0.1), projections={"ccp_patience": 100})
@@ -265,7 +266,7 @@ def test_keras_callbacks_work_unchanged(tmp_path):
 
 
 def test_score_of_every_step():
-    options = {"ccp_step_at_batch": True, "ccp_stop_at_min": True, "ccp_min_iterations": 3}
+    options = {"ccp_step_at_batch": True, "ccp_min_iterations": 3}
     run = tiny.trainer(projections=options, chunk_size=10, steps_per_epoch=12)
     run.fit(1)
     assert int(run.state["alternating_projections"].instance) >= 1

@@ -17,7 +17,7 @@ from ccp_dml.training.controllers import EarlyStopping, ReduceOnPlateau
 from ccp_dml.training.finite import FiniteGuard
 from ccp_dml.training.gradients import ProximalTerm, make_transforms
 from ccp_dml.training.optimizers import OptimizerGroups, VariableGroup, make_optimizer
-from ccp_dml.training.options import GradientOptions, TrainingOptions
+from ccp_dml.training.options import GradientOptions, OptimizerOptions, TrainingOptions
 from ccp_dml.training.step import TrainStep
 from ccp_dml.training.trainer import Trainer
 from ccp_dml.training.warm_up import WarmUp
@@ -107,7 +107,7 @@ class Scores:
 def trainer(
     *,
     optimizer: str = "adam",
-    patience: int | None = None,
+    patience: int = 0,
     projections: dict[str, Any] | None = None,
     steps_per_epoch: int = 4,
     chunk_size: int = 3,
@@ -124,7 +124,7 @@ def trainer(
 
     Args:
         optimizer: name of the optimizer.
-        patience: of early stopping.
+        patience: of early stopping; 0 for never.
         projections: options of the projections that differ from the defaults here.
         steps_per_epoch: of the trainer.
         chunk_size: of the trainer.
@@ -164,7 +164,9 @@ def trainer(
     )
     stopping = EarlyStopping([*network.variables, *loss.trainable_variables], patience=patience)
     if schedule == "plateau":
-        schedule = ReduceOnPlateau(0.02, patience=2)
+        schedule = ReduceOnPlateau(
+            OptimizerOptions(learning_rate=0.02, plateau_patience=2, min_learning_rate=0)
+        )
     controllers = [instances] if plain else [stopping, *([schedule] if schedule else []), instances]
     return Trainer(
         step,

@@ -43,7 +43,9 @@ def compare(case: Case) -> list[Comparison]:
         Comparison(
             "lambda_after_begin", projections.proximal_coefficient.numpy(), arrays["lambda_after_begin"]
         ),
-        Comparison("draws_after_begin", projections.draws.numpy(), arrays["draws_after_begin"], rtol=0.0),
+        Comparison(
+            "draws_after_begin", projections.chooser.draws.numpy(), arrays["draws_after_begin"], rtol=0.0
+        ),
     ]
     states = []
     for epoch, score in enumerate(arrays["monitored"]):
@@ -78,6 +80,6 @@ def _state(projections: AlternatingProjections, proxies: Proxies) -> dict[str, n
         "prev_weights_after": projections.anchors[0].numpy(),
         "best_weights_after": projections.best_weights[0].numpy(),
         "proxies_after": proxies.embeddings.numpy(),
-        "best_proxies_after": projections.best_proxies.numpy(),
-        "draws_after": projections.draws.numpy(),
+        "best_proxies_after": projections.chooser.best.numpy(),
+        "draws_after": projections.chooser.draws.numpy(),
     }

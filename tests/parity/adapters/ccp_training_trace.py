@@ -138,7 +138,9 @@ class _Recorder(tf.keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._sum = 0.0
-        if epoch == 0:
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if not self.recorded:
             self.recorded["proxies_after_begin"] = list(self._proxies.numpy())
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -163,7 +165,7 @@ class _Recorder(tf.keras.callbacks.Callback):
             prev_kernel=state.anchors[0],
             best_kernel=state.best_weights[0],
             proxies_epoch_end=self._proxies,
-            best_proxies=state.best_proxies,
+            best_proxies=state.chooser.best,
         )
 
     def _record(self, **values: Any) -> None:
