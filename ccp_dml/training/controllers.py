@@ -84,7 +84,6 @@ class EarlyStopping(Controller):
     """Ends training when a score stops improving, and restores the weights of the best score.
 
     Attributes:
-        monitor: name of the score in the epoch logs.
         best_score: float64 variable, NaN before the first score.
         epoch_of_best: int64 variable, the epoch (from 0) with the best score, -1 before the first.
         stale: int64 variable, number of validations since the best score.
@@ -108,8 +107,7 @@ class EarlyStopping(Controller):
             stop_at_min: whether lower scores are better.
         """
         super().__init__(name="early_stopping")
-        self.monitor = monitor
-        self._patience = patience
+        self._monitor, self._patience = monitor, patience
         self._sign = 1.0 if stop_at_min else -1.0
         self.best_score = tf.Variable(float("nan"), trainable=False, dtype=tf.float64, name="best_score")
         self.epoch_of_best = tf.Variable(-1, trainable=False, dtype=tf.int64, name="best_epoch")
@@ -128,7 +126,7 @@ class EarlyStopping(Controller):
 
     def after_validation(self, epoch: int, logs: dict[str, Any]) -> None:
         """Keeps the weights if the score is the best so far; NaN is never better."""
-        score = monitored_score(logs, self.monitor)
+        score = monitored_score(logs, self._monitor)
         if not self._is_better(score):
             self.stale.assign_add(1)
             return
@@ -173,7 +171,6 @@ class ReduceOnPlateau(Controller):
     """Multiplies the learning rate by a factor after some validations without improvement.
 
     Attributes:
-        monitor: name of the score in the epoch logs.
         learning_rate: float32 variable, the present rate.
         best: float64 variable, the best score so far, negated if higher is better.
         stale: int64 variable, number of validations since the last improvement or reduction.
@@ -190,7 +187,7 @@ class ReduceOnPlateau(Controller):
             stop_at_min: whether lower scores are better.
         """
         super().__init__(name="reduce_on_plateau")
-        self.monitor, self._options = monitor, options
+        self._monitor, self._options = monitor, options
         self._sign = 1.0 if stop_at_min else -1.0
         self.learning_rate = tf.Variable(
             options.learning_rate, trainable=False, dtype=tf.float32, name="learning_rate"
@@ -204,7 +201,7 @@ class ReduceOnPlateau(Controller):
 
     def after_validation(self, epoch: int, logs: dict[str, Any]) -> None:
         """Reduces the rate if the score has not improved for long enough."""
-        quantity = self._sign * monitored_score(logs, self.monitor)
+        quantity = self._sign * monitored_score(logs, self._monitor)
         if quantity < float(self.best) - _PLATEAU_MIN_DELTA:
             self.best.assign(quantity)
             self.stale.assign(0)

@@ -224,11 +224,6 @@ def optimizer_of(model: tf.keras.Model, optimizer: OptimizerGroups) -> Iterator[
         object.__setattr__(model, "optimizer", previous)
 
 
-def distinct_variables(variables: Sequence[tf.Variable]) -> list[tf.Variable]:
-    """Returns the variables without repetitions, in their order."""
-    return list({variable.ref(): variable for variable in variables}.values())
-
-
 def _load(module: str, kind: str) -> Any:
     if module != _ADDONS:
         return getattr(tf.keras.optimizers.legacy if module == _KERAS_FUSED else tf.keras.optimizers, kind)

@@ -27,17 +27,17 @@ SIZE, CLASSES, PER_CLASS, DRAWS = 3, 5, 2, 4
 
 @dataclass
 class Work:
-    """What came of the work, equal on all workers, and which images this process has read for it.
+    """The results of divided work, equal on all workers, and the images that this process has read.
 
     Attributes:
-        embedded: embeddings of queries, gallery, and training images; principal components of the queries.
+        embedded: embeddings of queries, gallery and training images; principal components of the queries.
         scores: metrics of every query.
-        proxies: after two choices, the second one with a memory that knows the first pool, [K, C, D] each.
-        chosen: images of the proxies.
-        copies: whether all replicas of this process have the same proxies.
-        memory: what is remembered.
-        staleness: of the last proxies.
-        read: rows of images that were read, by use.
+        proxies: proxies [K, C, D] after each of two choices; the second memory holds the first pool.
+        chosen: images of the proxies, after each choice.
+        copies: True if all replicas of this process have equal proxies.
+        memory: embeddings in the memory of the pool.
+        staleness: staleness of the last proxies.
+        read: rows of the images that were read, by use.
     """
 
     embedded: list[np.ndarray]
@@ -51,12 +51,12 @@ class Work:
 
     @property
     def numbers(self) -> list[np.ndarray]:
-        """All but what was read."""
+        """All arrays but `read`."""
         rest = [self.scores, self.memory, np.array(self.staleness)]
         return [*self.embedded, *self.proxies, *self.chosen, *rest]
 
     def to_arrays(self, prefix: str) -> dict[str, np.ndarray]:
-        """All of it by names that begin so, for a file."""
+        """Returns all arrays, by name with a prefix, for a file."""
         found = {
             name: np.asarray(getattr(self, name)) for name in ("scores", "copies", "memory", "staleness")
         }
@@ -67,26 +67,26 @@ class Work:
 
     @classmethod
     def of_arrays(cls, arrays: dict[str, np.ndarray], prefix: str) -> Work:
-        """The opposite of `to_arrays`."""
+        """Restores what `to_arrays` returned."""
 
-        def group(name: str) -> dict[str, np.ndarray]:
+        def arrays_of(name: str) -> dict[str, np.ndarray]:
             start = f"{prefix}{name} "
             return {key.removeprefix(start): value for key, value in arrays.items() if key.startswith(start)}
 
         return cls(
-            embedded=list(group("embedded").values()),
+            embedded=list(arrays_of("embedded").values()),
             scores=arrays[f"{prefix}scores"],
-            proxies=list(group("proxies").values()),
-            chosen=list(group("chosen").values()),
+            proxies=list(arrays_of("proxies").values()),
+            chosen=list(arrays_of("chosen").values()),
             copies=bool(arrays[f"{prefix}copies"]),
             memory=arrays[f"{prefix}memory"],
             staleness=float(arrays[f"{prefix}staleness"]),
-            read={name: rows.tolist() for name, rows in group("read").items()},
+            read={name: rows.tolist() for name, rows in arrays_of("read").items()},
         )
 
 
 def divided_work(strategy: tf.distribute.Strategy | None, queries: int = 7) -> Work:
-    """Does everything from the same start."""
+    """Embeds, scores and chooses proxies twice, from fixed weights and images."""
     workers = Workers(strategy)
     preprocessing = TestPreprocessing(image_size=SIDE, shorter_side=SIDE)
     with contextlib.nullcontext() if strategy is None else strategy.scope():
@@ -116,7 +116,7 @@ def divided_work(strategy: tf.distribute.Strategy | None, queries: int = 7) -> W
     memory = PoolMemory(images.image_ids, SIZE, 5)
     sampler = OnePerClassSampler(images.labels, 0, window=DRAWS)
     pool = ProxyPool(sampler.draws, embed, memory, workers)
-    # Judged after a step, an instance ends without a measurement of staleness, which would read images.
+    # With this option no staleness is measured, which would read images.
     options = ProjectionOptions(pool_size=DRAWS, ccp_reset_rule="fixed", ccp_step_at_batch=True)
     projections = AlternatingProjections(model.trainable_variables, proxies, pool, options)
     tables, chosen = [], []
@@ -140,7 +140,7 @@ def divided_work(strategy: tf.distribute.Strategy | None, queries: int = 7) -> W
 
 
 def assert_same_work(found: Work, expected: Work) -> None:
-    """The numbers of one device, within rounding; the same images."""
+    """Raises unless numbers are equal within rounding, and images equal."""
     for name in ("embedded", "proxies"):
         for mine, other in zip(getattr(found, name), getattr(expected, name)):
             np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-5)
@@ -153,7 +153,7 @@ def assert_same_work(found: Work, expected: Work) -> None:
 
 
 def assert_read_once(read: dict[str, list[int]], queries: int = 7) -> None:
-    """Every image was read once, by whichever process."""
+    """Raises unless every image was read once."""
     numbers = {"queries": queries, "gallery": 5, "training": 6, "pool": CLASSES * DRAWS}
     for name, number in numbers.items():
         assert sorted(read[name]) == list(range(number)), name

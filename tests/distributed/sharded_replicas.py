@@ -1,10 +1,10 @@
-"""A process with R replicas on logical CPU devices that compares sharded losses with whole ones.
+"""A process with R replicas on logical CPU devices that compares sharded with unsharded losses.
 
     python -m tests.distributed.sharded_replicas R FOLDER [--all]
 
-Devices have to be made before TensorFlow starts; so the tests run this module and read what it prints: JSON
-with the largest deviation of sharded from whole figures by name. Deviations of one step are relative to the
-largest of the figures; those of 20 steps are relative to what rounding may do, as a nudged run shows.
+Devices have to be created before TensorFlow starts. So the tests run this module and read its output: JSON
+with the largest deviation of each figure. Deviations after one step are relative to the largest value;
+deviations after 20 steps are relative to the effect of rounding that a nudged run shows.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _mirrored(replicas: int, exchange: Any = None) -> tf.distribute.Strategy:
 
 
 def _two_others() -> tf.distribute.Strategy:
-    """Of the same devices: collective operations would take it for the first one."""
+    """Returns a strategy of two of the devices; collective operations would mix it up with the first one."""
     return _mirrored(2, tf.distribute.ReductionToOneDevice())
 
 
@@ -71,25 +71,25 @@ def deviation(found: Any, expected: Any) -> float:
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
-def whole_table(strategy: tf.distribute.Strategy, loss: MetricLoss, parts: Any) -> np.ndarray:
-    """[K, C, D] of the values [n * K, D] of each replica; those of no class have to be zero."""
+def whole_table(strategy: tf.distribute.Strategy, loss: MetricLoss, shards: Any) -> np.ndarray:
+    """Puts shards [n * K, D] together: [K, C, D]; raises unless the rows of no class are zero."""
     per_class = loss.proxies.proxies_per_class
-    local = strategy.experimental_local_results(parts)
-    rows = np.concatenate([part.numpy().reshape(per_class, -1, SIZE) for part in local], axis=1)
+    local = strategy.experimental_local_results(shards)
+    rows = np.concatenate([shard.numpy().reshape(per_class, -1, SIZE) for shard in local], axis=1)
     assert not rows[:, NUM_CLASSES:].any()
     return rows[:, :NUM_CLASSES]
 
 
 def compare(strategy: tf.distribute.Strategy, case: LossCase) -> Deviations:
-    """Value and gradients of two batches, of which the second finds the state that the first one left."""
-    alone = make(case, shard_proxies=False)
+    """Compares value and gradients of two consecutive batches."""
+    unsharded = make(case, shard_proxies=False)
     with strategy.scope():
         sharded = make(case, shard_proxies=True)
     on_replicas, worst = gradients_of(sharded), dict.fromkeys(("value", "embeddings", "proxies"), 0.0)
     run = tf.function(lambda *args: strategy.run(on_replicas, args=args))
     for seed in range(2):
         labels, embeddings = (tf.convert_to_tensor(array) for array in batch(seed))
-        value, of_embeddings, of_table = gradients_of(alone)(labels, embeddings)
+        value, of_embeddings, of_table = gradients_of(unsharded)(labels, embeddings)
         found = run(labels, embeddings)
         for name, expected, results in (
             ("value", value, found[0]),
@@ -97,8 +97,9 @@ def compare(strategy: tf.distribute.Strategy, case: LossCase) -> Deviations:
         ):
             for result in strategy.experimental_local_results(results):
                 worst[name] = max(worst[name], deviation(result, expected))
-        parts = whole_table(strategy, sharded, found[2])
-        worst["proxies"] = max(worst["proxies"], deviation(parts, np.reshape(of_table, parts.shape)))
+        table_gradient = whole_table(strategy, sharded, found[2])
+        expected = np.reshape(of_table, table_gradient.shape)
+        worst["proxies"] = max(worst["proxies"], deviation(table_gradient, expected))
     return worst
 
 
@@ -154,7 +155,7 @@ class Training:
         with tf.GradientTape() as tape:
             value = self.loss.call(tf.constant(batch(0)[0]), tf.matmul(images, self.weights))
         of_weights, of_table = tape.gradient(value, [self.weights, table])
-        # Each replica has the whole gradient of the weights, and of the proxies that of its shard.
+        # Each replica has the gradient of all weights and of its shard of the proxies.
         self.of_weights.apply_gradients([(of_weights, self.weights)], skip_gradients_aggregation=True)
         self.of_proxies.apply_gradients([(of_table, table)], skip_gradients_aggregation=True)
 
@@ -171,7 +172,7 @@ class Training:
 
 
 class Reference:
-    """A run on one device, and the same run again with nudged weights."""
+    """A run on one device, and the same run with nudged weights."""
 
     def __init__(self, optimizer: str) -> None:
         self._run, nudged = (
@@ -183,7 +184,7 @@ class Reference:
         self._rounding = ROUNDINGS * max(NUDGE, *growth)
 
     def deviations(self, found: Training) -> Deviations:
-        """Deviations of a run from this one, divided by what rounding may do."""
+        """Returns deviations of a run from this one, relative to the largest that rounding may cause."""
         return {
             name: deviation(found.values[name], values) / self._rounding for name, values in self._run.items()
         }
@@ -195,7 +196,7 @@ def train(strategy: tf.distribute.Strategy, optimizer: str) -> Deviations:
 
 
 def continued(strategy: tf.distribute.Strategy, folder: Path) -> Deviations:
-    """Compares runs that continue from a checkpoint half way, with other numbers of replicas."""
+    """Compares runs that continue from a checkpoint half way, on other numbers of replicas."""
     reference = Reference("adam")
     path = Training(strategy, "adam").steps(0, STEPS // 2).checkpoint.write(str(folder / "half"))
     found: Deviations = {}
@@ -208,7 +209,7 @@ def continued(strategy: tf.distribute.Strategy, folder: Path) -> Deviations:
 
 
 def table(strategy: tf.distribute.Strategy, folder: Path) -> Deviations:
-    """What goes through a reset, a checkpoint, another number of replicas and no strategy at all."""
+    """Compares tables after a reset, and after checkpoints of other numbers of replicas."""
     sizes = (NUM_CLASSES, 3, SIZE)
     with strategy.scope():
         proxies = ShardedProxies(*sizes, seed=3)

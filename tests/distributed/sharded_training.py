@@ -1,4 +1,4 @@
-"""Runs with sharded proxies are those of one device; run by `test_on_replicas.py` in its process."""
+"""Training with sharded proxies, against one device; `test_on_replicas.py` runs these tests."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from tests.losses.cases import NUM_CLASSES, SIZE, LossCase
 from tests.losses.shard_cases import table_of
 
 STEPS = 3
-# Of each epoch: the second is the best one, the next ones end a problem instance.
+# Scores of the epochs: the second is the best one; those after it end a problem instance.
 SCORES = (0.1, 0.5, 0.3, 0.2, 0.4)
 CCP = LossCase("ccp/contrastive", {"proxies_per_class": 2, **SMOOTH})
 NCA = LossCase("proxy_nca", {"proxies_per_class": 2})
@@ -53,7 +53,7 @@ LEVELS = LossCase("mdr/proxy_nca", {"regularization_weight": 0.5, "level_weight"
 
 @dataclass
 class Run:
-    """A run with its parts."""
+    """A run and its components."""
 
     trainer: Trainer
     proxies: Proxies
@@ -61,7 +61,7 @@ class Run:
     logs: dict[str, list[float]]
 
     def figures(self) -> dict[str, np.ndarray]:
-        """All that has to be the same."""
+        """Returns all arrays that have to be equal to those of one device."""
         found = {name: np.array(values) for name, values in self.logs.items() if name not in _OF_THE_CLOCK}
         found |= {f"weight {i}": w.numpy() for i, w in enumerate(self.trainer.model.variables)}
         state = [v for v in self.trainer.loss.variables if not v.trainable]
@@ -90,7 +90,7 @@ def run(
     strategy: tf.distribute.Strategy | None = None,
     nudge: float = 0.0,
 ) -> Run:
-    """Trains from fixed weights, or goes on from the newest checkpoint; it restores the best epoch."""
+    """Trains from fixed weights, or from the newest checkpoint, and restores the best epoch."""
     strategy = strategy or devices.strategy(count)
     workers = Workers(strategy if count > 1 else None)
     with replicas.scope(strategy) if count > 1 else contextlib.nullcontext():
@@ -147,13 +147,13 @@ def _projections(model: tf.keras.Model, proxies: Proxies, workers: Workers) -> A
 
 @functools.cache
 def on_one_device(case: str, nudge: float = 0.0) -> Run:
-    """A run of one device, made once."""
+    """Makes a run on one device, once."""
     [found] = [known for known in (CCP, NCA, MEMORY, LEVELS) if known.id == case]
     return run(1, found, sharded=False, nudge=nudge)
 
 
 def assert_like_one_device(found: Run, case: LossCase) -> None:
-    """A run has the figures of one device, within rounding."""
+    """Raises unless a run has the figures of one device, within rounding."""
     expected, nudged = (on_one_device(case.id, nudge).figures() for nudge in (0.0, NUDGE))
     assert_same_figures(found.figures(), expected, nudged)
 
@@ -163,10 +163,10 @@ def assert_like_one_device(found: Run, case: LossCase) -> None:
     [CCP, *(pytest.param(case, marks=pytest.mark.slow) for case in (NCA, MEMORY, LEVELS))],
     ids=lambda case: case.id,
 )
-def test_weights_proxies_resets_and_figures(case: LossCase) -> None:
+def test_a_run_with_sharded_proxies_equals_that_of_one_device(case: LossCase) -> None:
     expected, found = on_one_device(case.id), run(2, case, sharded=True)
     assert found.proxies.embeddings.shape[0] == 3 * found.proxies.proxies_per_class
-    # The best epoch is before the last reset, so what is restored are other proxies than the last ones.
+    # The best epoch is before the last reset, so proxies from before it are restored.
     assert expected.trainer.best_epoch == 1
     assert min(expected.logs["gradient_norm"]) > 0.3
     if expected.projections is not None:
@@ -178,23 +178,25 @@ def test_weights_proxies_resets_and_figures(case: LossCase) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [CCP, NCA], ids=lambda case: case.id)
-def test_unsharded_and_on_4_replicas_of_which_one_has_no_class(case: LossCase) -> None:
+def test_unsharded_proxies_and_a_replica_without_a_class(case: LossCase) -> None:
     assert_like_one_device(run(2, case, sharded=False), case)
     assert_like_one_device(run(4, case, sharded=True), case)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [CCP, NCA], ids=lambda case: case.id)
-@pytest.mark.parametrize("there", [(1, False), (2, False), (4, True)], ids=str)
-def test_a_checkpoint_goes_there_and_back(case: LossCase, there: tuple[int, bool], tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", [(1, False), (2, False), (4, True)], ids=str)
+def test_a_run_continues_with_other_replicas_and_back_again(
+    case: LossCase, other: tuple[int, bool], tmp_path: Path
+) -> None:
     run(2, case, sharded=True, epochs=2, folder=tmp_path)
-    run(there[0], case, sharded=there[1], epochs=4, folder=tmp_path)
+    run(other[0], case, sharded=other[1], epochs=4, folder=tmp_path)
     back = run(2, case, sharded=True, folder=tmp_path)
-    back.logs = on_one_device(case.id).logs  # Its own logs are those of the last epoch only.
+    back.logs = on_one_device(case.id).logs  # It has only those of the last epoch.
     assert_like_one_device(back, case)
 
 
-def test_the_norm_is_that_of_the_whole_table() -> None:
+def test_the_global_norm_covers_all_shards() -> None:
     strategy = devices.strategy(2)
     with strategy.scope():
         proxies = build(NCA.path, num_classes=5, embedding_size=SIZE, shard_proxies=True).proxies
@@ -207,7 +209,7 @@ def test_the_norm_is_that_of_the_whole_table() -> None:
         np.testing.assert_allclose(result, expected, rtol=1e-6)
 
 
-def test_what_would_be_wrong_in_silence_is_refused() -> None:
+def test_uses_that_would_silently_be_wrong_are_refused() -> None:
     strategy = devices.strategy(2)
     with strategy.scope():
         model = network()

@@ -1,4 +1,4 @@
-"""One of several workers, as TF_CONFIG says: `python -m tests.distributed.sharded_training_worker FILE`.
+"""A worker of the cluster in TF_CONFIG: `python -m tests.distributed.sharded_training_worker FILE`.
 
 It writes the figures of a run with sharded proxies that continues from a checkpoint, and those of the same
 run on one device, with and without a nudge.

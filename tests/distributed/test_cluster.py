@@ -1,4 +1,4 @@
-"""The check of TF_CONFIG, and the choice of the worker that writes."""
+"""TF_CONFIG as a description of a cluster, and the worker that writes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-from ccp_dml.config import ExperimentConfig
-from ccp_dml.config.checks import check_cluster, check_flags
 from ccp_dml.distributed.cluster import check_tf_config, is_chief
 from ccp_dml.distributed.options import DeviceOptions
 from ccp_dml.errors import ConfigError
@@ -47,24 +45,11 @@ def test_workers_are_accepted(value: str) -> None:
         (text(index="0"), "has the task index '0'"),
     ],
 )
-def test_anything_else_is_explained_in_one_line(value: str | None, problem: str) -> None:
+def test_a_mistake_in_the_cluster_is_explained_in_one_line(value: str | None, problem: str) -> None:
     environment = {} if value is None else {"TF_CONFIG": value}
     with pytest.raises(ConfigError, match=f"TF_CONFIG {problem}.*; expected") as raised:
         check_tf_config(environment)
     assert "\n" not in str(raised.value)
-
-
-def test_only_what_is_asked_for_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TF_CONFIG", raising=False)
-    with pytest.raises(ConfigError, match="--strategy=multi_worker: .* is not set"):
-        check_cluster(ExperimentConfig.from_dict({"strategy": "multi_worker"}))
-    check_cluster(ExperimentConfig())
-
-
-@pytest.mark.parametrize("flag", [{"logical_cpus": 2}, {"cluster": "slurm"}])
-def test_flags_of_other_strategies_do_nothing(flag: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="it does nothing with --strategy=one"):
-        check_flags(ExperimentConfig.from_dict(flag))
 
 
 @pytest.mark.parametrize(
@@ -81,5 +66,7 @@ def test_flags_of_other_strategies_do_nothing(flag: dict[str, Any]) -> None:
         ("multi_worker", "kubernetes", {}, True),
     ],
 )
-def test_one_worker_writes(strategy: str, cluster: str, environment: dict[str, str], expected: bool) -> None:
+def test_only_the_chief_writes(
+    strategy: str, cluster: str, environment: dict[str, str], expected: bool
+) -> None:
     assert is_chief(DeviceOptions(strategy=strategy, cluster=cluster), environment) is expected

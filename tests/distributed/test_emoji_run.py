@@ -1,4 +1,4 @@
-"""The command on real images, with a pretrained model: two replicas do what one device does."""
+"""The command with a pretrained model on two replicas, against one device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from ccp_dml.run_directory import RunDirectory
 from tests.reliability.killed_runs import ROOT
 
-# At three times the rate of the configuration P@1 falls at once, by more than rounding can: a reset.
+# At three times the rate of the configuration, P@1 falls at once, by far more than rounding: a reset.
 FLAGS = (
     "--flagfile=configs/emoji.cfg",
     "--ccp_reset_rule=patience",

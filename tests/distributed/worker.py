@@ -1,4 +1,4 @@
-"""One of several workers, as TF_CONFIG says: `python -m tests.distributed.worker FILE`."""
+"""A worker of the cluster in TF_CONFIG: `python -m tests.distributed.worker FILE`."""
 
 from __future__ import annotations
 

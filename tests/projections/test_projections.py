@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccp_dml.models.proxies import Proxies
-from ccp_dml.projections.choice import staleness
 from ccp_dml.projections.options import ProjectionOptions
 from ccp_dml.projections.pool import ProxyPool
 from ccp_dml.projections.projections import AlternatingProjections
@@ -18,7 +17,7 @@ CLASSES, SIZE, DRAWS = 3, 2, 11
 
 
 class Oracle:
-    """The algorithm in NumPy and plain loops, written from its description."""
+    """The algorithm in NumPy and plain loops, written from docs/algorithm.md."""
 
     def __init__(self, pool, per_class, weight, proxies, options):
         self.pool, self.k, self.options = pool, per_class, options
@@ -92,7 +91,7 @@ class Oracle:
     random_init=st.booleans(),
     stop_at_min=st.booleans(),
 )
-def test_state_machine(
+def test_every_transition_equals_the_oracle(
     seed, per_class, pool_size, min_iterations, patience, limit, decay, random_init, stop_at_min
 ):
     generator = np.random.default_rng(seed)
@@ -129,7 +128,7 @@ def test_state_machine(
 
 
 def _pool_of(embeddings, moved_by=lambda: 0.0) -> ProxyPool:
-    """A pool that draws the rows of embeddings [n, C, D] in turn; image i is row i of [n * C, D]."""
+    """Makes a pool that draws the rows of embeddings [n, C, D] in turn; image i is row i of [n * C, D]."""
     rows, classes, size = embeddings.shape
 
     def draws(first, count):
@@ -142,7 +141,7 @@ def _pool_of(embeddings, moved_by=lambda: 0.0) -> ProxyPool:
 
 
 def _machine(moved_by=lambda: 0.0, **options) -> tuple[AlternatingProjections, tf.Variable, Proxies]:
-    """Projections with a patience of 1, of a weight and two proxies for each of three classes."""
+    """Makes projections with a patience of 1, of one weight and two proxies for each of three classes."""
     weight, proxies = tf.Variable([3.0, 4.0]), Proxies(CLASSES, 2, SIZE)
     embeddings = np.random.default_rng(0).normal(size=[DRAWS, CLASSES, SIZE]).astype(np.float32)
     chosen = ProjectionOptions(**{"ccp_patience": 1, **options})
@@ -163,7 +162,7 @@ def test_without_representatives_only_the_proximal_term_changes():
     assert machine.chooser is None
 
 
-def test_weights_and_best_are_not_touched_by_a_reset():
+def test_a_new_instance_does_not_change_the_weights():
     machine, weight, _ = _machine()
     machine.begin()
     machine.update(0.5)
@@ -172,7 +171,7 @@ def test_weights_and_best_are_not_touched_by_a_reset():
     np.testing.assert_array_equal(weight, [7.0, 7.0])
 
 
-def test_noise_perturbs_the_solution_relative_to_its_size():
+def test_the_noise_on_the_solution_is_relative_to_its_size():
     shape = [4000]
     solutions = []
     for _ in range(2):
@@ -189,7 +188,7 @@ def test_noise_perturbs_the_solution_relative_to_its_size():
     np.testing.assert_array_equal(*solutions)
 
 
-def test_score_that_is_never_a_number_ends_at_the_last_point():
+def test_if_all_scores_are_nan_the_solution_is_the_last_point():
     machine, weight, _ = _machine(ccp_patience=2)
     machine.begin()
     assert not machine.update(float("nan"))
@@ -198,7 +197,7 @@ def test_score_that_is_never_a_number_ends_at_the_last_point():
     np.testing.assert_array_equal(machine.anchors[0], [1.0, 2.0])
 
 
-def test_beginning_again_keeps_the_draws():
+def test_a_second_beginning_continues_the_draws():
     machine, _, _ = _machine(pool_size=4)
     machine.begin()
     machine.update(0.5)
@@ -225,7 +224,7 @@ def test_an_improvement_of_less_than_1e_5_does_not_count():
         assert int(machine.stale) == stale
 
 
-def test_checkpoint_holds_everything(tmp_path):
+def test_a_checkpoint_holds_the_whole_state(tmp_path):
     machine, weight, proxies = _machine()
     machine.begin()
     for score in (0.5, 0.6, 0.4):
@@ -240,7 +239,7 @@ def test_checkpoint_holds_everything(tmp_path):
     assert int(other.instance) == 1
 
 
-def test_pool_is_required():
+def test_proxies_need_a_pool():
     with pytest.raises(ValueError, match="pool"):
         AlternatingProjections([], Proxies(2, 1, 2), None)
 
@@ -257,7 +256,7 @@ def test_pool_is_required():
         {"ccp_max_iterations": 0},
     ],
 )
-def test_bad_options(options):
+def test_options_are_checked(options):
     [(name, value)] = options.items()
     with pytest.raises(ValueError, match=f"{name}={value:g}: expected"):
         ProjectionOptions(**options)
@@ -272,7 +271,9 @@ def test_the_staleness_rule_ends_an_instance_when_images_have_moved():
     moved = {"by": 0.0}
     machine, _, proxies = _machine(lambda: moved["by"], ccp_reset_rule="staleness")
     machine.begin()
-    proxies.embeddings.assign_add(tf.ones_like(proxies.embeddings))  # the proxies as chosen count
+    proxies.embeddings.assign_add(
+        tf.ones_like(proxies.embeddings)
+    )  # Staleness is that of the proxies as chosen.
     assert not machine.update(0.5)
     assert machine.last_staleness == pytest.approx(0.0, abs=1e-6)
     assert not machine.update(0.1)
@@ -291,19 +292,3 @@ def test_proxies_that_stand_for_no_image_are_infinitely_stale():
 def test_the_staleness_rule_needs_proxies():
     with pytest.raises(ValueError, match="no proxies are chosen; expected another rule"):
         _machine(ccp_use_representative_proxy=False, ccp_reset_rule="staleness")
-
-
-def test_staleness_by_loops():
-    generator = np.random.default_rng(3)
-    proxies, present = generator.normal(size=[6, 4]), generator.normal(size=[6, 4])
-    center = sum(proxies) / 6
-    moved = sum(np.sqrt(((p - x) ** 2).sum()) for p, x in zip(proxies, present))
-    spread = sum(np.sqrt(((p - center) ** 2).sum()) for p in proxies)
-    assert staleness(proxies, present) == pytest.approx(moved / spread, rel=1e-5)
-    assert staleness(100 * proxies, 100 * present) == pytest.approx(moved / spread, rel=1e-5)
-    assert staleness(proxies, 7 * proxies, "unit") == pytest.approx(0.0, abs=1e-6)
-    same = np.ones([3, 2])
-    assert staleness(same, same) == 0.0
-    assert staleness(same, 2 * same) == float("inf")
-    with pytest.raises(ValueError, match=r"present has the shape \(3, 4\); expected \(6, 4\)"):
-        staleness(proxies, present[:3])

@@ -1,4 +1,4 @@
-"""Checkpoints: which are kept, restored and refused, and when they are written."""
+"""Checkpoints: keeping, restoring, refusing, and the times of writing."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.training import tiny
 
 
 def tracked(directory, **state) -> Checkpoints:
-    """Checkpoints of the given objects."""
+    """Makes checkpoints of the given objects."""
     checkpoints = Checkpoints(directory)
     checkpoints.track(**state)
     return checkpoints
 
 
 def saved(directory, *steps: int) -> Checkpoints:
-    """Checkpoints of a variable that is ten times the step."""
+    """Saves checkpoints of a variable that is ten times the step."""
     value = tf.Variable(0)
     checkpoints = tracked(directory, value=value)
     for step in steps:
@@ -42,7 +42,7 @@ def damage(directory, step: int, file: str = "data") -> None:
     path.write_bytes(content)
 
 
-def test_the_last_are_kept_and_the_newest_is_restored(tmp_path):
+def test_the_last_checkpoints_are_kept_and_the_newest_is_restored(tmp_path):
     assert tracked(tmp_path / "none", value=tf.Variable(0)).restore() is None
     checkpoints = saved(tmp_path, 1, 2, 9, 10, 10)
     assert checkpoints.steps == [9, 10]
@@ -51,7 +51,7 @@ def test_the_last_are_kept_and_the_newest_is_restored(tmp_path):
     assert int(other) == 100
 
 
-def test_the_best_is_kept_apart_until_another_one_is_best(tmp_path):
+def test_the_best_checkpoint_is_kept_until_another_one_is_best(tmp_path):
     checkpoints = tracked(tmp_path, value=tf.Variable(0))
     for step, best in ((1, 1), (2, 1), (3, 1), (4, 1)):
         checkpoints.save(step, best)
@@ -61,7 +61,7 @@ def test_the_best_is_kept_apart_until_another_one_is_best(tmp_path):
 
 
 @pytest.mark.parametrize("file", ["data", "index"])
-def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, capsys, file):
+def test_after_a_damaged_checkpoint_the_one_before_is_restored_with_a_warning(tmp_path, capsys, file):
     saved(tmp_path, 1, 2)
     damage(tmp_path, 2, file)
     value = tf.Variable(0)
@@ -71,13 +71,13 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path,
     (message,) = capsys.readouterr().err.splitlines()
     assert message.startswith(f"warning: {tmp_path / 'step-2/state'}")
     assert message.endswith("continuing from the one before, step 1")
-    checkpoints.save(2)  # The damaged one is in nobody's way.
+    checkpoints.save(2)  # The damaged one was removed.
     value.assign(0)
     assert checkpoints.restore().endswith("step-2/state")
     assert int(value) == 10
 
 
-def test_if_all_are_damaged_the_run_is_refused_and_nothing_is_removed(tmp_path):
+def test_if_all_checkpoints_are_damaged_none_is_removed(tmp_path):
     checkpoints = saved(tmp_path, 1, 2)
     for step in (1, 2):
         damage(tmp_path, step)
@@ -91,7 +91,7 @@ def test_if_all_are_damaged_the_run_is_refused_and_nothing_is_removed(tmp_path):
     [{"other": tf.Variable(1.0)}, {"value": tf.Variable([1.0, 2.0])}, {"value": tf.Variable(1)}],
     ids=["missing", "shape", "dtype"],
 )
-def test_foreign_checkpoint_is_refused(tmp_path, state):
+def test_a_checkpoint_of_other_objects_is_refused(tmp_path, state):
     tracked(tmp_path, value=tf.Variable(1.0)).save(1)
     with pytest.raises(CheckpointError, match="does not fit this run"):
         tracked(tmp_path, **state).restore()
@@ -102,7 +102,7 @@ def test_foreign_checkpoint_is_refused(tmp_path, state):
     [(tf.train.Checkpoint, "write"), (files, "rename"), (shutil, "rmtree")],
     ids=["write", "rename", "remove"],
 )
-def test_a_full_disk_costs_no_checkpoint_and_leaves_nothing_behind(tmp_path, monkeypatch, owner, name):
+def test_a_full_disk_loses_no_checkpoint_and_leaves_no_files(tmp_path, monkeypatch, owner, name):
     checkpoints = saved(tmp_path, 1, 2)
 
     def fail(*arguments, **keywords):
@@ -117,13 +117,13 @@ def test_a_full_disk_costs_no_checkpoint_and_leaves_nothing_behind(tmp_path, mon
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-2", "step-3"]
 
 
-def test_a_folder_that_was_removed_is_not_made_again(tmp_path):
+def test_a_run_directory_that_was_removed_is_not_created_again(tmp_path):
     checkpoints = tracked(tmp_path / "run" / "checkpoints", value=tf.Variable(0))
     with pytest.raises(FileNotFoundError):
         checkpoints.save(1)
 
 
-def test_saving_by_steps_and_by_minutes(tmp_path, monkeypatch):
+def test_a_checkpoint_is_due_by_steps_and_by_minutes(tmp_path, monkeypatch):
     now = 0.0
     monkeypatch.setattr(module, "time", types.SimpleNamespace(monotonic=lambda: now))
     options = CheckpointOptions(checkpoint_steps=10, checkpoint_minutes=2)
@@ -148,7 +148,7 @@ def test_saving_by_steps_and_by_minutes(tmp_path, monkeypatch):
     assert not without_folder.due(5)
 
 
-def test_saving_within_an_epoch_is_as_good_as_at_its_end(tmp_path):
+def test_a_run_continues_from_a_checkpoint_within_an_epoch(tmp_path):
     whole = tiny.trainer(chunk_size=1)
     whole.fit(2)
     options = CheckpointOptions(checkpoint_keep=9, checkpoint_steps=3)

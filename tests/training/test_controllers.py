@@ -11,7 +11,7 @@ from ccp_dml.training.options import OptimizerOptions
 
 
 def stops(stopping: EarlyStopping, epoch: int, score: float) -> bool:
-    """Returns whether training ends after a validation with this score."""
+    """Returns True if training ends after a validation with this score."""
     stopping.after_validation(epoch, {"val_map_at_r": score})
     return stopping.should_stop
 

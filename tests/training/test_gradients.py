@@ -20,13 +20,13 @@ from tests.training import tiny
 
 
 def random_arrays(seed: int) -> list[np.ndarray]:
-    """float32 values of three variables of different shapes, the same for the same seed."""
+    """Returns float32 values of three variables of different shapes, equal for equal seeds."""
     generator = np.random.default_rng(seed)
     return [generator.normal(size=shape).astype(np.float32) for shape in ((2, 3), (4,), (3, 2))]
 
 
 def _by_hand(gradients, weights, anchors, *, coefficient, decay, norm, value):
-    """Variable 0 is pulled and decayed, 1 pulled only, 2 (a proxy) decayed only; None where no gradient."""
+    """Transforms gradients: variables 0 and 1 are pulled, 0 and 2 (a proxy) decayed; None stays None."""
     result = []
     for i, (gradient, weight) in enumerate(zip(gradients, weights)):
         if gradient is None:
@@ -52,7 +52,7 @@ def _by_hand(gradients, weights, anchors, *, coefficient, decay, norm, value):
     norm=st.floats(0.1, 20),
     value=st.floats(0.05, 5),
 )
-def test_order_and_values(seed, missing, coefficient, decay, norm, value):
+def test_values_of_all_transforms_in_their_order(seed, missing, coefficient, decay, norm, value):
     weights, gradients, anchors = random_arrays(seed), random_arrays(seed + 1), random_arrays(seed + 2)
     if missing is not None:
         gradients[missing] = None
@@ -72,7 +72,7 @@ def test_order_and_values(seed, missing, coefficient, decay, norm, value):
             np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
 
 
-def test_matches_variables_not_positions():
+def test_the_proximal_term_matches_variables_not_positions():
     first, second = tf.Variable([1.0]), tf.Variable([10.0])
     proximal = ProximalTerm([second], [tf.Variable([4.0])], 0.5)
     for variables in ([first, second], [second, first]):
@@ -81,7 +81,7 @@ def test_matches_variables_not_positions():
         assert by_variable == {first.ref(): 0.0, second.ref(): 3.0}
 
 
-def test_coefficient_variable_is_read_at_every_call():
+def test_the_proximal_coefficient_is_read_at_every_call():
     weight, coefficient = tf.Variable([2.0]), tf.Variable(0.0)
     proximal = ProximalTerm([weight], [tf.Variable([1.0])], coefficient)
 
@@ -109,7 +109,7 @@ def set_to_zero(variables: list[tf.Variable]) -> None:
 
 
 def _regularized_by_hand(averages, weights, gradients, *, attraction, repulsion, decay):
-    """New averages and gradients, component by component in float64; the last variable is a proxy."""
+    """Computes new averages and gradients by component in float64; the last variable is a proxy."""
     squares, count = 0.0, 0
     for average, weight, gradient in zip(averages, weights, gradients):
         count += average.size
@@ -137,7 +137,7 @@ def _regularized_by_hand(averages, weights, gradients, *, attraction, repulsion,
     decay=st.floats(0, 0.99),
     from_zero=st.booleans(),
 )
-def test_values_over_several_steps(seed, missing, attraction, repulsion, decay, from_zero):
+def test_averages_and_gradients_over_several_steps(seed, missing, attraction, repulsion, decay, from_zero):
     options = {"attraction": attraction, "repulsion": repulsion, "decay": decay}
     variables = [tf.Variable(array) for array in random_arrays(seed)]
     transform = AverageRegularization(variables[:2], **options)
@@ -154,14 +154,14 @@ def test_values_over_several_steps(seed, missing, attraction, repulsion, decay, 
         expected = _regularized_by_hand(averages, [v.numpy() for v in variables], gradients, **options)
         for a, b in zip(actual, expected):
             assert (a is None) == (b is None)
-            # Of weights close to their averages float32 keeps few digits of the difference.
+            # If weights are close to their averages, float32 keeps few digits of the difference.
             if a is not None and decay > 0.1:
                 np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
         for average, value in zip(transform.averages, averages):
             np.testing.assert_allclose(average, value, rtol=1e-5, atol=1e-6)
 
 
-def test_gradient_is_that_of_the_potential():
+def test_the_averages_add_the_gradient_of_their_potential():
     weight = tf.Variable([0.3, -0.5, 0.9])
     transform = AverageRegularization([weight], attraction=0.7, repulsion=0.2, decay=0.5)
     set_to_zero(transform.averages)
@@ -178,7 +178,7 @@ def test_gradient_is_that_of_the_potential():
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-30, 1e30])
-def test_finite_where_weights_meet_their_averages_and_far_away(value):
+def test_gradients_are_finite_at_the_averages_and_far_from_them(value):
     weight = tf.Variable([0.0, 0.0])
     transform = AverageRegularization(
         [weight], attraction=1e-7, repulsion=1e-5, decay=0.0 if not value else 0.99
@@ -188,7 +188,7 @@ def test_finite_where_weights_meet_their_averages_and_far_away(value):
     assert np.isfinite(gradient).all()
 
 
-def test_compiles_with_xla_and_counts_each_step():
+def test_averages_compile_with_xla_and_change_at_every_step():
     weight = tf.Variable([2.0])
     transform = AverageRegularization([weight], attraction=1.0, repulsion=0.0, decay=0.5)
     set_to_zero(transform.averages)
@@ -205,7 +205,7 @@ def test_averages_come_after_the_proximal_term_and_before_decay_and_clipping():
     assert kinds == [ProximalTerm, AverageRegularization, WeightDecay, ClipByGlobalNorm]
 
 
-def test_averages_are_in_the_state_of_a_run_and_follow_the_weights():
+def test_averages_are_part_of_the_state_and_follow_the_weights():
     run = tiny.trainer(averages={"ema_attraction": 1e-7, "ema_repulsion": 1e-5, "ema_decay": 0.9})
     averages = run.state["average_regularization"].averages
     before = [average.numpy() for average in averages]

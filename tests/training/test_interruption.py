@@ -1,3 +1,5 @@
+"""Runs that are interrupted by a signal, and runs that continue."""
+
 from __future__ import annotations
 
 import csv
@@ -15,7 +17,7 @@ from ccp_dml.training.interruption import StopRequest, TrainingInterrupted
 from tests.training import tiny
 
 EPOCHS = 5
-# Different in every run.
+# Columns that differ in every run.
 MEASURED = ("images_per_second", "data_wait_share")
 
 
@@ -32,12 +34,12 @@ class SignalAt(tf.keras.callbacks.Callback):
 
 
 def _state(run) -> list[np.ndarray]:
-    variables = {v.ref(): v for part in run.state.values() for v in _variables(part)}
+    variables = {v.ref(): v for component in run.state.values() for v in _variables(component)}
     return [variable.numpy() for variable in variables.values()]
 
 
-def _variables(part):
-    return [part] if isinstance(part, tf.Variable) else part.variables
+def _variables(component):
+    return [component] if isinstance(component, tf.Variable) else component.variables
 
 
 def _rows(path) -> list[dict]:
@@ -48,7 +50,7 @@ def _rows(path) -> list[dict]:
 @pytest.mark.parametrize(
     "optimizer, stop_at, number, averages, warm_up, memory_steps",
     [
-        # Seven steps of warm-up: the run stops where it ends, inside an epoch.
+        # The warm-up has seven steps: the run stops at its end, inside an epoch.
         ("adam", 7, signal.SIGINT, None, (1.75, 0.5), 0),
         (
             "radam",
@@ -61,7 +63,7 @@ def _rows(path) -> list[dict]:
         pytest.param("adamw", 3, signal.SIGINT, None, None, 6, marks=pytest.mark.slow),
     ],
 )
-def test_interrupted_run_ends_like_an_uninterrupted_one(
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     tmp_path, optimizer, stop_at, number, averages, warm_up, memory_steps
 ):
     options = {
@@ -73,16 +75,16 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(
     whole = tiny.trainer(**options, callbacks=[MetricsCsv(tmp_path / "whole.csv")])
     whole.fit(EPOCHS)
 
-    def part():
-        log = MetricsCsv(tmp_path / "parts.csv")
+    def interruptible_run():
+        log = MetricsCsv(tmp_path / "interrupted.csv")
         return tiny.trainer(**options, checkpoints=Checkpoints(tmp_path / "ckpt"), callbacks=[log])
 
-    first = part()
+    first = interruptible_run()
     first._callbacks.append(SignalAt(first, stop_at, number))
     with pytest.raises(TrainingInterrupted, match=f"step {stop_at}.*same command continues") as stopped:
         first.fit(EPOCHS)
     assert stopped.value.checkpoint is not None
-    second = part()
+    second = interruptible_run()
     assert second.restore()
     assert int(second.step) == stop_at
     second.fit(EPOCHS)
@@ -90,10 +92,10 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(
     for actual, expected in zip(_state(second), _state(whole)):
         np.testing.assert_array_equal(actual, expected)
     assert int(second.state["alternating_projections"].instance) >= 1
-    assert _rows(tmp_path / "parts.csv") == _rows(tmp_path / "whole.csv")
+    assert _rows(tmp_path / "interrupted.csv") == _rows(tmp_path / "whole.csv")
 
 
-def test_finished_run_stays_finished(tmp_path):
+def test_a_finished_run_stays_finished(tmp_path):
     first = tiny.trainer(patience=1, checkpoints=Checkpoints(tmp_path))
     first.fit(20)
     second = tiny.trainer(patience=1, checkpoints=Checkpoints(tmp_path))
@@ -104,11 +106,11 @@ def test_finished_run_stays_finished(tmp_path):
         np.testing.assert_array_equal(actual, expected)
 
 
-def test_a_run_that_goes_on_after_its_warm_up_does_not_trace_it(tmp_path, monkeypatch):
-    def part():
+def test_a_run_that_continues_after_its_warm_up_does_not_trace_it(tmp_path, monkeypatch):
+    def run():
         return tiny.trainer(warm_up=(1, 0.1), checkpoints=Checkpoints(tmp_path))
 
-    part().fit(1)
+    run().fit(1)
     traced = []
     initialize = ChunkRunner.__init__
 
@@ -117,7 +119,7 @@ def test_a_run_that_goes_on_after_its_warm_up_does_not_trace_it(tmp_path, monkey
         initialize(*arguments, **keywords)
 
     monkeypatch.setattr(ChunkRunner, "__init__", counting)
-    second = part()
+    second = run()
     assert second.restore()
     second.fit(2)
     assert len(traced) == 1
@@ -125,14 +127,14 @@ def test_a_run_that_goes_on_after_its_warm_up_does_not_trace_it(tmp_path, monkey
 
 @pytest.fixture
 def interruptible():
-    """Ctrl-C as in a terminal: what a shell starts in the background ignores it."""
+    """Enables Ctrl-C, which processes in the background ignore."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_second_signal_acts_at_once():
+def test_a_second_signal_acts_at_once():
     with pytest.raises(KeyboardInterrupt), StopRequest() as request:  # noqa: PT012
         os.kill(os.getpid(), signal.SIGINT)
         assert request.requested
@@ -140,7 +142,7 @@ def test_second_signal_acts_at_once():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_without_folder_the_message_says_so():
+def test_without_a_folder_the_message_says_that_nothing_is_saved():
     run = tiny.trainer()
     run._callbacks.append(SignalAt(run, 3))
     with pytest.raises(TrainingInterrupted, match="step 3, not saved"):

@@ -1,3 +1,5 @@
+"""The training loop: order of events, equivalence to a loop by hand, warm-up, best weights."""
+
 from __future__ import annotations
 
 import itertools
@@ -17,7 +19,7 @@ from tests.training import tiny
 
 
 class Calls(tf.keras.callbacks.Callback):
-    """Writes down what it is told."""
+    """Records the calls of its methods."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +52,7 @@ class Calls(tf.keras.callbacks.Callback):
         self.calls.append(("train_end",))
 
 
-def test_order_of_callbacks_and_contents_of_logs():
+def test_the_order_of_callbacks_and_the_entries_of_the_logs():
     calls = Calls()
     history = tiny.trainer(callbacks=[calls], steps_per_epoch=4).fit(2)
     epoch = [("batch_begin", 0), ("batch_end", 2), ("batch_begin", 3), ("batch_end", 3)]
@@ -68,7 +70,7 @@ def test_order_of_callbacks_and_contents_of_logs():
     assert [logs["proximal_coefficient"] for logs in calls.logs] == [0.0, 0.0]
 
 
-def test_callbacks_of_the_validation_see_the_proxies_before_they_are_replaced():
+def test_callbacks_of_the_validation_see_the_proxies_that_were_trained():
     class Watch(tf.keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             self.trained = run.loss.proxies.embeddings.numpy()
@@ -85,7 +87,7 @@ def test_callbacks_of_the_validation_see_the_proxies_before_they_are_replaced():
 
 
 def _by_hand(steps: int, rate: float) -> tuple[list[np.ndarray], list[float]]:
-    """Plain gradient descent, step by step."""
+    """Trains by plain gradient descent; returns weights and losses."""
     network, loss = tiny.model(), tiny.ccp_loss()
     variables = [*network.trainable_variables, *loss.trainable_variables]
     losses = []
@@ -100,7 +102,7 @@ def _by_hand(steps: int, rate: float) -> tuple[list[np.ndarray], list[float]]:
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_equals_gradient_descent_by_hand(jit_compile):
+def test_training_equals_gradient_descent_by_hand(jit_compile):
     run = tiny.trainer(
         optimizer="sgd",
         plain=True,
@@ -115,14 +117,14 @@ def test_equals_gradient_descent_by_hand(jit_compile):
     assert history["loss"] == pytest.approx([np.mean(losses[:4]), np.mean(losses[4:])], rel=1e-5)
 
 
-def test_is_traced_once_whatever_the_chunks():
+def test_chunks_of_any_size_are_traced_once():
     run = tiny.trainer(steps_per_epoch=5, chunk_size=3)
     run.fit(4)
     assert run.trace_count == 1
     assert int(run.step) == 20
 
 
-def test_chunks_do_not_change_the_result():
+def test_the_size_of_chunks_does_not_change_the_result():
     whole, single = tiny.trainer(chunk_size=100), tiny.trainer(chunk_size=1)
     for run in (whole, single):
         run.fit(3)
@@ -130,8 +132,7 @@ def test_chunks_do_not_change_the_result():
         np.testing.assert_array_equal(a, b)
 
 
-def test_score_of_the_same_epoch_decides():
-    """The solution that is kept is the one that the score was measured on."""
+def test_projections_keep_the_weights_that_the_score_was_measured_on():
     run = tiny.trainer(projections={"ccp_patience": 100})
     network = run.model
     scores = iter([0.1, 0.9, 0.2])
@@ -149,8 +150,7 @@ def test_score_of_the_same_epoch_decides():
 
 
 @pytest.mark.parametrize("rule", ["patience", "fixed"])
-def test_best_weights_of_the_run_are_restored(rule):
-    """With their own proxies, even if new ones are chosen right after the best score."""
+def test_the_best_weights_are_restored_with_their_proxies_even_if_new_ones_were_chosen(rule):
     run = tiny.trainer(patience=2, projections={"ccp_reset_rule": rule})
     scores = iter([0.1, 0.9, 0.3, 0.2, 0.95])
     seen = []
@@ -167,7 +167,7 @@ def test_best_weights_of_the_run_are_restored(rule):
         np.testing.assert_array_equal(actual, best)
 
 
-def test_warm_up_freezes_the_backbone_and_keeps_the_rate():
+def test_the_warm_up_freezes_the_backbone_and_scales_the_rate():
     kernels, heads, rates, real_rates = [], [], [], []
 
     class Watch(tf.keras.callbacks.Callback):
@@ -188,13 +188,13 @@ def test_warm_up_freezes_the_backbone_and_keeps_the_rate():
     np.testing.assert_array_equal(kernels[1], start)
     assert not np.array_equal(kernels[2], start)
     assert not np.array_equal(heads[0], heads[1])
-    # The schedule begins after the warm-up, at its own rate; the last of four steps has the exponent 3.
+    # The schedule begins after the warm-up; the last of its four steps has the exponent 3.
     assert real_rates == pytest.approx([0.002, 0.002, 0.02 / 8])
     assert rates == pytest.approx(real_rates)
-    # The frozen group's count of updates has not moved during the warm-up.
+    # During the warm-up, the frozen group has no updates.
     assert [int(o.iterations) for o in run.state["optimizer"].optimizers] == [4, 12, 12]
     assert run.trace_count == 2
-    # Proxies were chosen at the start and after the warm-up; its validations do not count.
+    # Proxies were chosen at the start and after the warm-up, whose validations do not count.
     assert int(run.state["alternating_projections"].chooser.draws) == 8
     assert int(run.state["alternating_projections"].validations) == 1
 
@@ -208,7 +208,7 @@ def test_a_warm_up_may_end_inside_an_epoch():
             rates.append(float(run.state["optimizer"].optimizers[1].learning_rate))
             begun.append(int(run.state["alternating_projections"].chooser.draws))
 
-    # Six steps, four an epoch; a chunk of three steps must not reach over the end of the warm-up.
+    # The warm-up has six steps, an epoch four; a chunk of three must not go beyond its end.
     run = tiny.trainer(callbacks=[Watch()], warm_up=(1.5, 0.1), projections={"ccp_patience": 100})
     start = run.model.get_layer("backbone").kernel.numpy()
     run.fit(3)
@@ -216,11 +216,11 @@ def test_a_warm_up_may_end_inside_an_epoch():
     assert [np.array_equal(kernel, start) for _, kernel in kernels] == [True] * 3 + [False] * 3
     assert rates == pytest.approx([0.002] * 3 + [0.02] * 3)
     assert begun == [4] * 3 + [8] * 3
-    # The score of the second epoch counts: training proper had begun.
+    # The score of the second epoch counts: it was measured after the warm-up.
     assert int(run.state["alternating_projections"].validations) == 2
 
 
-def test_variables_without_gradient_stay():
+def test_variables_without_a_gradient_do_not_change():
     class WithUnused(tf.keras.Model):
         def __init__(self):
             super().__init__()
@@ -258,40 +258,40 @@ def test_keras_callbacks_work_unchanged(tmp_path):
         ],
     )
     history = run.fit(9)
-    assert len(history["loss"]) == 2  # Keras' own early stopping has stopped it
+    assert len(history["loss"]) == 2  # stopped by the early stopping of Keras
     assert history["learning_rate"] == pytest.approx([0.001, 0.002])
     assert (tmp_path / "1.h5").exists()
     assert list((tmp_path / "board").rglob("*tfevents*"))
-    assert run.model.optimizer is None  # nothing of ours stays on the model
+    assert run.model.optimizer is None  # removed from the model at the end
 
 
-def test_score_of_every_step():
+def test_projections_can_judge_after_every_step():
     options = {"ccp_step_at_batch": True, "ccp_min_iterations": 3}
     run = tiny.trainer(projections=options, chunk_size=10, steps_per_epoch=12)
     run.fit(1)
     assert int(run.state["alternating_projections"].instance) >= 1
 
 
-def test_divergence_is_an_error():
+def test_a_step_that_is_not_finite_is_an_error():
     run = tiny.trainer(optimizer="sgd", plain=True)
     run.state["optimizer"].learning_rate.assign(float("inf"))
     with pytest.raises(Diverged, match="step"):
         run.fit(3)
 
 
-def test_unknown_monitor_names_the_logs():
+def test_an_unknown_monitor_is_an_error_that_names_the_logs():
     run = tiny.trainer(validate=lambda: {"recall": 0.5})
     with pytest.raises(ValueError, match=r"'map_at_r' is not among .*val_recall"):
         run.fit(1)
 
 
 @pytest.mark.parametrize("name", ["steps_per_epoch", "chunk_size"])
-def test_numbers_are_checked(name):
+def test_options_are_checked(name):
     with pytest.raises(ValueError, match=name):
         tiny.trainer(**{name: 0})
 
 
-def test_float16_trains_and_scales():
+def test_float16_scales_the_loss_and_skips_overflows():
     tf.keras.mixed_precision.set_global_policy("mixed_float16")
     try:
         run = tiny.trainer()
@@ -299,7 +299,7 @@ def test_float16_trains_and_scales():
         assert np.isfinite(history["loss"]).all()
         assert float(run.state["loss_scale"].scale) >= 1
         assert all(v.dtype == np.float32 for v in tiny.values(run))
-        # So large a scale makes every gradient overflow: no weight may move, and the scale must fall.
+        # With so large a scale every gradient overflows: no weight may change, and the scale must fall.
         run.state["loss_scale"].scale.assign(3e38)
         before = [weight.numpy() for weight in run.model.trainable_variables]
         run.fit(3)

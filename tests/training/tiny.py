@@ -1,4 +1,4 @@
-"""A training run that is small enough to repeat many times in a test."""
+"""A training run that is small enough for a test to repeat it many times."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from ccp_dml.projections.options import ProjectionOptions
 from ccp_dml.projections.pool import PoolMemory, ProxyPool
 from ccp_dml.projections.projections import AlternatingProjections
 from ccp_dml.training.controllers import EarlyStopping, ReduceOnPlateau
-from ccp_dml.training.finite import FiniteGuard
 from ccp_dml.training.gradients import ProximalTerm, make_transforms
 from ccp_dml.training.optimizers import OptimizerGroups, VariableGroup, make_optimizer
 from ccp_dml.training.options import GradientOptions, OptimizerOptions, TrainingOptions
@@ -26,7 +25,7 @@ CLASSES, PER_CLASS, INPUT, SIZE, BATCH = 4, 5, 6, 3, 8
 
 
 def images() -> tuple[np.ndarray, np.ndarray]:
-    """20 vectors of 4 classes and their labels."""
+    """Returns 20 vectors of 4 classes and their labels."""
     generator = np.random.default_rng(7)
     labels = np.repeat(np.arange(CLASSES), PER_CLASS)
     centers = generator.normal(size=[CLASSES, INPUT])
@@ -35,7 +34,7 @@ def images() -> tuple[np.ndarray, np.ndarray]:
 
 
 def batches(first_step: int) -> tf.data.Dataset:
-    """An endless stream whose element is a function of the step."""
+    """Returns an endless stream whose elements are a function of the step."""
     values, labels = (tf.constant(array) for array in images())
 
     def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -46,7 +45,7 @@ def batches(first_step: int) -> tf.data.Dataset:
 
 
 def batches_with_ids(first_step: int) -> tf.data.Dataset:
-    """The same stream; labels are (class, image id), ids descend from 119."""
+    """Returns the same stream with labels (class, image id); ids descend from 119."""
     values, labels = (tf.constant(array) for array in images())
 
     def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -57,7 +56,7 @@ def batches_with_ids(first_step: int) -> tf.data.Dataset:
 
 
 def model(hidden: int = 5) -> tf.keras.Model:
-    """Backbone (dense and batch normalisation) and head, the same at every call."""
+    """Makes a backbone (dense and batch normalisation) and head, with equal weights at every call."""
     return tf.keras.Sequential(
         [
             tf.keras.layers.Dense(
@@ -74,7 +73,7 @@ def _weights(seed: int) -> Any:
 
 
 def ccp_loss(proxies_per_class: int = 2) -> CCP:
-    """CCP around the contrastive loss, its proxies the same at every call."""
+    """Makes CCP around the contrastive loss, with equal proxies at every call."""
     base = Contrastive(positive_margin=0.1, negative_margin=0.8)
     loss = CCP(base, CLASSES, SIZE, proxies_per_class=proxies_per_class)
     shape = loss.proxies.embeddings.shape
@@ -83,7 +82,7 @@ def ccp_loss(proxies_per_class: int = 2) -> CCP:
 
 
 def pool(network: tf.keras.Model, memory: PoolMemory | None = None) -> ProxyPool:
-    """A pool over the tiny images: draw j takes the j-th image of each class."""
+    """Makes a pool of the images: draw j takes the j-th image of each class."""
     values, _ = images()
     rows = np.arange(CLASSES) * PER_CLASS
 
@@ -94,7 +93,7 @@ def pool(network: tf.keras.Model, memory: PoolMemory | None = None) -> ProxyPool
 
 
 class Scores:
-    """A validation score that rises and falls; a function of the weights and of nothing else."""
+    """A validation score that rises and falls, a pure function of the weights."""
 
     def __init__(self, network: tf.keras.Model) -> None:
         self._network = network
@@ -116,11 +115,10 @@ def trainer(
     memory_steps: int = 0,
     plain: bool = False,
     jit_compile: bool = False,
-    guard: FiniteGuard | None = None,
     schedule: Any = "plateau",
     **options: Any,
 ) -> Trainer:
-    """A run with CCP, plateau schedule, early stopping and three optimizer groups.
+    """Makes a run with CCP, plateau schedule, early stopping and three optimizer groups.
 
     Args:
         optimizer: name of the optimizer.
@@ -133,7 +131,6 @@ def trainer(
         memory_steps: largest age of remembered embeddings; 0 for no memory.
         plain: without gradient transforms, schedule and early stopping.
         jit_compile: of the step.
-        guard: of the step.
         schedule: a controller, or None; by default `ReduceOnPlateau`.
         **options: further arguments of the trainer.
     """
@@ -159,7 +156,6 @@ def trainer(
         transforms=[]
         if plain
         else make_transforms(gradients, network.trainable_variables, proximal=proximal),
-        guard=guard,
         jit_compile=jit_compile,
     )
     stopping = EarlyStopping([*network.variables, *loss.trainable_variables], patience=patience)
@@ -178,5 +174,5 @@ def trainer(
 
 
 def values(run: Trainer) -> list[np.ndarray]:
-    """All that a run has learned."""
+    """Returns the values of all variables of model and loss."""
     return [variable.numpy() for variable in [*run.model.variables, *run.loss.trainable_variables]]

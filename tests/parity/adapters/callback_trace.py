@@ -1,4 +1,4 @@
-"""Drives the alternating projections by hand, epoch by epoch."""
+"""Alternating projections without training, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.parity.comparison import Case, Comparison, NotPorted
 
 
 def compare(case: Case) -> list[Comparison]:
-    """The state after every epoch."""
+    """Compares the state after every epoch."""
     config, arrays = case.config, case.arrays
     if config["min_improvement_margin"] != 1e-5:
         raise NotPorted("an improvement counts from 1e-5 on")
@@ -61,7 +61,7 @@ def compare(case: Case) -> list[Comparison]:
 
 
 def _cyclic_pool(embeddings: np.ndarray) -> ProxyPool:
-    """A pool that draws the rows of embeddings [n, C, D] in turn."""
+    """Makes a pool that draws the rows of embeddings [n, C, D] in turn."""
     rows, classes, size = embeddings.shape
 
     def draws(first: int, count: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Trains a linear model with CCP by the library's own loop and looks at every step and epoch."""
+"""Training of a linear model with CCP by the trainer, step by step and epoch by epoch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _EXACT = ("step", "steps_wo_improvement", "resets")
 
 
 def compare(case: Case) -> list[Comparison]:
-    """Losses, raw gradients, weights and proxies of every step; the state of CCP after every epoch."""
+    """Compares losses, raw gradients, weights and proxies of every step, and CCP's state of every epoch."""
     config, arrays = case.config, case.arrays
     weights = {"pair_weight": config["ccp"]["loss_weight"], "proxy_weight": config["ccp"]["ccp_weight"]}
     loss = build_loss(f"ccp/{loss_name(config)}", case, {"pair_normalization": "lipschitz", **weights})
@@ -111,7 +111,7 @@ def _projections(
 
 
 class _RawGradients:
-    """A transform that changes nothing and remembers what it saw."""
+    """A transform that keeps the gradients and returns them unchanged."""
 
     def __init__(self, variables: list[tf.Variable]) -> None:
         self.seen = {variable.ref(): tf.Variable(tf.zeros_like(variable)) for variable in variables}
@@ -123,7 +123,7 @@ class _RawGradients:
 
 
 class _Recorder(tf.keras.callbacks.Callback):
-    """Keeps what the recorded arrays contain, under their names."""
+    """Records the same values as the golden file, by name."""
 
     def __init__(
         self,

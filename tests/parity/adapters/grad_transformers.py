@@ -10,7 +10,7 @@ from tests.parity.comparison import Case, Comparison
 
 
 def compare(case: Case) -> list[Comparison]:
-    """The gradients after each stage; those of the last are recorded as `out`."""
+    """Compares the gradients after each stage; those of the last are recorded as `out`."""
     stages = case.config["stages"]
     variables = [tf.Variable(case.arrays[f"var_{i}"]) for i in range(len(case.config["names"]))]
     results = []
