@@ -151,15 +151,18 @@ def build(config: ExperimentConfig) -> Run:
     task = load_task(config.source, config.split, config.batches)
 
     # Loss.
-    with workers.scope():
-        loss = losses.build(
-            config.loss.loss,
-            num_classes=task.train.num_classes,
-            embedding_size=config.model.embedding_size,
-            seed=config.run.seed,
-            shard_proxies=config.devices.shard_proxies,
-            options=config.loss.parameters,
-        )
+    try:
+        with workers.scope():
+            loss = losses.build(
+                config.loss.loss,
+                num_classes=task.train.num_classes,
+                embedding_size=config.model.embedding_size,
+                seed=config.run.seed,
+                shard_proxies=config.devices.shard_proxies,
+                options=config.loss.parameters,
+            )
+    except ValueError as error:
+        raise UserError(f"--loss={config.loss.loss}: {error}") from error
 
     # Evaluation.
     options, preprocessing = config.evaluation, test_preprocessing(config.images)

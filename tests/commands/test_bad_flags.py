@@ -1,36 +1,33 @@
-"""Bad command lines: exit code 2, one line, no TensorFlow; every flag refuses what is out of its range."""
+"""Bad command lines: exit code 2, one line, no TensorFlow; every flag refuses values out of its range."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from ccp_dml.config import ExperimentConfig
-from ccp_dml.config.fields import Flag
-from ccp_dml.config.values import (
-    Choice,
-    Integer,
-    IntegerOr,
-    Integers,
-    Kind,
-    Number,
-    Patterns,
-    Steps,
-    Switch,
-    Text,
-)
 from ccp_dml.data import catalog
 from ccp_dml.losses import registry as losses
 from ccp_dml.models.backbones import registry as backbones
+from ccp_dml.options import (
+    Choice,
+    Integer,
+    Integers,
+    Kind,
+    Number,
+    Option,
+    Patterns,
+    StepRange,
+    Switch,
+    Text,
+)
+from tests import ROOT
 from tests.image_folder import write_classes
 
-ROOT = Path(__file__).parents[2]
-
-# Runs the command line by command line in one process; says at the end whether TensorFlow was needed.
+# Runs one command after the other in one process; prints the results, and the heavy packages in use.
 PROGRAM = """
 import contextlib, io, json, sys
 import train
@@ -45,9 +42,9 @@ heavy = [name for name in ("tensorflow", "tensorflow_datasets", "keras") if name
 json.dump([results, heavy], sys.stdout)
 """
 
-# The words that the line must have, by the command line.
+# By command line, the words that the message must have.
 LINES = {
-    # No such flag.
+    # Unknown flags.
     "--lerning_rate=1": ["--lerning_rate: unknown flag", "did you mean --learning_rate?"],
     "--embeding_size=8": ["did you mean --embedding_size?"],
     "--bakcbone=resnet50": ["did you mean --backbone?"],
@@ -58,7 +55,7 @@ LINES = {
     "--qqqqqq=1": ["--qqqqqq: unknown flag", "--help lists all flags"],
     "emoji": ["emoji: unexpected argument"],
     "--seed=1 emoji": ["emoji: unexpected argument"],
-    # No such name.
+    # Unknown names.
     "--dataset=emojis": ["--dataset=emojis is unknown", *catalog.names()],
     "--loss=tripplet": ["--loss=tripplet: ", *losses.LOSSES, *losses.WRAPPERS],
     "--loss=ccp/contrastiv": ["--loss=ccp/contrastiv: ", *losses.LOSSES],
@@ -73,7 +70,7 @@ LINES = {
     "--ccp_monitor=accuracy": ["--ccp_monitor=accuracy: expected one of map_at_r"],
     "--monitor=recall_at_3": ["--monitor=recall_at_3", "--recall_at"],
     "--optimizer=adamm": ["--optimizer=adamm: expected one of", "adam", "sgd"],
-    # Of another kind, or out of range.
+    # Values of another kind, or out of range.
     "--seed": ["--seed"],
     "--seed=one": ["--seed=one: expected an integer, at least 0"],
     "--seed=1.5": ["--seed=1.5: expected an integer"],
@@ -92,7 +89,7 @@ LINES = {
     "--frozen_layers=(": ["--frozen_layers=(: expected regular expressions"],
     "--backbone_options=depth=9": ["--backbone_options=depth=9: "],
     "--dataset=": ["--dataset=: expected the name of a data set"],
-    # Against each other: both are named.
+    # Contradictions and flags without effect: both flags are named.
     "--crop_area_min=0.9 --crop_area_max=0.5": ["--crop_area_min=0.9", "--crop_area_max=0.5"],
     "--crop_aspect_min=2": ["--crop_aspect_min=2", "--crop_aspect_max"],
     "--image_size=64 --test_shorter_side=60": ["--image_size=64", "--test_shorter_side=60"],
@@ -147,7 +144,7 @@ LINES = {
     "--flagfile=none.cfg": ["--flagfile=none.cfg: cannot be read: No such file"],
     "--flagfile=tests": ["--flagfile=tests: cannot be read: Is a directory"],
     "--flagfile=": ["--flagfile: expected a file name"],
-    "--initial_weights=/none": ["--initial_weights=/none: found nothing there"],
+    "--initial_weights=/none": ["--initial_weights=/none: does not exist"],
     "--run_dir=tests": ["--run_dir=tests: the folder holds files and is no run directory"],
     "--run_dir=train.py": ["--run_dir=train.py: expected a folder"],
     "--classes_per_batch=300": ["--classes_per_batch=300: expected at most 242"],
@@ -155,12 +152,12 @@ LINES = {
 
 
 def refused(kind: Kind) -> str | None:
-    """A text that a flag of this kind refuses; None if it takes any."""
+    """A text that a flag of this kind refuses; None if it takes any text."""
     if isinstance(kind, Switch):
         return "maybe"
     if isinstance(kind, Choice):
         return "nonsense"
-    if isinstance(kind, (Integer, IntegerOr)):
+    if isinstance(kind, Integer):
         return str(kind.low - 1)
     if isinstance(kind, Number):
         least = kind.above if kind.low is None else kind.low - 1
@@ -169,25 +166,26 @@ def refused(kind: Kind) -> str | None:
         return "2,1"
     if isinstance(kind, Patterns):
         return "("
-    if isinstance(kind, Steps):
+    if isinstance(kind, StepRange):
         return "5:2"
     assert isinstance(kind, Text), kind
     return None
 
 
 def of_every_flag() -> dict[str, list[str]]:
-    """A bad command line for each flag that is not free text, and what the line must say."""
+    """A bad command line for each flag that does not take any text, and the words of its message."""
     lines = {}
-    for flag, _ in ExperimentConfig().items():
-        text = refused(flag.kind)
+    for declared, _ in ExperimentConfig().items():
+        text = refused(declared.kind)
         if text is not None:
-            lines[f"--{flag.name}={text}"] = [f"--{flag.name}={text}: expected {flag.kind.expected}"]
+            written = f"--{declared.name}={text}"
+            lines[written] = [f"{written}: expected {declared.kind.expected}"]
     return lines
 
 
 @pytest.fixture(scope="module")
 def outcomes() -> tuple[dict[str, list], list[str]]:
-    """What each bad command line does, and which heavy packages were imported by then."""
+    """Exit code, output and errors of each bad command line, and the heavy packages that were imported."""
     lines = [*LINES, *of_every_flag()]
     program = subprocess.run(
         [sys.executable, "-c", PROGRAM],
@@ -202,12 +200,12 @@ def outcomes() -> tuple[dict[str, list], list[str]]:
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_a_bad_command_line_is_one_line_and_code_2(outcomes, record_property, line):
+def test_a_bad_command_line_gives_one_line_and_code_2(outcomes, record_property, line):
     check(outcomes[0][line], LINES[line])
     record_property("bad flags", 1)
 
 
-def test_every_flag_refuses_what_is_out_of_its_range(outcomes, record_property):
+def test_every_flag_refuses_a_value_out_of_its_range(outcomes, record_property):
     for line, words in of_every_flag().items():
         check(outcomes[0][line], words)
     record_property("bad flags", len(of_every_flag()))
@@ -221,32 +219,32 @@ def check(outcome: list, words: list[str]) -> None:
         assert word in err
 
 
-def test_no_bad_command_line_waits_for_tensorflow(outcomes):
+def test_no_bad_command_line_imports_tensorflow(outcomes):
     assert outcomes[1] == []
 
 
-# Free text that is checked against what exists; the other flags of text name files and folders.
+# Flags of text: names that must exist, and files and folders.
 NAMES = {"dataset", "backbone", "backbone_weights", "backbone_options", "loss", "monitor", "ccp_monitor"}
 PATHS = {"data_dir", "prepared_dir", "run_dir", "initial_weights", "backbone_layer"}
 
 
-def test_what_takes_any_text_is_known():
-    def is_free(flag: Flag) -> bool:
-        return refused(flag.kind) is None
+def test_all_flags_of_text_are_in_the_table():
+    def is_free(declared: Option) -> bool:
+        return refused(declared.kind) is None
 
-    free = {flag.name for flag, _ in ExperimentConfig().items() if is_free(flag)}
+    free = {declared.name for declared, _ in ExperimentConfig().items() if is_free(declared)}
     assert free == NAMES | PATHS
     tested = {argument.split("=")[0].removeprefix("--") for line in LINES for argument in line.split()}
     assert free - {"prepared_dir", "backbone_layer"} <= tested  # These two need data and a model.
 
 
 @pytest.mark.parametrize("line", ["--lerning_rate=1", "--dataset=emojis", "--crop_aspect_min=2"])
-def test_as_a_process(line):
+def test_a_bad_command_line_in_a_process_of_its_own(line):
     done = subprocess.run([sys.executable, "train.py", line], cwd=ROOT, capture_output=True, text=True)
     check([done.returncode, done.stdout, done.stderr], LINES[line])
 
 
-def test_a_flagfile_cannot_include_itself_by_a_detour(tmp_path):
+def test_a_flagfile_cannot_include_itself_through_links(tmp_path):
     (tmp_path / "a.cfg").write_text("--flagfile=sub/b.cfg\n")
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "b.cfg").write_text("--flagfile=link.cfg\n")
@@ -256,8 +254,8 @@ def test_a_flagfile_cannot_include_itself_by_a_detour(tmp_path):
     check([done.returncode, done.stdout, done.stderr], ["the file includes itself"])
 
 
-def test_a_folder_of_images_is_checked_before_tensorflow_too(tmp_path):
-    """So that the table above does not owe its speed to sets that need no files."""
+def test_a_folder_of_images_is_checked_without_tensorflow(tmp_path):
+    """No command line in the table above gets as far as reading files of images."""
     folder = write_classes(tmp_path, 3, 1)
     line = [f"--data_dir={folder}", "--dataset=image_folder"]
     program = subprocess.run(

@@ -1,4 +1,4 @@
-"""A run from images to a SavedModel: interrupted, continued, evaluated, exported, replaced."""
+"""A run from images to a SavedModel: interrupted, continued, evaluated, exported and replaced."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _QUERY_CLASSES = (6, 7, 8)
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """Six classes to train on, of which two validate; queries of three others; a gallery with distractors."""
+    """Six classes to train and validate on, queries of three others, a gallery with another class."""
     folder = write_classes(tmp_path_factory.mktemp("data"), 10)
     splits = {label: ["train"] * 3 for label in range(6)}
     splits |= {label: ["query", "gallery", "gallery"] for label in _QUERY_CLASSES}
@@ -74,7 +74,7 @@ def rows(directory: RunDirectory) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_what_a_run_leaves_behind(finished):
+def test_the_files_of_a_finished_run(finished):
     results = finished.read_results()
     assert set(results["test"]["recall_at_k"]) == {"1", "2"}
     assert results["test"]["num_queries"] == len(_QUERY_CLASSES)
@@ -87,7 +87,7 @@ def test_what_a_run_leaves_behind(finished):
     assert {path.name for path in finished.tensorboard.iterdir()} >= {"train", "validation", "test"}
 
 
-def test_an_interrupted_run_goes_on_to_the_same_end(finished, flags, tmp_path, monkeypatch, capfd):
+def test_an_interrupted_run_continues_to_the_same_result(finished, flags, tmp_path, monkeypatch, capfd):
     directory = RunDirectory(tmp_path / "run")
     command = [*flags, "--notensorboard", f"--run_dir={directory.path}"]
 
@@ -108,7 +108,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(finished, flags, tmp_path, m
     assert captured.out.startswith(f"{directory.path}: continuing;")
     assert captured.err == ""
     assert [row["step"] for row in rows(directory)] == ["2", "4"]
-    # Each row is that of the run without interruption, also where the epoch was cut in two.
+    # The rows are those of the run without interruption, even for the epoch that was interrupted.
     for name in ("loss", "problem_instance", "val_map_at_r"):
         assert [row[name] for row in rows(directory)] == [row[name] for row in rows(finished)]
     for split in ("test", "validation", "frozen_features"):
@@ -116,7 +116,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(finished, flags, tmp_path, m
 
 
 def test_the_flagfile_in_the_run_directory_repeats_the_run(finished, tmp_path, monkeypatch):
-    """Also with one reader of images where there were as many as TensorFlow likes."""
+    """The result does not depend on the number of parallel readers of images."""
     monkeypatch.setattr(tf.data, "AUTOTUNE", 1)
     again = RunDirectory(tmp_path / "again")
     assert outcome(train.main, f"--flagfile={finished.config}", f"--run_dir={again.path}") == 0
@@ -147,7 +147,7 @@ def test_the_exported_model_finds_what_the_evaluation_found(finished, data, tmp_
 
 
 def _embed_every_way(model, files: list[Path]) -> np.ndarray:
-    """Embeddings of files, after checking that the three signatures agree on them."""
+    """Embeddings of files, after a check that all three signatures agree."""
     pixels = np.stack([np.asarray(Image.open(file)) for file in files])
     signatures = model.signatures
     embeddings = signatures["serve_encoded"](image_bytes=tf.constant([file.read_bytes() for file in files]))

@@ -1,8 +1,9 @@
-"""Miniatures of published data sets: the right files and formats, a few small images.
+"""Miniatures of published data sets: a few small images in the original files and formats.
 
-They are read with `--check_counts=false`; `python -m tests.datasets.miniatures --help` shows how to write one.
-The dummy data of the builders are miniatures as well;
-`python -m tests.datasets.miniatures cub datasets/cub/dummy_data` writes them again.
+    python -m tests.datasets.miniatures cub DIR
+    python train.py --dataset=cub --data_dir=DIR --check_counts=false ...
+
+The dummy data of the builders are miniatures too; `... cub datasets/cub/dummy_data` writes them again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from scipy import io as scipy_io
 
 
 def write_cub(folder: Path, num_classes: int = 8, images_per_class: int = 4) -> Path:
-    """Writes `CUB_200_2011/` with its four texts and the folder `images`; returns `folder`."""
+    """Writes `CUB_200_2011/` with its four text files and the folder `images`; returns `folder`."""
     top = folder / "CUB_200_2011"
     classes = [f"{label:03d}.Bird_{label}" for label in range(1, num_classes + 1)]
     listed = [
@@ -65,7 +66,7 @@ def write_cars196_devkit(folder: Path, num_classes: int = 8, images_per_class: i
 
 
 def write_sop(folder: Path, num_classes: int = 8, images_per_class: int = 4) -> Path:
-    """Writes `Stanford_Online_Products/` with two texts and the folders of two categories."""
+    """Writes `Stanford_Online_Products/` with two text files and the folders of two categories."""
     top = folder / "Stanford_Online_Products"
     header = "image_id class_id super_class_id path"
     texts = {"Ebay_train.txt": [header], "Ebay_test.txt": [header]}
@@ -104,7 +105,7 @@ def write_inshop(folder: Path, num_classes: int = 8, images_per_class: int = 4) 
 
 
 def write_cifar10(folder: Path, images_per_batch: int = 20) -> Path:
-    """Writes `cifar-10-batches-bin/`, in whose batches classes take turns."""
+    """Writes `cifar-10-batches-bin/`, with the classes in turn in each batch."""
     top = folder / "cifar-10-batches-bin"
     _write_lines(top / "batches.meta.txt", [f"class_{label}" for label in range(10)])
     for batch in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
@@ -136,7 +137,7 @@ def write_imagenet(folder: Path, num_classes: int = 4, images_per_class: int = 2
 
 
 def write_mini_imagenet(folder: Path, num_classes: int = 5, images_per_class: int = 2) -> Path:
-    """Writes the folder `images` and three lists; the last class tests, the one before it is in `val.csv`."""
+    """Writes `images` and three lists; the last class is in `test.csv`, the one before it in `val.csv`."""
     lists = {name: ["filename,label"] for name in ("train", "val", "test")}
     for number, (label, index) in enumerate(_grid(num_classes, images_per_class)):
         name = f"n{1532829 + label:08d}"
@@ -187,7 +188,7 @@ _BOX = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 
 
 def write_jpeg(file: Path, label: int, seed: int, size: tuple[int, int] = (32, 28)) -> None:
-    """Writes a smooth picture whose color depends on the class."""
+    """Writes a smooth picture in the color of its class."""
     generator = np.random.default_rng(seed)
     color = np.array([40 * label % 256, 255 - 25 * label % 256, 73 * label % 256])
     coarse = np.clip(color + generator.normal(0, 30, (4, 4, 3)), 0, 255).astype(np.uint8)
@@ -224,7 +225,7 @@ def _write_mat(
 
 
 def _cifar_records(labels: list[tuple[int, ...]]) -> bytes:
-    """Returns records of labels and 32 x 32 pixels: red says the place, green and blue the class."""
+    """Returns records of labels and 32 x 32 pixels; red encodes the position, green and blue the class."""
     records = b""
     for place, of_image in enumerate(labels):
         values = (place % 256, 20 * of_image[-1] % 256, 100 + of_image[-1])

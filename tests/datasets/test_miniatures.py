@@ -1,4 +1,4 @@
-"""Published data sets, in miniature: prepared, trained on, evaluated and exported by a user's commands."""
+"""Miniatures of published data sets: prepared, trained on, evaluated and exported by the commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 
 import train
-from ccp_dml import commands, evaluate, experiment, export
+from ccp_dml import commands, evaluate, export
+from ccp_dml.experiment import run as experiment
 from ccp_dml.run_directory import RunDirectory
 from tests.datasets import miniatures
 
@@ -34,7 +35,7 @@ SMALL = (
 )
 CONFIGS = Path(__file__).parents[2] / "configs"
 QUERIES = {"cub": 16, "cars196": 16, "sop": 16, "inshop": 8}
-# With another number of queries, so that their scores cannot be mistaken.
+# Data sets with another number of queries, to tell the two evaluations apart.
 OTHERS = {"cub": "inshop", "cars196": "inshop", "sop": "inshop", "inshop": "sop"}
 
 
@@ -48,7 +49,7 @@ def run(main: Callable[[Sequence[str]], object], *arguments: object) -> int:
 
 
 def flags_of(name: str, folder: Path) -> list[str]:
-    """The paper's configuration of a data set that is written into `folder`."""
+    """Writes a data set into `folder`; returns the flags of the paper for it."""
     source = miniatures.WRITERS[name](folder / "Große Bilder")
     flags = [f"--flagfile={CONFIGS / name}.cfg", *SMALL, "--repeat=1"]
     flags += [f"--data_dir={source}", f"--prepared_dir={folder / 'prepared'}"]
@@ -56,7 +57,7 @@ def flags_of(name: str, folder: Path) -> list[str]:
 
 
 def embeddings_of(saved_model: Path, folder: Path) -> np.ndarray:
-    """What a SavedModel makes of three published files."""
+    """The embeddings of three image files by a SavedModel."""
     files = sorted(folder.rglob("*.[jJ][pP][gG]"))[:3]
     model = tf.saved_model.load(str(saved_model))
     images = tf.constant([file.read_bytes() for file in files])
@@ -70,12 +71,12 @@ def test_a_data_set_from_its_published_files_to_saved_models(name, tmp_path: Pat
     group = RunDirectory(tmp_path / "folds")
     assert run(train.main, *flags, "--num_folds=2", f"--run_dir={group.path}") == 0
     captured = capsys.readouterr()
-    assert "--check_counts=false takes a part of a data set for the whole" in captured.err
+    assert "--check_counts=false accepts a part of a data set" in captured.err
     results = group.read_results()
     for fold, member in enumerate(results["members"], start=1):
         assert (member["fold"], member["repeat"]) == (fold, 1)
         assert member["test"]["num_queries"] == QUERIES[name]
-        # Of the four training classes two.
+        # Two of the four training classes validate.
         assert member["validation"]["num_queries"] == 8
         assert RunDirectory(group.path / member["run_dir"]).read_results()["epochs"] == 2
     assert [results[kind]["dimensions"] for kind in ("separate", "concatenated")] == [8, 16]
@@ -107,7 +108,7 @@ def test_a_data_set_from_its_published_files_to_saved_models(name, tmp_path: Pat
             assert (np.linalg.norm(embeddings, axis=1) <= 1 + 1e-6).all()
 
 
-def test_the_command_writes_what_the_function_writes(tmp_path: Path, capsys):
+def test_the_command_writes_the_same_files_as_the_function(tmp_path: Path, capsys):
     miniatures.main(["sop", str(tmp_path / "command"), "4", "2"])
     miniatures.write_sop(tmp_path / "function", 4, 2)
     contents = [
@@ -120,7 +121,7 @@ def test_the_command_writes_what_the_function_writes(tmp_path: Path, capsys):
     assert "'birds' (choose from 'cub'" in capsys.readouterr().err
 
 
-def test_a_set_that_is_short_is_refused_before_any_image_is_read(tmp_path: Path, capsys):
+def test_an_incomplete_data_set_is_refused_before_any_image_is_read(tmp_path: Path, capsys):
     source = miniatures.write_cub(tmp_path / "birds")
     shutil.rmtree(source / "CUB_200_2011" / "images" / "001.Bird_1")
     flags = [*SMALL[1:], "--dataset=cub", f"--data_dir={source}", f"--prepared_dir={tmp_path / 'prepared'}"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ccp_dml.run_directory import RunDirectory
-from tests.reliability.killed_runs import ROOT
+from tests import ROOT
 
 # At three times the rate of the configuration, P@1 falls at once, by far more than rounding: a reset.
 FLAGS = (

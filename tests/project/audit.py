@@ -12,15 +12,15 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
-_ROOT = Path(__file__).parents[2]
-_DOCUMENT = _ROOT / "docs" / "security.md"
+from tests import ROOT
+
+_DOCUMENT = ROOT / "docs" / "security.md"
 _TIMEOUT = 120
 
 
 def unassessed(answer: str) -> list[str] | None:
-    """Advisories in the JSON of pip-audit that the document does not name; None if nothing was looked up."""
+    """Advisories in the output of pip-audit that the document does not name; None if it has no result."""
     try:
         packages = json.loads(answer)["dependencies"]
     except (ValueError, KeyError):
@@ -38,11 +38,11 @@ def unassessed(answer: str) -> list[str] | None:
 
 
 def main() -> int:
-    """Returns 1 if there are advisories that nobody has assessed."""
+    """Prints the advisories that are not assessed; returns 1 if there are any."""
     program = shutil.which("pip-audit")
     if program is None:
         return _not_looked_up("pip-audit is not installed")
-    lock = str(_ROOT / "requirements.lock")
+    lock = str(ROOT / "requirements.lock")
     command = [program, "--disable-pip", "--require-hashes", "--format=json", "--progress-spinner=off"]
     try:
         done = subprocess.run(

@@ -7,24 +7,24 @@ from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
+
 LOCK = "requirements.lock"
 SOURCES = ("requirements.txt", "requirements-dev.txt")
 _PIN = re.compile(r"^([A-Za-z0-9_.-]+)==([^\s\\;]+)", re.MULTILINE)
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}\b")
-# What only the machine that made it can know: where it got its packages.
+# Places of packages, which belong to the machine that made the lock.
 _PLACES = ("://", "--index-url", "--extra-index-url", "--find-links", "--trusted-host")
 
 
 def pins(text: str) -> dict[str, str]:
-    """Packages and versions that a file of requirements pins, with names as they are compared."""
+    """Versions by normalised package name that a file of requirements pins."""
     return {re.sub("[-_.]+", "-", name).lower(): version for name, version in _PIN.findall(text)}
 
 
 def disagreements(lock: str, *sources: str) -> list[str]:
-    """What is wrong with a lock, given its text and those of the files that it was made of."""
+    """Problems of a lock, given its text and those of the files that it was made from."""
     locked = pins(lock)
     wanted = {name: version for source in sources for name, version in pins(source).items()}
     found = [
@@ -32,18 +32,18 @@ def disagreements(lock: str, *sources: str) -> list[str]:
         for name, version in wanted.items()
         if locked.get(name) != version
     ]
-    # The first part is what stands above the first package.
+    # Without the text above the first package.
     entries = re.split(r"^(?=[A-Za-z0-9])", lock, flags=re.MULTILINE)[1:]
     found += [f"{entry.split()[0]} has no hash" for entry in entries if not _HASH.search(entry)]
     return found + [f"it holds {place}" for place in _PLACES if place in lock]
 
 
 def main() -> int:
-    """Returns 1 if the lock is not one of these requirements."""
+    """Prints the problems of the lock; returns 1 if there are any."""
     lock, *sources = ((ROOT / name).read_text(encoding="utf-8") for name in (LOCK, *SOURCES))
     found = disagreements(lock, *sources)
     for problem in found:
-        print(f"{LOCK}: {problem}; `make lock` makes it anew")
+        print(f"{LOCK}: {problem}; run `make lock`")
     return 1 if found else 0
 
 

@@ -1,4 +1,4 @@
-"""What can be imported without TensorFlow, and that the choices listed without it are those that exist."""
+"""Modules that do not import TensorFlow, and choices that are listed without it."""
 
 from __future__ import annotations
 
@@ -41,18 +41,19 @@ def test_the_packages_are_found():
 
 
 @pytest.mark.parametrize("heavy", ["tensorflow", "tensorflow_datasets", "tensorflow_addons", "keras"])
-def test_packages_and_flags_are_imported_without(heavy, loaded_modules):
+def test_packages_and_flags_do_not_import(heavy, loaded_modules):
     assert heavy not in loaded_modules
 
 
 def test_the_listed_choices_are_those_that_exist():
-    from ccp_dml.config import sections
-    from ccp_dml.config.experiment_config import ExperimentConfig
+    from ccp_dml.config import ExperimentConfig
+    from ccp_dml.geometry import NORMALIZATIONS
     from ccp_dml.losses.miners import MINERS
-    from ccp_dml.projections.reset_rules import RESET_RULES
+    from ccp_dml.models.layers import POOLINGS
     from ccp_dml.training.optimizers import OPTIMIZERS
 
-    choices = {flag.name: flag.kind for flag, _ in ExperimentConfig().items()}
-    assert set(sections.OPTIMIZERS) == set(OPTIMIZERS)
+    choices = {declared.name: declared.kind for declared, _ in ExperimentConfig().items()}
+    assert set(choices["optimizer"].names) == set(OPTIMIZERS)
     assert set(choices["miner"].names) == set(MINERS)
-    assert set(choices["ccp_reset_rule"].names) == set(RESET_RULES)
+    assert set(choices["pooling"].names) == set(POOLINGS)
+    assert set(choices["normalization"].names) == set(NORMALIZATIONS)

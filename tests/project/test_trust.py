@@ -1,28 +1,27 @@
-"""What is read cannot run code or lead elsewhere: a look at the source, and the pins against their lock."""
+"""Files cannot run code (a check of the sources); the lock and the advisories are up to date."""
 
 from __future__ import annotations
 
 import ast
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from tests import ROOT
 from tests.project import audit, lock
 
-ROOT = Path(__file__).parents[2]
 FOLDERS = ("ccp_dml", "datasets", "benchmarks")
 SOURCES = [ROOT / "train.py", *(file for name in FOLDERS for file in sorted((ROOT / name).rglob("*.py")))]
 FORBIDDEN_MODULES = {"pickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml"}
 FORBIDDEN_FUNCTIONS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_METHODS = {"extractall", "extract", "load_model", "py_function"}
-# An argument that a call must have, by its name and that of what it belongs to.
+# Arguments that calls must have.
 NEEDED = {("np", "load"): ("allow_pickle", False), ("torch", "load"): ("weights_only", True)}
 
 
 def problems(source: str) -> Iterator[str]:
-    """What in a source could run code that a file brings along."""
+    """Code in a source that could run code from a file."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             names = [alias.name for alias in node.names]
@@ -55,7 +54,7 @@ def problems_of_call(call: ast.Call) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=lambda file: str(file.relative_to(ROOT)))
-def test_nothing_that_is_read_can_run(file):
+def test_no_source_runs_code_from_files(file):
     assert list(problems(file.read_text(encoding="utf-8"))) == []
 
 
@@ -78,11 +77,11 @@ def test_nothing_that_is_read_can_run(file):
         "subprocess.run('ls', shell=True)",
     ],
 )
-def test_the_look_at_the_source_finds_what_it_is_for(source):
+def test_code_that_runs_files_is_found(source):
     assert list(problems(source))
 
 
-def test_the_lock_has_every_pin_and_a_hash_for_each():
+def test_the_lock_has_every_pin_with_a_hash():
     assert lock.main() == 0
 
 
@@ -95,13 +94,13 @@ def test_the_lock_has_every_pin_and_a_hash_for_each():
         (("absl-py", "--find-links /somewhere\nabsl-py"), "it holds --find-links"),
     ],
 )
-def test_a_lock_that_was_made_of_something_else_is_noticed(harm, problem):
+def test_a_lock_that_does_not_match_is_noticed(harm, problem):
     text, *sources = ((ROOT / name).read_text(encoding="utf-8") for name in (lock.LOCK, *lock.SOURCES))
     assert problem in lock.disagreements(text.replace(*harm), *sources)
 
 
 def answer(**advisories: list[str]) -> str:
-    """What pip-audit prints of packages with these advisories."""
+    """The output of pip-audit for packages with these advisories."""
     packages = [
         {"name": name, "version": "1", "vulns": [{"id": each, "aliases": []} for each in found]}
         for name, found in advisories.items()
@@ -135,7 +134,7 @@ def test_advisories_are_compared_with_the_document():
     ],
     ids=["not installed", "offline", "a new one"],
 )
-def test_what_is_said_of_a_look_up(tmp_path, monkeypatch, capsys, program, code, line):
+def test_the_report_on_advisories(tmp_path, monkeypatch, capsys, program, code, line):
     if program is not None:
         (tmp_path / "pip-audit").write_text(f"#!/bin/sh\n{program}\n", encoding="utf-8")
         (tmp_path / "pip-audit").chmod(0o755)
@@ -144,7 +143,7 @@ def test_what_is_said_of_a_look_up(tmp_path, monkeypatch, capsys, program, code,
     assert capsys.readouterr().out == f"{line}\n"
 
 
-def test_where_nothing_could_be_looked_up_nothing_is_claimed():
+def test_without_a_look_up_there_is_no_result():
     skipped = {"name": "numpy", "skip_reason": "not found"}
     assert audit.unassessed(json.dumps({"dependencies": [skipped]})) is None
     assert audit.unassessed("") is None

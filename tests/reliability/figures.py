@@ -2,10 +2,9 @@
 
     python -m tests.reliability.figures [ROW ...]    # all rows by default
 
-Each row is a selection of tests. What they have survived is counted by the tests themselves
-(`record_property`) or, of fuzz tests, by hypothesis. The tests are run, or their outcome is taken from a
-report (`--report`), which may be that of all tests there are. A row is replaced only if all of its tests,
-as pytest selects them, have passed.
+Each row is a selection of tests. The tests count their kills, faults and so on (`record_property`); for fuzz
+tests hypothesis counts the examples. The tests are run, or their outcome is taken from a report (`--report`),
+which may contain other tests too. A row is replaced only if all of its tests have passed.
 """
 
 from __future__ import annotations
@@ -22,12 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
+
 DOCUMENT = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->\n"
 HEADER = "| survived | what | tests | command |\n|---|---|---|---|\n"
 COMMAND = "python -m tests.reliability.figures"
-# A property of the whole report, as hypothesis writes it, and what it counts.
+# The beginning of the property in which hypothesis writes its counts, and our name for them.
 _STATISTICS = "hypothesis-statistics-"
 _EXAMPLES = "examples"
 _PASSING = re.compile(r"(\d+) passing(?: examples)?")
@@ -37,7 +37,7 @@ _PYTEST = (sys.executable, "-m", "pytest", "-n", "0")
 
 @dataclass(frozen=True)
 class Row:
-    """A selection of tests: its arguments for pytest, the property that they count, and what that is."""
+    """A row of the table: tests as arguments for pytest, the property that they count, and its meaning."""
 
     tests: str
     counted: str
@@ -53,44 +53,48 @@ ROWS = {
     "command": Row(
         "tests/reliability/test_kills.py -k command",
         "kills",
-        "kills of the command itself, at places of each mechanism and at random moments",
+        "kills of `train.py` in its own process, at selected places and random moments",
     ),
     "interruptions": Row(
-        "tests/reliability/test_interruption.py", "interruptions", "SIGINT and SIGTERM, wherever a run is"
+        "tests/reliability/test_interruption.py",
+        "interruptions",
+        "SIGINT and SIGTERM at every stage of a run",
     ),
     "world": Row(
         "tests/reliability/test_bad_world.py",
         "faults",
-        "full disks, folders read-only or gone, data damaged, while a run is going on",
+        "full disks, read-only or removed folders and damaged data during a run",
     ),
-    "flags": Row("tests/commands/test_bad_flags.py", "bad flags", "bad command lines: exit code 2, one line"),
+    "flags": Row(
+        "tests/commands/test_bad_flags.py", "bad flags", "bad command lines: exit code 2 and one line"
+    ),
     "images": Row(
         "tests/datasets/test_bad_images.py -k fuzz",
         _EXAMPLES,
-        "images and manifests, fuzzed: an error that names the file, or what it holds",
+        "fuzzed images and manifests: read correctly, or an error that names the file",
     ),
     "requests": Row(
         "tests/serving/test_hostile_requests.py -k 'any_bytes or damaged'",
         _EXAMPLES,
-        "requests to an exported model, fuzzed: an error for that request, or an embedding",
+        "fuzzed requests to an exported model: an embedding, or an error of this request",
     ),
 }
 
 
 def tests_of(name: str) -> list[str]:
-    """The tests of a row, as pytest names them: what its command runs, and nothing else."""
+    """The names of the tests of a row, as pytest collects them."""
     done = subprocess.run(
         [*_PYTEST, "--collect-only", *_arguments(name)], cwd=ROOT, capture_output=True, text=True, check=True
     )
     return [text for text in done.stdout.splitlines() if "::" in text]
 
 
-def figures(report: str, tests: Iterable[str]) -> Counter[str]:
-    """What tests have counted, and how many passed, failed, were skipped or are missing.
+def count(report: str, tests: Iterable[str]) -> Counter[str]:
+    """Adds up the counts of tests; also counts the tests that passed, failed, were skipped or are missing.
 
     Args:
-        report: what pytest has written in XML, of these tests and perhaps of others.
-        tests: as pytest names them.
+        report: XML report of pytest on these tests, and perhaps on others.
+        tests: names of the tests.
     """
     top = ElementTree.fromstring(report)
     missing = {_address(test): test for test in tests}
@@ -111,7 +115,7 @@ def figures(report: str, tests: Iterable[str]) -> Counter[str]:
 
 
 def _address(test: str) -> tuple[str, str]:
-    """Where pytest's report has a test: the module (and class), and the function with its parameters."""
+    """The place of a test in the report: module (and class), and function with its parameters."""
     path, bracket, parameters = test.partition("[")
     file, *names = path.split("::")
     module = file.removesuffix(".py").replace("/", ".")
@@ -123,24 +127,24 @@ def _place(case: ElementTree.Element) -> tuple[str, str]:
 
 
 def shortfall(name: str, found: Counter[str]) -> str | None:
-    """Why a row must stay as it is; None if it may be replaced."""
+    """The reason to keep a row as it is; None if it may be replaced."""
     total = sum(found[outcome] for outcome in _OUTCOMES)
     for outcome in _OUTCOMES[1:]:
         if found[outcome]:
             return f"{found[outcome]} of {total} tests: {outcome}"
     if not found[ROWS[name].counted]:
-        return "its tests have counted nothing (hypothesis counts in one process only)"
+        return "its tests have counted nothing (hypothesis counts only in a single process)"
     return None
 
 
 def line(name: str, found: Counter[str]) -> str:
-    """The row of the table."""
+    """A row of the table as text."""
     row = ROWS[name]
     return f"| {found[row.counted]:,} | {row.what} | {found['passed']:,} | `{COMMAND} {name}` |\n"
 
 
 def with_lines(text: str, lines: dict[str, str]) -> str:
-    """The document with some rows of its table replaced; those of which nothing is known stay away."""
+    """The document with some rows of its table replaced, and rows without figures left out."""
     before, rest = text.split(BEGIN)
     table, after = rest.split(END)
     rows_there = re.finditer(rf"^\| .* `{COMMAND} (\w+)` \|\n", table, re.MULTILINE)
@@ -150,7 +154,7 @@ def with_lines(text: str, lines: dict[str, str]) -> str:
 
 
 def run(name: str) -> str:
-    """Runs the tests of a row, in one process; returns pytest's report."""
+    """Runs the tests of a row in one process; returns the report of pytest."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         subprocess.run([*_PYTEST, f"--junitxml={report}", *_arguments(name)], cwd=ROOT, check=False)
@@ -162,11 +166,16 @@ def _arguments(name: str) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns 1 if a row stays as it was, except, of a whole report, for what only one process can count."""
+    """Writes the rows; returns 1 if a row could not be replaced.
+
+    Rows of fuzz tests may stay if a report was given and no row was asked for.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"any of {', '.join(ROWS)}")
     parser.add_argument(
-        "--report", type=Path, help="what pytest --junitxml=... has written before, of these tests and others"
+        "--report",
+        type=Path,
+        help="file that pytest --junitxml=... has written, of these tests and perhaps others",
     )
     options = parser.parse_args(arguments)
     unknown = set(options.rows) - set(ROWS)
@@ -175,14 +184,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report = options.report.read_text(encoding="utf-8") if options.report else None
     all_filled = True
     for name in options.rows or ROWS:
-        found = figures(report or run(name), tests_of(name))
+        found = count(report or run(name), tests_of(name))
         problem = shortfall(name, found)
         if problem is None:
             text = DOCUMENT.read_text(encoding="utf-8")
             DOCUMENT.write_text(with_lines(text, {name: line(name, found)}), encoding="utf-8")
             continue
-        print(f"{name}: stays as it was: {problem}", file=sys.stderr)
-        # Tests in several processes leave this out; nobody asked for the row.
+        print(f"{name}: not replaced: {problem}", file=sys.stderr)
         uncounted = report is not None and not options.rows and ROWS[name].counted == _EXAMPLES
         all_filled = all_filled and uncounted
     return 0 if all_filled else 1

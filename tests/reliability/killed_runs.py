@@ -1,11 +1,10 @@
-"""Runs of `train.py` that are killed, and the comparison of what two runs have left behind."""
+"""Starts runs of `train.py` that are killed, and compares the files that two runs have written."""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -16,12 +15,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from ccp_dml import faults
 from ccp_dml.run_directory import RunDirectory
 from ccp_dml.training.checkpoints import Checkpoints
+from tests import ROOT
 
-ROOT = Path(__file__).parents[2]
-# What runs to be killed and compared share: short ones on ten classes; with CCP their first reset is early.
+# Flags of short runs on ten classes; with those of CCP, proxies are reset early.
 SHORT_RUN = (
     "--dataset=image_folder",
     "--backbone=cifar_resnet",
@@ -37,25 +35,26 @@ SHORT_RUN = (
 )
 SHORT_CCP = ("--proxies_per_class=2", "--pool_size=3", "--ccp_patience=1")
 _TIMED = ("images_per_second", "data_wait_share")
-# Imports TensorFlow once; then each line of standard input is a run in a process of its own.
+# Imports TensorFlow once; then runs each line of standard input as a command, in a process of its own.
 _SERVER = """
-import json, os, signal, sys, threading
+import contextlib, json, os, signal, sys, threading
 import train
 from ccp_dml import commands, environment
 environment.quiet()
 from ccp_dml.experiment import run
+from tests.reliability.launcher import Fault
 for line in sys.stdin:
     order = json.loads(line)
     child = os.fork()
     if not child:
-        os.environ.update(order["environment"])
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # Also in the background.
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # Processes in the background ignore it.
         sys.stdout = sys.stderr
-        os._exit(commands.run(lambda: train.main(order["arguments"])))
+        with Fault(order["fault"]) if order["fault"] else contextlib.nullcontext():
+            os._exit(commands.run(lambda: train.main(order["arguments"])))
     if order["kill_after"] is not None:
         timer = threading.Timer(order["kill_after"], os.kill, (child, signal.SIGKILL))
         timer.start()
-    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # Still a child that can be sent a signal.
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # Its number stays valid until the timer is off.
     if order["kill_after"] is not None:
         timer.cancel()
         timer.join()
@@ -66,35 +65,33 @@ for line in sys.stdin:
 def start(
     arguments: Sequence[str], fault: str | None = None, stderr: int | None = None
 ) -> subprocess.Popen[bytes]:
-    """Starts the real command, which dies at the given place."""
-    environment = os.environ | ({} if fault is None else {faults.VARIABLE: fault})
-    command = [sys.executable, "train.py", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=stderr)
+    """Starts `train.py` in a process of its own, with a fault as `tests.reliability.launcher` takes it."""
+    launcher = [] if fault is None else ["-m", "tests.reliability.launcher", fault]
+    command = [sys.executable, *launcher, "train.py", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=stderr)
 
 
 def newest_step(directory: RunDirectory) -> int:
-    """The step of the last whole checkpoint, 0 if there is none."""
+    """Step of the newest checkpoint; 0 if there is none."""
     return max(Checkpoints(directory.checkpoints).steps, default=0)
 
 
 def wait_for_step(
     process: subprocess.Popen[bytes], directory: RunDirectory, step: int, seconds: float = math.inf
 ) -> None:
-    """Waits until a run has a checkpoint of this step or a later one, has ended, or the time is over."""
+    """Waits until the run has a checkpoint of this step or a later one, or has ended, or time is up."""
     end = time.monotonic() + seconds
     while newest_step(directory) < step and process.poll() is None and time.monotonic() < end:
         time.sleep(0.02)
 
 
-def killed_at(arguments: Sequence[str], fault: str) -> bool:
-    """Runs the real command until it has died at the place; False if it has ended without coming by."""
-    code = start(arguments, fault).wait()
-    assert code in (0, -signal.SIGKILL), code
-    return code != 0
+def kill_at(place: str, arguments: Sequence[str]) -> None:
+    """Runs `train.py`, which is killed at a place."""
+    assert start(arguments, place).wait() == -signal.SIGKILL, place
 
 
 class RunServer:
-    """Starts runs without importing TensorFlow each time; every run is a process of its own."""
+    """Makes runs, each in a process of its own, but imports TensorFlow only once."""
 
     def __enter__(self) -> RunServer:
         self._process = subprocess.Popen(
@@ -112,21 +109,20 @@ class RunServer:
         self._process.stdout.close()
 
     def run(self, arguments: Sequence[str], fault: str | None = None, kill_after: float | None = None) -> int:
-        """Makes a run; returns its exit code.
+        """Makes a run and returns its exit code.
 
         Args:
             arguments: the flags.
-            fault: the place where it dies.
-            kill_after: seconds after which it is killed, if it has not ended before.
+            fault: a fault, as `tests.reliability.launcher` takes it.
+            kill_after: seconds after which the run is killed, if it has not ended before.
         """
-        environment = {} if fault is None else {faults.VARIABLE: fault}
-        order = {"arguments": list(arguments), "environment": environment, "kill_after": kill_after}
+        order = {"arguments": list(arguments), "fault": fault, "kill_after": kill_after}
         print(json.dumps(order), file=self._process.stdin, flush=True)
         return int(self._process.stdout.readline())
 
 
-def remains(directory: RunDirectory) -> dict[str, Any]:
-    """Everything that a finished run has left behind and that must be the same, bit by bit."""
+def content(directory: RunDirectory) -> dict[str, Any]:
+    """Content of the files of a finished run, without times and paths."""
     newest = directory.checkpoints / f"step-{newest_step(directory)}"
     with directory.metrics.open(newline="") as file:
         rows = [
@@ -148,8 +144,8 @@ def remains(directory: RunDirectory) -> dict[str, Any]:
 
 
 def assert_same(actual: RunDirectory, expected: RunDirectory) -> None:
-    """Compares what two runs have left behind."""
-    found, wanted = remains(actual), remains(expected)
+    """Raises unless two finished runs have written the same files, bit by bit."""
+    found, wanted = content(actual), content(expected)
     for name in wanted:
         assert found[name] == wanted[name], name
 
@@ -165,7 +161,7 @@ def _bytes(value: Any) -> bytes:
 
 
 def _points(directory: Path) -> list[tuple[str, str, int, bytes]]:
-    """(run, tag, step, value) of every point, doubled ones included."""
+    """(run, tag, step, value) of every TensorBoard point; a point that was written twice is there twice."""
     points = []
     for path in directory.rglob("*tfevents*"):
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():

@@ -1,4 +1,4 @@
-"""Disks that are full and folders that are gone while a run is going on: one clear line, and it can go on."""
+"""A full disk, or folders and data that vanish during a run: one line of error, and the run can continue."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 import train
-from ccp_dml import commands, faults
+from ccp_dml import commands
+from ccp_dml.files import run_lock
 from ccp_dml.monitoring.console import MetricsCsv
 from ccp_dml.run_directory import RunDirectory, State
-from ccp_dml.run_lock import run_lock
 from tests.image_folder import write_classes
+from tests.reliability import launcher
 from tests.reliability.killed_runs import assert_same, start, wait_for_step
 
 RUN = (
@@ -31,7 +32,7 @@ RUN = (
     "--steps_per_epoch=1",
     "--max_epochs=2",
 )
-# For what is done to a run from outside: it is certainly not over when its first checkpoint is there.
+# A run long enough not to end while a test acts on it after the first checkpoint.
 MANY_STEPS = ("--notensorboard", "--max_epochs=30", "--patience=0", "--checkpoint_steps=1")
 
 
@@ -45,13 +46,13 @@ def outcome(path: Path, *flags: str) -> int:
     return commands.run(lambda: train.main([*flags, f"--run_dir={path}"]))
 
 
-def test_a_full_disk_is_one_line_and_the_run_goes_on(flags, tmp_path, monkeypatch, capsys, record_property):
+def test_a_full_disk_gives_one_line_and_the_run_can_continue(flags, tmp_path, capsys, record_property):
     command = [*flags, "--notensorboard"]
     places = ("metrics.csv", "checkpoint_write", "weights", "export", "results.json")
     for place in places:
-        monkeypatch.setenv(faults.VARIABLE, f"{place}:1:ENOSPC")
-        assert outcome(tmp_path, *command) == commands.BAD_INPUT
-        *_, line = capsys.readouterr().err.splitlines()  # Data are prepared first, and it says so.
+        with launcher.Fault(f"{place}:1:ENOSPC"):
+            assert outcome(tmp_path, *command) == commands.BAD_INPUT
+        *_, line = capsys.readouterr().err.splitlines()  # The lines before are about the preparation of data.
         assert line == (
             f"error: --run_dir={tmp_path}: the disk is full; the same flags go on from the last checkpoint "
             f"once there is room: [Errno 28] No space left on device: '{place}'"
@@ -62,12 +63,12 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(flags, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("error", ["EROFS", "EACCES"])
-def test_a_folder_that_becomes_read_only(flags, tmp_path, monkeypatch, capsys, record_property, error):
-    monkeypatch.setenv(faults.VARIABLE, f"metrics.csv:1:{error}")
-    assert outcome(tmp_path, *flags, "--notensorboard") == commands.BAD_INPUT
+def test_a_run_directory_that_becomes_read_only(flags, tmp_path, capsys, record_property, error):
+    with launcher.Fault(f"metrics.csv:1:{error}"):
+        assert outcome(tmp_path, *flags, "--notensorboard") == commands.BAD_INPUT
     *_, line = capsys.readouterr().err.splitlines()
     assert line.startswith(
-        f"error: --run_dir={tmp_path}: it can no longer be written to; once it can, the same"
+        f"error: --run_dir={tmp_path}: it cannot be written to any more; once it can, the same"
     )
     record_property("faults", 1)
 
@@ -78,9 +79,11 @@ def test_a_folder_that_becomes_read_only(flags, tmp_path, monkeypatch, capsys, r
         (shutil.rmtree, "it was removed or moved while the run was going on"),
         (lambda path: (path / "metrics.csv.partial").mkdir(), None),
     ],
-    ids=["removed", "a defect"],
+    ids=["removed", "another error"],
 )
-def test_a_folder_that_is_removed(flags, tmp_path, monkeypatch, capsys, record_property, harm, complaint):
+def test_a_run_directory_that_is_removed(
+    flags, tmp_path, monkeypatch, capsys, record_property, harm, complaint
+):
     path = tmp_path / "run"
     monkeypatch.setattr(MetricsCsv, "on_train_batch_end", lambda callback, batch, logs=None: harm(path))
     if complaint is None:
@@ -94,8 +97,8 @@ def test_a_folder_that_is_removed(flags, tmp_path, monkeypatch, capsys, record_p
     record_property("faults", 1)
 
 
-def test_data_that_are_removed_from_under_the_command(flags, tmp_path, record_property):
-    """The run has them open from its beginning, and what is open can be read."""
+def test_prepared_data_may_be_removed_during_a_run(flags, tmp_path, record_property):
+    """The run opens the files at its start; open files stay readable."""
     prepared, run = tmp_path / "prepared", RunDirectory(tmp_path / "run")
     command = (*flags, *MANY_STEPS, f"--prepared_dir={prepared}", f"--run_dir={run.path}")
     process = start(command, stderr=subprocess.PIPE)
@@ -109,8 +112,8 @@ def test_data_that_are_removed_from_under_the_command(flags, tmp_path, record_pr
 
 
 @pytest.mark.slow
-def test_data_that_are_damaged_under_the_command(flags, tmp_path, record_property):
-    """One line, again when it is started again, until the folder is deleted; then the same end."""
+def test_prepared_data_that_are_damaged_during_a_run(flags, tmp_path, record_property):
+    """Each start gives one line until the folder of the data is deleted; then the result is the same."""
     prepared, run, whole = (
         tmp_path / "prepared",
         RunDirectory(tmp_path / "run"),
@@ -140,7 +143,7 @@ def test_data_that_are_damaged_under_the_command(flags, tmp_path, record_propert
     record_property("faults", 2)
 
 
-def test_a_folder_that_another_process_works_in(flags, tmp_path, capsys, record_property):
+def test_a_run_directory_that_another_process_works_in(flags, tmp_path, capsys, record_property):
     with run_lock(tmp_path):
         assert outcome(tmp_path, *flags) == commands.BAD_INPUT
     (line,) = capsys.readouterr().err.splitlines()
@@ -150,7 +153,7 @@ def test_a_folder_that_another_process_works_in(flags, tmp_path, capsys, record_
 
 @pytest.fixture
 def small_disk(tmp_path) -> Iterator[Path]:
-    """A file system of 2 MB, where this may be made."""
+    """The folder of a file system of 2 MB; skips the test where none can be mounted."""
     folder = tmp_path / "disk"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
@@ -165,7 +168,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_a_disk_that_has_become_read_only(flags, small_disk, monkeypatch, capsys, record_property):
+def test_a_disk_that_becomes_read_only(flags, small_disk, capsys, record_property):
     run = small_disk / "run"
     command = (*flags, "--notensorboard")
 
@@ -173,8 +176,8 @@ def test_a_disk_that_has_become_read_only(flags, small_disk, monkeypatch, capsys
         subprocess.run(["mount", "-o", f"remount,{options}", str(small_disk)], check=True)
 
     mounted("size=60m")
-    monkeypatch.setenv(faults.VARIABLE, "metrics.csv:1:EROFS")
-    assert outcome(run, *command) == commands.BAD_INPUT
+    with launcher.Fault("metrics.csv:1:EROFS"):
+        assert outcome(run, *command) == commands.BAD_INPUT
     mounted("ro")
     capsys.readouterr()
     assert outcome(run, *command) == commands.BAD_INPUT
@@ -186,8 +189,8 @@ def test_a_disk_that_has_become_read_only(flags, small_disk, monkeypatch, capsys
 
 
 @pytest.mark.slow
-def test_the_command_on_a_small_disk(flags, small_disk, record_property):
-    """The real thing: each time there is a little more room, and the run comes a little further."""
+def test_a_run_continues_as_a_small_disk_grows(flags, small_disk, record_property):
+    """With a little more room each time, the run gets a little further."""
     command = [*flags, f"--run_dir={small_disk / 'run'}"]
     full = 0
     for megabytes in range(2, 60, 6):

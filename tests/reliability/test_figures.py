@@ -1,3 +1,5 @@
+"""The table of figures in docs/reliability.md."""
+
 from __future__ import annotations
 
 import base64
@@ -32,7 +34,7 @@ REPORT = f"""<testsuites><testsuite>
 </testsuite></testsuites>"""
 PASSED = ("tests/test_x.py::a", "tests/test_x.py::b[1.5-x]")
 SKIPPED, FAILED, ABSENT = "tests/test_x.py::c", "tests/test_x.py::Group::d", "tests/test_x.py::b[2.5-x]"
-# Two rows of tests that are in one file, as pytest itself selects them.
+# Tests of several rows in one file.
 CODE = """
 import pytest
 
@@ -49,8 +51,8 @@ def test_broken(record_property):
 """
 
 
-def test_what_tests_have_counted_is_added_up():
-    found = figures.figures(REPORT, [*PASSED, SKIPPED, FAILED, ABSENT])
+def test_counts_are_added_up():
+    found = figures.count(REPORT, [*PASSED, SKIPPED, FAILED, ABSENT])
     assert +found == {
         "kills": 17,
         "examples": 42,
@@ -63,36 +65,36 @@ def test_what_tests_have_counted_is_added_up():
 
 @pytest.mark.parametrize("test", [SKIPPED, FAILED, ABSENT])
 def test_a_row_is_replaced_only_if_all_of_its_tests_have_passed(test):
-    assert figures.shortfall("kills", figures.figures(REPORT, PASSED)) is None
-    problem = figures.shortfall("kills", figures.figures(REPORT, [*PASSED, test]))
+    assert figures.shortfall("kills", figures.count(REPORT, PASSED)) is None
+    problem = figures.shortfall("kills", figures.count(REPORT, [*PASSED, test]))
     assert str(problem).startswith("1 of 3 tests: ")
 
 
-def test_a_row_of_which_nothing_was_counted_stays():
+def test_a_row_without_counts_is_not_replaced():
     problem = figures.shortfall("images", Counter(passed=5, kills=3))
     assert "counted nothing" in str(problem)
 
 
 def test_rows_are_replaced_and_keep_their_order():
     text = f"before\n{figures.BEGIN}{figures.END}after\n"
-    found = figures.figures(REPORT, PASSED)
+    found = figures.count(REPORT, PASSED)
     for name in ("images", "kills", "images"):
         text = figures.with_lines(text, {name: figures.line(name, found)})
     rows = text.removeprefix(f"before\n{figures.BEGIN}").removesuffix(f"{figures.END}after\n")
     header, _, kills, images = rows.splitlines()
     assert header.startswith("| survived |")
     assert kills.startswith("| 17 | kills")
-    assert images.startswith("| 42 | images")
+    assert images.startswith("| 42 | fuzzed images")
 
 
-def test_the_document_has_a_place_for_them():
+def test_the_document_has_the_table():
     text = figures.DOCUMENT.read_text(encoding="utf-8")
     assert figures.with_lines(text, {}).count(figures.HEADER) == 1
 
 
 @pytest.fixture
 def rows(tmp_path, monkeypatch) -> Path:
-    """A project of one file of tests, two rows of them and one of fuzz tests; returns the document."""
+    """A project with one file of tests and three rows, one of fuzz tests; returns the document."""
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "test_small.py").write_text(CODE, encoding="utf-8")
     (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\naddopts = '-q'\n", encoding="utf-8")
@@ -109,7 +111,7 @@ def rows(tmp_path, monkeypatch) -> Path:
     return document
 
 
-def test_one_report_of_several_processes_fills_the_rows_that_it_has_the_tests_of(rows, tmp_path, capfd):
+def test_the_report_of_a_run_in_several_processes_fills_the_rows_of_its_tests(rows, tmp_path, capfd):
     report = tmp_path / "report.xml"
     command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", f"--junitxml={report}"]
     assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 1
@@ -119,8 +121,8 @@ def test_one_report_of_several_processes_fills_the_rows_that_it_has_the_tests_of
     expected = f"{figures.BEGIN}{figures.HEADER}{filled}{figures.END}"
     assert rows.read_text(encoding="utf-8") == expected
     broken, fuzzed = capfd.readouterr().err.splitlines()
-    assert broken == "broken: stays as it was: 1 of 1 tests: failure"
-    assert fuzzed.startswith("fuzzed: stays as it was: its tests have counted nothing")
+    assert broken == "broken: not replaced: 1 of 1 tests: failure"
+    assert fuzzed.startswith("fuzzed: not replaced: its tests have counted nothing")
 
     assert figures.main([f"--report={report}", "kept"]) == 0
     assert figures.main([f"--report={report}", "fuzzed"]) == 1

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM wherever a run is: one line that says how it goes on, and the same end."""
+"""Ctrl-C and SIGTERM at any moment: one line of explanation, and the continued run has the same result."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from datasets import conversion
 from tests.image_folder import SMALL_RUN, write_classes
 from tests.reliability.killed_runs import RunServer, assert_same
 
-# What is said: while it trains, a run first comes to a safe point and saves.
+# Beginnings of the message: during training, a run first goes on to a safe point and saves.
 AT_ONCE = "stopped by {signal}; the same flags with --run_dir="
 SAVED = "after step {step}, saved; the same flags with --run_dir="
-# Where a run is interrupted, one after the other, and the step then.
+# Places where the run is interrupted, one after the other, the message, and the step that is saved.
 PLACES = (
     ("tracing", AT_ONCE, None),
     ("reset", SAVED, 1),
@@ -32,7 +32,7 @@ PLACES = (
 
 @pytest.fixture
 def interruptible():
-    """Ctrl-C as in a terminal: what a shell starts in the background ignores it."""
+    """Lets Ctrl-C work as in a terminal; processes that a shell starts in the background ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -59,7 +59,9 @@ def outcome(path: Path, *flags: str) -> int:
 
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_while_the_data_set_is_prepared(flags, tmp_path, monkeypatch, capsys, record_property, number):
+def test_an_interruption_during_preparation_leaves_no_run_directory(
+    flags, tmp_path, monkeypatch, capsys, record_property, number
+):
     convert, calls = conversion._convert, []
 
     def interrupt(*arguments):
@@ -80,7 +82,7 @@ def test_while_the_data_set_is_prepared(flags, tmp_path, monkeypatch, capsys, re
 
 
 @pytest.mark.slow
-def test_wherever_a_run_is(flags, tmp_path, capfd, record_property):
+def test_an_interrupted_run_continues_to_the_same_result(flags, tmp_path, capfd, record_property):
     whole, interrupted = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "interrupted")
     with RunServer() as server:
         assert server.run([*flags, f"--run_dir={whole.path}"]) == 0

@@ -1,6 +1,6 @@
-"""A run that is killed, anywhere and any number of times, ends like one that was not, bit by bit.
+"""A run that is killed and continued gives the same files, bit by bit, as one that was not.
 
-Each test prints how many kills its run has survived: `pytest tests/reliability/test_kills.py -rA` shows it.
+Each test prints the number of kills: `pytest tests/reliability/test_kills.py -rA` shows it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.reliability.killed_runs import (
     SHORT_RUN,
     RunServer,
     assert_same,
-    killed_at,
+    kill_at,
     newest_step,
     start,
     wait_for_step,
@@ -32,10 +32,10 @@ from tests.reliability.killed_runs import (
 
 CLASSES, PER_CLASS = 10, 3
 RANDOM_KILLS = 10
-# The last checkpoint is within an epoch where a run dies in a step, and none is far. There are epochs enough
-# for all places, however far a run comes that dies at a random moment.
+# Checkpoints every two steps of three, so that some are within an epoch. There are enough epochs for all
+# places, however far a run comes before it is killed at a random moment.
 RUN = (*SHORT_RUN, "--max_epochs=4", "--chunk_size=1", "--checkpoint_steps=2")
-# So many that ten kills at random moments all come before the end.
+# Enough steps that ten kills at random moments all come before the end.
 FINE_STEPS = ("--max_epochs=10", "--checkpoint_steps=1")
 XBM = ("--memory_size=12", "--start_step=2", "--notensorboard")
 REPRESENTATIVES = {
@@ -43,7 +43,7 @@ REPRESENTATIVES = {
     "xbm/contrastive": XBM,
     "ccp/contrastive": SHORT_CCP,
 }
-# One after the other: what a process finds that goes on where the one before has died.
+# One after the other: each process continues after the kill of the one before.
 PLACES = (
     ".ccp_dml_run:1",
     "environment.json:1",
@@ -65,17 +65,17 @@ PLACES = (
     "export_replace:1",
     "results.json:1",
 )
-# Files and folders in which no loss has a part: one loss, which comes by all places, is enough.
+# Places where the loss makes no difference: the runs with CCP, which pass all places, are enough.
 WITHOUT_LOSS = (".ccp_dml_run", "environment.json", "config.cfg", "checkpoint_remove", "export_replace")
-# Where a kill at a random moment on the way comes first: from the beginning, and from two checkpoints.
+# Places before which the run is first killed at a random moment: from the start and from two checkpoints.
 RANDOM_BEFORE = ("step:1", "step:3", "weights:1")
-# Those that have options of their own beside the run's; all others take their defaults.
+# Options by the first name of the loss; other losses have their defaults.
 OPTIONS = {"xbm": XBM, "ccp": SHORT_CCP}
 
 
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory) -> tuple[str, ...]:
-    """Of a run on classes of nearly the same colours, so that no score is perfect."""
+    """Flags of a run on classes of similar colours, so that no score is perfect."""
     root = tmp_path_factory.mktemp("images")
     for label in range(CLASSES):
         for index in range(PER_CLASS):
@@ -85,7 +85,7 @@ def flags(tmp_path_factory) -> tuple[str, ...]:
 
 
 def finish(path: Path, *flags: str) -> RunDirectory:
-    """Makes or continues a run in this process, to its end."""
+    """Starts or continues a run in this process."""
     assert commands.run(lambda: train.main([*flags, f"--run_dir={path}"])) == 0
     return RunDirectory(path)
 
@@ -98,15 +98,15 @@ def finish(path: Path, *flags: str) -> RunDirectory:
         ("ccp/contrastive", ["reset:2", "export_replace:1"]),
     ],
 )
-def test_the_command_is_killed_at_places_of_each_mechanism(flags, tmp_path, record_property, loss, places):
+def test_the_command_is_killed_at_selected_places(flags, tmp_path, record_property, loss, places):
     command = [*flags, f"--loss={loss}", *REPRESENTATIVES[loss]]
     expected = finish(tmp_path / "whole", *command)
     for place in places:
-        assert killed_at([*command, f"--run_dir={tmp_path / 'killed'}"], place), place
+        kill_at(place, [*command, f"--run_dir={tmp_path / 'killed'}"])
         assert RunDirectory(tmp_path / "killed").state is State.UNFINISHED
     assert_same(finish(tmp_path / "killed", *command), expected)
     record_property("kills", len(places))
-    print(f"{loss}: {len(places)} kills survived, at {', '.join(places)}")
+    print(f"{loss}: {len(places)} kills, at {', '.join(places)}")
 
 
 @pytest.fixture(scope="module")
@@ -116,13 +116,13 @@ def server() -> Iterator[RunServer]:
 
 
 def matrix() -> list[str]:
-    """Every loss by itself, and every wrapper around one that it takes."""
+    """Every loss by itself, and every wrapper around a loss that it takes."""
     wrapped = dict.fromkeys(registry.WRAPPERS, "proxy_nca") | {"xbm": "contrastive", "ccp": "contrastive"}
     return [*registry.LOSSES, *(f"{wrapper}/{base}" for wrapper, base in wrapped.items())]
 
 
 def places_of(loss: str) -> list[str]:
-    """Where a run with this loss is killed, in the order of `PLACES`."""
+    """The places at which a run with this loss is killed, in the order of `PLACES`."""
     if loss.startswith("ccp"):
         return list(PLACES)
     left_out = ("reset", *WITHOUT_LOSS)
@@ -141,7 +141,7 @@ def test_every_loss_is_killed_at_every_place_and_at_random(flags, tmp_path, serv
     generator, kills = random.Random(loss), 0
     again = [*command, f"--run_dir={killed.path}"]
     for place in places_of(loss):
-        # Should the place come before that moment, it is where the run dies.
+        # If the run passes the place before that moment, it is killed there instead.
         moments = [generator.uniform(0.05, 0.5) * seconds] if place in RANDOM_BEFORE else []
         for moment in (*moments, None):
             assert server.run(again, place, kill_after=moment) == -signal.SIGKILL, place
@@ -149,30 +149,30 @@ def test_every_loss_is_killed_at_every_place_and_at_random(flags, tmp_path, serv
     assert server.run(again) == 0
     assert_same(killed, whole)
     record_property("kills", kills)
-    print(f"{loss}: {kills} kills survived, {len(RANDOM_BEFORE)} of them at random moments")
+    print(f"{loss}: {kills} kills, {len(RANDOM_BEFORE)} of them at random moments")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", REPRESENTATIVES)
 def test_the_command_is_killed_at_random(flags, tmp_path, record_property, loss):
-    """In turn within the steps, and on the way to them: while it imports, reads, restores and traces."""
+    """Every other kill comes before the first step: during imports, reading, restoring or tracing."""
     command = [*flags, f"--loss={loss}", *REPRESENTATIVES[loss], *FINE_STEPS]
     whole, killed = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "killed")
     started = time.monotonic()
     process = start([*command, f"--run_dir={whole.path}"])
     wait_for_step(process, whole, 1)
-    way = time.monotonic() - started
+    start_up = time.monotonic() - started
     assert process.wait() == 0
     steps = newest_step(whole)
-    pace = (time.monotonic() - started - way) / steps
+    pace = (time.monotonic() - started - start_up) / steps
 
     generator = random.Random(loss)
     for kill in range(RANDOM_KILLS):
-        # However fast the machine is: not beyond a part of the run, and each time at least a step further.
-        part = 0.9 * steps * (kill + generator.random()) / RANDOM_KILLS
-        seconds = generator.uniform(0, way) if kill % 2 else math.inf
+        # Each kill is at least a step after the one before, whatever the speed of the machine.
+        target = 0.9 * steps * (kill + generator.random()) / RANDOM_KILLS
+        seconds = generator.uniform(0, start_up) if kill % 2 else math.inf
         process = start([*command, f"--run_dir={killed.path}"])
-        wait_for_step(process, killed, max(newest_step(killed) + 1, round(part)), seconds)
+        wait_for_step(process, killed, max(newest_step(killed) + 1, round(target)), seconds)
         time.sleep(generator.uniform(0, pace))
         process.kill()
         assert process.wait() == -signal.SIGKILL, kill
@@ -180,4 +180,4 @@ def test_the_command_is_killed_at_random(flags, tmp_path, record_property, loss)
     assert start([*command, f"--run_dir={killed.path}"]).wait() == 0
     assert_same(killed, whole)
     record_property("kills", RANDOM_KILLS)
-    print(f"{loss}: {RANDOM_KILLS} kills at random moments survived")
+    print(f"{loss}: {RANDOM_KILLS} kills at random moments")
