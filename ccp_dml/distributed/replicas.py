@@ -1,7 +1,7 @@
 """Exchange between the replicas of a `tf.distribute` strategy, and variables with a copy on each.
 
-The global batch is divided by position: of B rows, replica r of R holds the rows r * B / R … (r + 1) * B / R
-- 1. Without a strategy there is one replica, and each function here returns its argument.
+The global batch is divided by position: of B rows, each of R replicas holds B / R, in the order of the
+replicas. Without a strategy there is one replica, and each function here returns its argument.
 """
 
 from __future__ import annotations

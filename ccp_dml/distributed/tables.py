@@ -50,7 +50,7 @@ class ShardedTable:
         self._gathered: dict[int, tf.Tensor] = {}
 
     @property
-    def local_replicas(self) -> list[int]:
+    def local_replica_ids(self) -> list[int]:
         """Numbers of the replicas of this worker."""
         strategy = self._strategy
         ids = strategy.experimental_distribute_values_from_function(
@@ -61,12 +61,12 @@ class ShardedTable:
     @property
     def is_local(self) -> bool:
         """True if all shards are on this worker."""
-        return len(self.local_replicas) == self._replicas
+        return len(self.local_replica_ids) == self._replicas
 
     @property
     def local_classes(self) -> list[range]:
         """Classes of each local shard."""
-        return [self._classes_of(replica) for replica in self.local_replicas]
+        return [self._classes_of(replica) for replica in self.local_replica_ids]
 
     def local_shards(self, variable: tf.Variable) -> list[tf.Tensor]:
         """Returns the local shards of a variable, float32 [K, n, D] each."""
@@ -93,7 +93,7 @@ class ShardedTable:
 
     def distributed(self, values: Sequence[tf.Tensor]) -> Any:
         """Returns values of the local replicas in the form that `Strategy.run` and `reduce` take."""
-        of_replica = dict(zip(self.local_replicas, values))
+        of_replica = dict(zip(self.local_replica_ids, values))
         return self._strategy.experimental_distribute_values_from_function(
             lambda context: of_replica[context.replica_id_in_sync_group]
         )
@@ -131,7 +131,7 @@ class ShardedTable:
         if self.is_local:
             yield
             return
-        is_chief = 0 in self.local_replicas
+        is_chief = 0 in self.local_replica_ids
         values = self._gather_from_workers(variable, keep=is_chief)
         if is_chief:
             with tf.device("CPU:0"):

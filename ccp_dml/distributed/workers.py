@@ -30,7 +30,7 @@ class Workers:
         strategy: the strategy; None for one device.
         count: number of workers W.
         index: number of this worker, from 0.
-        local_replicas: number of replicas of each worker.
+        replicas_per_worker: number of replicas of each worker.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy | None = None, *, divides_work: bool = True) -> None:
@@ -42,15 +42,15 @@ class Workers:
                 this work on one device.
         """
         self.strategy = strategy
-        self.count, self.index, self.local_replicas = 1, 0, 1
+        self.count, self.index, self.replicas_per_worker = 1, 0, 1
         if strategy is not None and divides_work:
             ids = strategy.experimental_distribute_values_from_function(
                 lambda context: context.replica_id_in_sync_group
             )
             local_ids = strategy.experimental_local_results(ids)
-            self.local_replicas = len(local_ids)
-            self.count = strategy.num_replicas_in_sync // self.local_replicas
-            self.index = int(local_ids[0]) // self.local_replicas
+            self.replicas_per_worker = len(local_ids)
+            self.count = strategy.num_replicas_in_sync // self.replicas_per_worker
+            self.index = int(local_ids[0]) // self.replicas_per_worker
         self._sum = functools.cache(self._make_sum)
 
     @property
@@ -67,8 +67,8 @@ class Workers:
 
         Each replica has ceil(total / R) items, as far as there are any.
         """
-        first, total_replicas = self.index * self.local_replicas, self.count * self.local_replicas
-        last = first + self.local_replicas - 1
+        first, total_replicas = self.index * self.replicas_per_worker, self.count * self.replicas_per_worker
+        last = first + self.replicas_per_worker - 1
         start, stop = (replicas.items_of(total, number, total_replicas) for number in (first, last))
         return slice(start.start, stop.stop)
 
@@ -126,13 +126,13 @@ class Workers:
         Returns:
             [N, ...], in the order of the rows.
         """
-        strategy, local_replicas = self.strategy, self.local_replicas
-        if strategy is None or local_replicas == 1:
+        strategy, replicas_per_worker = self.strategy, self.replicas_per_worker
+        if strategy is None or replicas_per_worker == 1:
             return function(rows)
-        ends = tf.shape(rows)[0] * tf.range(local_replicas + 1) // local_replicas
+        ends = tf.shape(rows)[0] * tf.range(replicas_per_worker + 1) // replicas_per_worker
 
         def rows_of(context: tf.distribute.experimental.ValueContext) -> tf.Tensor:
-            place = context.replica_id_in_sync_group % local_replicas
+            place = context.replica_id_in_sync_group % replicas_per_worker
             return rows[ends[place] : ends[place + 1]]
 
         divided = strategy.experimental_distribute_values_from_function(rows_of)
@@ -147,7 +147,7 @@ class Workers:
         def on_replica(values: tf.Tensor) -> tf.Tensor:
             context = tf.distribute.get_replica_context()
             # The first replica of a worker stands for the worker.
-            is_first = tf.equal(context.replica_id_in_sync_group % self.local_replicas, 0)
+            is_first = tf.equal(context.replica_id_in_sync_group % self.replicas_per_worker, 0)
             values = tf.where(is_first, values, tf.zeros_like(values))
             return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
 

@@ -128,7 +128,7 @@ class ShardedProxies(Proxies):
             return tf.where(own[:, np.newaxis], found, 0.0)
 
         parts = self._strategy.experimental_local_results(variable)
-        found = [of_replica(replica, part) for replica, part in zip(self._table.local_replicas, parts)]
+        found = [of_replica(replica, part) for replica, part in zip(self._table.local_replica_ids, parts)]
         return self._strategy.reduce("SUM", self._table.distributed(found), axis=None)
 
     def reset_shards(self, parts: Sequence[tf.Tensor]) -> None:

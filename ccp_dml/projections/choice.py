@@ -93,8 +93,9 @@ class ProxyChooser(tf.Module):
         self.draws.assign_add(count)
         local = workers.local_slice(self._proxies.num_classes)
         all_centers, all_images = [], []
-        # Class by class: neither the pool nor the table of all classes is ever in one place.
+        # Shard by shard: neither the pool nor the table of all classes is ever in one place.
         for classes, covered_shard in zip(self._proxies.classes_here, covered):
+            # The classes of the shard whose images are in the local pool.
             first = max(classes.start, local.start)
             last = max(first, min(classes.stop, local.stop))
             candidates = slice(first - local.start, last - local.start)

@@ -148,4 +148,4 @@ def restore_values(variables: Sequence[tf.Variable], values: Sequence[Any]) -> N
     """Assigns the values that `read_values` returned; tensor code, outside of replica context."""
     strategy = tf.distribute.get_strategy()
     for variable, value in zip(variables, values):
-        strategy.extended.update(variable, lambda copy, local: copy.assign(local), args=(value,))
+        strategy.extended.update(variable, lambda copy, before: copy.assign(before), args=(value,))

@@ -24,7 +24,7 @@ from tests.losses.shard_cases import REPRESENTATIVE
 def main(folder: Path) -> None:
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     workers = Workers(strategy)
-    assert (workers.count, workers.local_replicas) == (2, 1)
+    assert (workers.count, workers.replicas_per_worker) == (2, 1)
     print(json.dumps({case.id: compare(strategy, case, workers, folder) for case in REPRESENTATIVE}))
 
 

@@ -20,7 +20,7 @@ from tests.distributed.worker import CASE, STEPS
 @given(total=st.integers(0, 200), count=st.integers(1, 9), local=st.integers(1, 8))
 def test_local_slices_are_contiguous_and_cover_all_items(total: int, count: int, local: int) -> None:
     workers = Workers()
-    workers.count, workers.local_replicas = count, local
+    workers.count, workers.replicas_per_worker = count, local
     end = 0
     for workers.index in range(count):
         chosen = workers.local_slice(total)
