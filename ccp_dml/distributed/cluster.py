@@ -1,4 +1,4 @@
-"""The environment variable TF_CONFIG, which tells a worker of several which one it is."""
+"""The environment variable TF_CONFIG, which names the workers and tells a process which one it is."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _TRAINING = ("chief", "worker")
 
 
 def check_tf_config(environment: Mapping[str, str]) -> None:
-    """Checks that the variable names workers and which of them this one is.
+    """Checks that the variable names the workers and which of them this process is.
 
     Raises:
-        ConfigError: it is missing, or says something else.
+        ConfigError: if the variable is missing or has another content.
     """
     text = environment.get(VARIABLE, "")
     problem = _problem(text)
@@ -32,9 +32,13 @@ def check_tf_config(environment: Mapping[str, str]) -> None:
 
 
 def is_chief(devices: DeviceOptions, environment: Mapping[str, str]) -> bool:
-    """Whether this process is the chief of a valid cluster, which alone writes; True for a single process.
+    """Returns True if this process is the chief, which alone writes files; a single process is the chief.
 
-    Kubernetes tells a process nothing about itself; there every one is taken for the chief.
+    Kubernetes does not tell a process its number, so there each process counts as the chief.
+
+    Args:
+        devices: the options of the devices.
+        environment: the environment variables; a TF_CONFIG that is needed has to be valid.
     """
     if devices.strategy != "multi_worker":
         return True
@@ -53,7 +57,7 @@ def _problem(text: str) -> str | None:
     try:
         value = json.loads(text)
     except ValueError as error:
-        return f"is no JSON ({error})"
+        return f"is not JSON ({error})"
     cluster, task = (value.get(key) for key in ("cluster", "task")) if isinstance(value, dict) else (0, 0)
     if not isinstance(cluster, dict) or not isinstance(task, dict):
         return "has no object 'cluster' or no object 'task'"
@@ -63,10 +67,10 @@ def _problem(text: str) -> str | None:
 def _problem_of_cluster(cluster: dict[str, Any]) -> str | None:
     unknown = sorted(set(cluster) - set(_TRAINING))
     if unknown:
-        return f"has tasks of the kind {unknown[0]!r} in its cluster, where all are chief or worker"
+        return f"has tasks of the kind {unknown[0]!r} in its cluster, where chief and worker are expected"
     for kind, addresses in cluster.items():
         if not isinstance(addresses, list) or not addresses or not all(map(_is_address, addresses)):
-            return f"has for {kind!r} no list of addresses like 'host:port'"
+            return f"has no list of addresses like 'host:port' for {kind!r}"
     if len(cluster.get("chief", ["one"])) != 1:
         return "has several chiefs"
     addresses = [address for of_kind in cluster.values() for address in of_kind]
@@ -82,5 +86,5 @@ def _problem_of_task(cluster: dict[str, Any], task: dict[str, Any]) -> str | Non
     if kind not in cluster:
         return f"has the task type {kind!r}, which is not in its cluster"
     if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(cluster[kind]):
-        return f"has the task index {index!r}, where 0..{len(cluster[kind]) - 1} are in its cluster"
+        return f"has the task index {index!r}, where its cluster has 0..{len(cluster[kind]) - 1}"
     return None

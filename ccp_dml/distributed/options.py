@@ -20,21 +20,21 @@ class DeviceOptions(Options):
     cluster: str = option(
         "tf_config",
         Choice(("tf_config", "kubernetes", "slurm")),
-        "Where multi_worker finds the workers: in the variable TF_CONFIG, Kubernetes or Slurm.",
+        "Source of the workers of multi_worker: the variable TF_CONFIG, Kubernetes or Slurm.",
         Change.FREE,
         {"strategy": ("multi_worker",)},
     )
     logical_cpus: int = option(
         0,
         Integer(0),
-        "Try mirrored without GPUs: split the CPU into so many devices; 0: do not.",
+        "Number of devices into which the CPU is split, to try mirrored without GPUs; 0 for no split.",
         Change.FREE,
         {"strategy": ("mirrored",)},
     )
     shard_proxies: bool = option(
         False,
         Switch(),
-        "Spread the classes of the loss's proxies over the replicas.",
+        "Divide the proxies of the loss among the replicas, by class.",
         Change.FREE,
         {"strategy": ("mirrored", "multi_worker")},
     )

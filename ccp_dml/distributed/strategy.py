@@ -1,4 +1,4 @@
-"""The distribution strategy that the options ask for, and the batches of its replicas."""
+"""The distribution strategy of the options, and the batches of its replicas."""
 
 from __future__ import annotations
 
@@ -25,49 +25,51 @@ _RESOLVERS: dict[str, Callable[[], tf.distribute.cluster_resolver.ClusterResolve
 
 
 def make_workers(options: DeviceOptions) -> Workers:
-    """The processes, each with its devices, that train together.
+    """Creates the workers that train together, with their strategy; the same ones for the same devices.
 
-    To be called before TensorFlow has run anything. Runs of one process have the same ones.
+    Call it before TensorFlow has initialised its devices.
 
     Raises:
-        UserError: if there are no such devices.
+        UserError: if the devices are not there.
     """
-    # A TPU embeds on one of its cores, as it does not take batches of any size.
-    return _workers(options.strategy, options.cluster, options.logical_cpus)
+    return _workers_of(options.strategy, options.cluster, options.logical_cpus)
 
 
 def distributed_batches(strategy: tf.distribute.Strategy, make: LocalBatches) -> Callable[[int], Any]:
-    """The stream of a strategy, of which every worker makes only its own rows.
+    """Returns the stream of a strategy, of which each worker makes only its rows.
 
     Args:
-        strategy: whose replicas read it.
-        make: `make(first_step, worker, workers, replicas)` gives an endless dataset whose elements are, step
-            after step, the rows of each of the worker's replicas in their order.
+        strategy: the strategy whose replicas read the stream.
+        make: `make(first_step, worker, workers, replicas)` returns an endless dataset; its elements are, step
+            by step, the rows of each replica of the worker, in the order of the replicas.
 
     Returns:
-        A function of the first step, whose result gives each step's rows to the replicas.
+        A function of the first step. Its result gives the rows of each step to the replicas.
     """
 
     def batches(first_step: int) -> Any:
-        def local(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        def local_batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
             workers = context.num_input_pipelines
             replicas = context.num_replicas_in_sync // workers
             dataset = make(first_step, context.input_pipeline_id, workers, replicas)
-            # Else the workers would ask one another before every step whether there is another.
+            # Otherwise the workers would ask each other before every step whether there is a next one.
             return dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
-        return strategy.distribute_datasets_from_function(local)
+        return strategy.distribute_datasets_from_function(local_batches)
 
     return batches
 
 
 @functools.cache  # Two strategies of the same devices would use the same keys for their exchanges.
-def _workers(name: str, cluster: str, logical_cpus: int) -> Workers:
-    if name == "mirrored":
+def _workers_of(strategy: str, cluster: str, logical_cpus: int) -> Workers:
+    if strategy == "mirrored":
         return Workers(_mirrored(logical_cpus))
-    if name == "multi_worker":
+    if strategy == "multi_worker":
         return Workers(_multi_worker(cluster))
-    return Workers(_tpu(), divides_work=False) if name == "tpu" else Workers()
+    if strategy == "tpu":
+        # A TPU does not take batches of any size, so one of its cores embeds.
+        return Workers(_tpu(), divides_work=False)
+    return Workers()
 
 
 def _mirrored(logical_cpus: int) -> tf.distribute.Strategy:
@@ -79,14 +81,15 @@ def _mirrored(logical_cpus: int) -> tf.distribute.Strategy:
 
 
 def _split_cpu(count: int) -> list[str]:
-    """Names of so many logical devices, into which the CPU is divided."""
+    """Divides the CPU into logical devices; returns their names."""
     [cpu] = tf.config.list_physical_devices("CPU")
-    with contextlib.suppress(RuntimeError):  # TensorFlow has begun with the devices that there are.
+    with contextlib.suppress(RuntimeError):  # TensorFlow has already initialised its devices.
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
     found = len(tf.config.list_logical_devices("CPU"))
     if found != count:
         raise UserError(
-            f"--logical_cpus={count}: TensorFlow has begun with {found}; expected the flag at its start"
+            f"--logical_cpus={count}: TensorFlow has already started with {found}; expected the flag when "
+            "the process starts"
         )
     return [f"CPU:{number}" for number in range(count)]
 
@@ -95,9 +98,9 @@ def _multi_worker(cluster: str) -> tf.distribute.Strategy:
     try:
         resolver = _RESOLVERS[cluster]()
         resolver.cluster_spec()
-    except Exception as error:  # Each resolver has errors of its own, down to those of a program it calls.
+    except Exception as error:  # Each resolver raises its own errors, even those of programs that it calls.
         raise UserError(
-            f"--cluster={cluster}: expected to find the workers with it; it says: {error}"
+            f"--cluster={cluster}: the workers cannot be found; expected a cluster of this kind: {error}"
         ) from error
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
@@ -105,7 +108,7 @@ def _multi_worker(cluster: str) -> tf.distribute.Strategy:
         worker = f"{resolver.task_type} {resolver.task_id}"
         raise UserError(
             f"--strategy=multi_worker: {worker} cannot join the others; expected its port to be free on this "
-            f"machine, and all of them to be there: {error.message}"
+            f"machine, and all workers to be running: {error.message}"
         ) from error
 
 
@@ -113,6 +116,6 @@ def _tpu() -> tf.distribute.Strategy:
     warn("--strategy=tpu has never been tried on a TPU: check its first epochs against --strategy=one")
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
-    except Exception as error:  # Whatever keeps a TPU from being found.
+    except Exception as error:  # There are many ways of not finding a TPU.
         raise UserError(f"--strategy=tpu: expected a TPU: {error}") from error
     return tf.distribute.TPUStrategy(resolver)

@@ -1,8 +1,7 @@
-"""The processes of a `tf.distribute` strategy: how they divide work and exchange values.
+"""The worker processes of a `tf.distribute` strategy: division of work and exchange of values.
 
-Every exchange is one sum over the strategy's replicas, in which each worker has its values in a place of its
-own among zeros: exact, and in the order of the workers. All workers have to call the same functions in the
-same order.
+Every exchange is a sum over the replicas, in which each worker has its values among zeros. The result is
+exact and in the order of the workers. All workers have to call the same methods in the same order.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ Array = npt.NDArray[Any]
 
 
 class Workers:
-    """The worker processes of a strategy; without one, or with one process, nothing is exchanged.
+    """The worker processes of a strategy; a single process exchanges nothing.
 
     Attributes:
         strategy: the strategy; None for one device.
         count: number of workers W.
-        index: number of this one, from 0; 0 is the chief, which alone writes the run directory.
-        local: replicas of each worker.
+        index: number of this worker, from 0.
+        replicas_per_worker: number of replicas of each worker.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy | None = None, *, divides_work: bool = True) -> None:
@@ -39,81 +38,73 @@ class Workers:
 
         Args:
             strategy: the strategy; None for one device.
-            divides_work: whether evaluation, pools and search are divided among the replicas; if not, each
-                process does them on one device.
+            divides_work: divide evaluation, pools and search among the replicas; if False, each process does
+                this work on one device.
         """
         self.strategy = strategy
-        self.count, self.index, self.local = 1, 0, 1
+        self.count, self.index, self.replicas_per_worker = 1, 0, 1
         if strategy is not None and divides_work:
             ids = strategy.experimental_distribute_values_from_function(
-                lambda here: here.replica_id_in_sync_group
+                lambda context: context.replica_id_in_sync_group
             )
-            local = strategy.experimental_local_results(ids)
-            self.local = len(local)
-            self.count = strategy.num_replicas_in_sync // self.local
-            self.index = int(local[0]) // self.local
+            local_ids = strategy.experimental_local_results(ids)
+            self.replicas_per_worker = len(local_ids)
+            self.count = strategy.num_replicas_in_sync // self.replicas_per_worker
+            self.index = int(local_ids[0]) // self.replicas_per_worker
         self._sum = functools.cache(self._make_sum)
 
     @property
     def is_chief(self) -> bool:
-        """Whether this is the worker that writes."""
+        """True for worker 0, which alone writes files."""
         return self.index == 0
 
     def scope(self) -> contextlib.AbstractContextManager[None]:
-        """The context in which model, loss and optimizer are made."""
+        """Returns the context in which model, loss and optimizer are created."""
         return contextlib.nullcontext() if self.strategy is None else replicas.scope(self.strategy)
 
     def local_slice(self, total: int) -> slice:
-        """The items of `total` that belong to this worker; contiguous, in the order of the workers.
+        """Returns the items of `total` that this worker has; contiguous, in the order of the workers.
 
-        Each replica has ceil(total / R) of them, as far as there are any.
+        Each replica has ceil(total / R) items, as far as there are any.
         """
-        first, total_replicas = self.index * self.local, self.count * self.local
-        last = first + self.local - 1
+        first, total_replicas = self.index * self.replicas_per_worker, self.count * self.replicas_per_worker
+        last = first + self.replicas_per_worker - 1
         start, stop = (replicas.items_of(total, number, total_replicas) for number in (first, last))
         return slice(start.start, stop.stop)
 
-    def gather(self, rows: Array) -> Array:
-        """The rows of all workers, in their order.
+    def gather(self, values: Array, axis: int = 0) -> Array:
+        """Concatenates the arrays of all workers, in their order.
 
         Args:
-            rows: float32, float64, int32 or int64 [n_w, ...]; n_w differs between workers and may be 0, and
-                then the other sizes need not be right.
+            values: float32, float64, int32 or int64. The size along `axis` may differ between workers; where
+                it is 0, the other sizes are ignored.
+            axis: axis of the concatenation.
 
         Returns:
-            [n_0 + n_1 + …, ...], equal on every worker.
+            The array, equal on every worker.
         """
         if self.count == 1:
-            return rows
-        sizes = np.zeros([self.count, 2], np.int64)
-        sizes[self.index] = len(rows), rows.size
-        sizes = self._sum(np.dtype(np.int64))(sizes.reshape(-1)).numpy().reshape(sizes.shape)
-        (number, total), first = sizes.sum(0), sizes[: self.index, 1].sum()
-        if not total:
-            return rows
-        placed = np.zeros(total, rows.dtype)
+            return values
+        rows = np.moveaxis(values, axis, 0)
+        shapes = np.zeros([self.count, rows.ndim], np.int64)
+        shapes[self.index] = rows.shape
+        shapes = self._sum(shapes.dtype)(shapes.reshape(-1)).numpy().reshape(shapes.shape)
+        counts = shapes[:, 0]
+        if not counts.any():
+            return values
+        shape = shapes[np.argmax(counts), 1:]
+        size = math.prod(shape)
+        first = counts[: self.index].sum() * size
+        placed = np.zeros(counts.sum() * size, rows.dtype)
         placed[first : first + rows.size] = rows.reshape(-1)
-        gathered: Array = self._sum(rows.dtype)(placed).numpy()
-        if rows.ndim == 1:
-            return gathered
-        shape = rows.shape[1:] if len(rows) or rows.ndim > 2 else (total // max(number, 1),)
-        return gathered.reshape(number, *shape)
-
-    def gather_columns(self, columns: Array) -> Array:
-        """The same along the second axis: [K, n_w, ...] -> [K, n_0 + n_1 + …, ...]."""
-        if self.count == 1:
-            return columns
-        rows = np.ascontiguousarray(np.moveaxis(columns, 1, 0))
-        gathered = self.gather(rows.reshape(len(rows), math.prod(rows.shape[1:])))
-        return np.moveaxis(gathered.reshape(len(gathered), len(columns), -1), 0, 1).reshape(
-            len(columns), len(gathered), *([-1] if columns.ndim > 2 else [])
-        )
+        gathered = self._sum(rows.dtype)(placed).numpy().reshape(counts.sum(), *shape)
+        return np.moveaxis(gathered, 0, axis)
 
     def from_all(self, value: T) -> list[T]:
-        """The values of all workers, in their order.
+        """Returns the values of all workers, in their order.
 
         Args:
-            value: anything that JSON can express; numbers come back with all their digits, NaN included.
+            value: any value that JSON can express; floats keep all digits, and NaN is allowed.
         """
         if self.count == 1:
             return [value]
@@ -122,42 +113,43 @@ class Workers:
         return [json.loads(line) for line in codes.astype(np.uint8).tobytes().splitlines()]
 
     def from_chief(self, value: T) -> T:
-        """The value of the chief; those of the others are ignored."""
+        """Returns the value of the chief; the values of the other workers are ignored."""
         return value if self.count == 1 else self.from_all(value if self.is_chief else None)[0]  # type: ignore[return-value]
 
     def on_replicas(self, function: Callable[[tf.Tensor], tf.Tensor], rows: tf.Tensor) -> tf.Tensor:
-        """Applies a function to rows, to a contiguous part of them on each replica of this worker.
+        """Applies a function to local rows, which the local replicas divide.
 
         Args:
             function: [n, ...] -> [n, ...], row by row; n may be 0.
-            rows: [N, ...], of this worker alone.
+            rows: [N, ...], different on every worker.
 
         Returns:
             [N, ...], in the order of the rows.
         """
-        strategy, local = self.strategy, self.local
-        if strategy is None or local == 1:
+        strategy, replicas_per_worker = self.strategy, self.replicas_per_worker
+        if strategy is None or replicas_per_worker == 1:
             return function(rows)
-        ends = tf.shape(rows)[0] * tf.range(local + 1) // local
+        ends = tf.shape(rows)[0] * tf.range(replicas_per_worker + 1) // replicas_per_worker
 
-        def rows_of(here: tf.distribute.experimental.ValueContext) -> tf.Tensor:
-            place = here.replica_id_in_sync_group % local
+        def rows_of(context: tf.distribute.experimental.ValueContext) -> tf.Tensor:
+            place = context.replica_id_in_sync_group % replicas_per_worker
             return rows[ends[place] : ends[place + 1]]
 
         divided = strategy.experimental_distribute_values_from_function(rows_of)
-        found = strategy.run(function, args=(divided,))
-        return tf.concat(strategy.experimental_local_results(found), axis=0)
+        results = strategy.run(function, args=(divided,))
+        return tf.concat(strategy.experimental_local_results(results), axis=0)
 
     def _make_sum(self, dtype: np.dtype[Any]) -> Any:
-        """A function that gives the sum over workers of vectors of equal length."""
+        """Returns a function that sums vectors of equal length over the workers."""
         strategy = self.strategy
         assert strategy is not None
 
         def on_replica(values: tf.Tensor) -> tf.Tensor:
-            here = tf.distribute.get_replica_context()
-            # Of the replicas of a worker the first one stands for the worker.
-            first = tf.equal(here.replica_id_in_sync_group % self.local, 0)
-            return here.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(first, values, tf.zeros_like(values)))
+            context = tf.distribute.get_replica_context()
+            # The first replica of a worker stands for the worker.
+            is_first = tf.equal(context.replica_id_in_sync_group % self.replicas_per_worker, 0)
+            values = tf.where(is_first, values, tf.zeros_like(values))
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
 
         @tf.function(input_signature=[tf.TensorSpec([None], dtype)])
         def total(values: tf.Tensor) -> tf.Tensor:

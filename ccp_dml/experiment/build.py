@@ -227,7 +227,7 @@ def build_trainer(
                 proximal=proximal,
                 exclude_from_decay=batch_norm_variables(model),
             ),
-            guard=FiniteGuard(options.nan_policy),
+            guard=FiniteGuard(skips=options.nan_policy == "skip"),
             jit_compile=options.jit_compile,
         )
 
@@ -236,7 +236,7 @@ def build_trainer(
     stopping = None
     if monitored:
         kept = [*model.variables, *loss.variables] if options.restore_best else []
-        stopping = EarlyStopping(kept, patience=options.patience or None, monitor=options.monitor)
+        stopping = EarlyStopping(kept, patience=options.patience, monitor=options.monitor)
     controllers = [found for found in (stopping, schedule, projections) if found is not None]
 
     warm_up_rate = config.optimizer.warm_up_learning_rate or config.optimizer.learning_rate
@@ -250,7 +250,7 @@ def build_trainer(
         validate=run.monitored_scores if monitored else None,
         controllers=controllers,
         callbacks=callbacks,
-        checkpoints=Checkpoints(directory.checkpoints, config.checkpoints, warn=warn, workers=workers),
+        checkpoints=Checkpoints(directory.checkpoints, config.checkpoints, workers=workers),
     )
 
 

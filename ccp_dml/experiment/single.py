@@ -24,9 +24,9 @@ from ccp_dml.experiment.monitors import Monitors
 from ccp_dml.experiment.scoring import UnusableEmbeddings, write_embeddings
 from ccp_dml.experiment.weights import save_weights
 from ccp_dml.run_directory import RunDirectory
-from ccp_dml.training import interruption
 from ccp_dml.training.checkpoints import CheckpointError, Checkpoints
 from ccp_dml.training.finite import Diverged
+from ccp_dml.training.interruption import TrainingInterrupted
 from ccp_dml.training.trainer import Trainer
 
 # Python and TensorFlow each have types of their own for a full disk; the words are the same.
@@ -136,7 +136,7 @@ def resumable(directory: RunDirectory, workers: Workers = SINGLE_WORKER) -> Iter
     same_flags = f"the same flags with --run_dir={directory.path} go on from"
     try:
         yield
-    except interruption.Interrupted as stop:
+    except TrainingInterrupted as stop:
         raise Interrupted(f"after step {stop.step}, saved; {same_flags} there") from stop
     except KeyboardInterrupt as stop:
         signal = str(stop) or "Ctrl-C"

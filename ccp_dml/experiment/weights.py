@@ -8,7 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from ccp_dml import files
-from ccp_dml.distributed import replicas
+from ccp_dml.distributed.tables import gathered_tables
 from ccp_dml.distributed.workers import SINGLE_WORKER, Workers
 from ccp_dml.errors import UserError
 from ccp_dml.losses.base import MetricLoss
@@ -25,7 +25,7 @@ def save_weights(
 ) -> None:
     """Writes the weights that are evaluated and exported; all workers take part, the chief writes."""
     checkpoint = tf.train.Checkpoint(model=model, loss=loss)
-    with replicas.gathered_tables(checkpoint):
+    with gathered_tables(checkpoint):
         if not workers.is_chief:
             return
         directory.checkpoints.mkdir(exist_ok=True)

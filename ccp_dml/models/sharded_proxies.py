@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from ccp_dml.distributed import replicas
-from ccp_dml.distributed.shards import ReplicaShards, TableShards
+from ccp_dml.distributed.shards import ReplicaShards
+from ccp_dml.distributed.tables import ShardedTable
 from ccp_dml.models.proxies import Proxies
 
 # Number of classes whose first proxies are drawn at once, so that a draw is independent of the replicas.
@@ -31,7 +29,7 @@ class ShardedProxies(Proxies):
     are those of the replica, and a gradient for `embeddings` is complete: do not sum it over replicas.
 
     A checkpoint holds the table of all classes, which `Proxies` and any number of replicas can read. Several
-    workers have to write it within `replicas.gathered_tables`; otherwise it holds the shards of one worker.
+    workers have to write it within `tables.gathered_tables`; otherwise it holds the shards of one worker.
 
     Attributes:
         embeddings: float32 variable, [n * K, D] on each replica, with different values on each. Outside of
@@ -64,14 +62,14 @@ class ShardedProxies(Proxies):
         """
         self._strategy = tf.distribute.get_strategy()
         self.seed = seed
-        self._table_shards = TableShards(self._strategy, (proxies_per_class, num_classes, embedding_size))
-        self.classes_per_shard = self._table_shards.size
+        self._table = ShardedTable(self._strategy, (proxies_per_class, num_classes, embedding_size))
+        self.classes_per_shard = self._table.classes_per_shard
         super().__init__(
             num_classes, proxies_per_class, embedding_size, learning_rate_multiplier, "zeros", **kwargs
         )
         if self._strategy.num_replicas_in_sync > 1:
             self.shards = ReplicaShards()
-        self._table_shards.fill(self.embeddings, self._first_values)
+        self._table.fill(self.embeddings, self._first_values)
         self.checkpoint_as_table([self.embeddings])
 
     @property
@@ -100,24 +98,24 @@ class ShardedProxies(Proxies):
     def reset(self, embeddings: tf.Tensor) -> None:
         """Replaces all proxies; outside of replica context. See the base class."""
         embeddings = self._checked(embeddings)
-        self._table_shards.fill(self.embeddings, lambda first, last: embeddings[:, first:last])
+        self._table.fill(self.embeddings, lambda first, last: embeddings[:, first:last])
 
     @property
     def classes_here(self) -> list[range]:
         """The classes of each shard of this process, one per replica."""
-        return self._table_shards.classes_here
+        return self._table.local_classes
 
     @property
     def all_here(self) -> bool:
         """True if this process holds all classes."""
-        return self._table_shards.all_here
+        return self._table.is_local
 
     def shards_of(self, variable: tf.Variable) -> list[tf.Tensor]:
         """Splits the table, or a copy of it, into shards, without rows that have no class.
 
         Outside of replica context; see the base class.
         """
-        local = zip(self._table_shards.local(variable), self.classes_here)
+        local = zip(self._table.local_shards(variable), self.classes_here)
         return [shard[:, : len(classes)] for shard, classes in local]
 
     def rows_of(self, variable: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
@@ -135,18 +133,18 @@ class ShardedProxies(Proxies):
             found = tf.gather(shard, numbers * self.classes_per_shard + np.where(here, places, 0))
             return tf.where(here[:, np.newaxis], found, 0.0)
 
-        shards = zip(self._table_shards.numbers_here, self._strategy.experimental_local_results(variable))
+        shards = zip(self._table.local_replica_ids, self._strategy.experimental_local_results(variable))
         found = [rows_of_replica(replica, shard) for replica, shard in shards]
-        return self._strategy.reduce("SUM", self._table_shards.distributed(found), axis=None)
+        return self._strategy.reduce("SUM", self._table.distributed(found), axis=None)
 
     def reset_shards(self, shards: Sequence[tf.Tensor]) -> None:
         """Replaces the proxies of each shard of this process; outside of replica context."""
         of_first = {classes.start: shard for classes, shard in zip(self.classes_here, shards)}
-        self._table_shards.fill(self.embeddings, lambda first, last: of_first[first])
+        self._table.fill(self.embeddings, lambda first, last: of_first[first])
 
     def whole(self) -> tf.Tensor:
         """Returns all proxies, float32 [K, C, D]; outside of replica context, on all workers at once."""
-        return self._table_shards.whole(self.embeddings)
+        return self._table.gather(self.embeddings)
 
     def checkpoint_as_table(self, variables: Iterable[tf.Variable]) -> None:
         """Makes checkpoints hold all shards of further variables that are sharded like `embeddings`.
@@ -158,29 +156,7 @@ class ShardedProxies(Proxies):
             variables: all variables of an optimizer that updates only `embeddings`, after it is built;
                 variables with another shape than `embeddings` are ignored.
         """
-        if self.shards.is_single:
-            return
-        for variable in variables:
-            if variable.shape == self.embeddings.shape:
-                # TensorFlow looks here before it uses the method of the class.
-                variable._gather_saveables_for_checkpoint = functools.partial(
-                    self._table_shards.saveables, variable
-                )
-                replicas.mark_sharded(variable, self)
-
-    def like(self, name: str) -> tf.Variable:
-        """Creates a variable of zeros that is sharded like `embeddings` and not trained."""
-        with self._strategy.scope():
-            variable = replicas.per_replica_state(tf.zeros(self.embeddings.shape), name=name)
-        self.checkpoint_as_table([variable])
-        return variable
-
-    def gathered(self, variable: tf.Variable) -> AbstractContextManager[None]:
-        """Within this context, a checkpoint of the chief holds all shards of a variable.
-
-        All workers have to enter it.
-        """
-        return self._table_shards.gathered(variable)
+        self._table.register(variables)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the layer, which do not include the values of the proxies."""

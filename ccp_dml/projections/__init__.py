@@ -1,1 +1,1 @@
-"""Alternating projections: when a problem instance ends, and which proxies begin the next one."""
+"""Alternating projections: when a problem instance ends, and the choice of proxies for the next one."""

@@ -16,19 +16,19 @@ class ProjectionOptions(Options):
     pool_size: int = option(
         7,
         Integer(0),
-        "Images per class from which new proxies are chosen (b); 0 or 1: take the first K as they are.",
+        "Images per class from which new proxies are chosen; 0 or 1 takes the next K images as they are.",
         only_with=_WITH_PROXIES,
     )
     pool_memory_steps: int = option(
         0,
         Integer(0),
-        "Choose from embeddings of training steps that are at most so many steps old; 0: embed anew.",
+        "Largest age, in steps, of embeddings of training steps in the pool; 0 embeds all images anew.",
         only_with=_WITH_PROXIES,
     )
     ccp_lambda: float = option(
         2e-4, Number(low=0), "Weight of the proximal term from the second instance on."
     )
-    ccp_lambda_decay: float = option(1.0, Number(above=0), "Factor on --ccp_lambda at every new instance.")
+    ccp_lambda_decay: float = option(1.0, Number(above=0), "Factor on --ccp_lambda for every new instance.")
     ccp_reset_rule: str = option(
         "patience",
         Choice(("patience", "fixed", "staleness")),
@@ -40,13 +40,13 @@ class ProjectionOptions(Options):
         "Validations without improvement that end an instance.",
         only_with={"ccp_reset_rule": ("patience",)},
     )
-    ccp_min_iterations: int = option(1, Integer(1), "Fewest validations of an instance.")
-    ccp_max_iterations: int | None = option(None, Integer(1), "Most validations of an instance.")
+    ccp_min_iterations: int = option(1, Integer(1), "Smallest number of validations of an instance.")
+    ccp_max_iterations: int | None = option(None, Integer(1), "Largest number of validations of an instance.")
     ccp_staleness_threshold: float = option(
         0.5,
         Number(above=0),
-        "Distance of proxies from the present embeddings of their images, relative to their spread, that "
-        "ends an instance.",
+        "Distance of the proxies from the present embeddings of their images, relative to the spread of the "
+        "proxies, that ends an instance.",
         only_with={"ccp_reset_rule": ("staleness",)},
     )
     ccp_random_init: bool = option(
@@ -56,27 +56,31 @@ class ProjectionOptions(Options):
         False,
         Switch(),
         "Choose proxies by distances of unit vectors.",
-        # Of a smaller pool every image becomes a proxy, whatever the distances.
+        # Every image of a smaller pool becomes a proxy, whatever the distances.
         only_with={**_WITH_PROXIES, "pool_size": Integer(2)},
     )
     ccp_use_representative_proxy: bool = option(
-        True, Switch(), "Choose new proxies; without, the proximal term alone remains."
+        True, Switch(), "Choose new proxies; without, only the proximal term remains."
     )
     ccp_perturb_noise: float = option(
         0.0,
         Number(low=0),
-        "Noise on the solution that weights are pulled towards, relative to the root mean square of each.",
+        "Noise on the solution that the weights are pulled to, relative to the root mean square of each.",
     )
     ccp_monitor: str | None = option(
-        None, Text("the name of a metric, or loss"), "Score of an instance (default: --monitor)."
+        None, Text("the name of a metric, or loss"), "Monitored score of an instance (default: --monitor)."
     )
-    ccp_stop_at_min: bool | None = option(None, Switch(), "A lower score is better (default: only of loss).")
+    ccp_stop_at_min: bool | None = option(
+        None, Switch(), "Lower scores of an instance are better (default: only with --ccp_monitor=loss)."
+    )
     ccp_step_at_batch: bool = option(
-        False, Switch(), "Judge an instance after every batch, by its loss, instead of after validations."
+        False,
+        Switch(),
+        "Judge an instance after every batch, by its loss, instead of after every validation.",
     )
 
     def draws(self, proxies_per_class: int) -> int:
-        """Number of images per class that the choice of K proxies draws."""
+        """Returns the number of images per class that are drawn to choose K proxies."""
         if self.pool_size <= 1:
             return proxies_per_class
         if self.pool_size < proxies_per_class:

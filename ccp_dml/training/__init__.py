@@ -1,1 +1,1 @@
-"""The training loop, alternating projections, gradient transforms, optimizers, checkpoints."""
+"""The training loop: steps, controllers, gradient transforms, optimizers, checkpoints."""

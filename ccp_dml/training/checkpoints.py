@@ -1,4 +1,4 @@
-"""Checkpoints of a run: everything that has to survive a restart, and when it is saved."""
+"""Checkpoints of a run: writing, restoring, and when one is due."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from ccp_dml import files
-from ccp_dml.distributed import replicas
+from ccp_dml.commands import warn
+from ccp_dml.distributed.tables import gathered_tables
 from ccp_dml.distributed.workers import SINGLE_WORKER, Workers
 from ccp_dml.training.options import CheckpointOptions
 
@@ -26,16 +26,16 @@ _UNREADABLE = (AssertionError, ValueError, IndexError, RuntimeError, OSError, tf
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be read, or is one of another model, loss or optimizer."""
+    """A checkpoint cannot be read, or belongs to another model, loss or optimizer."""
 
 
 class Checkpoints:
-    """The last few checkpoints in a folder, and the best one: a sub-folder `step-N` for each.
+    """The last checkpoints of a run and the best one, each in a sub-folder `step-N`.
 
-    A checkpoint is written to another name and renamed once it is on the disk, so a folder of that name is
-    whole; its values carry checksums, so damage is noticed when it is read. TensorFlow's own
-    `CheckpointManager` finds its checkpoints by a list in a file, and a damaged or lost list would silently
-    begin the run anew.
+    A checkpoint is written under another name and renamed once it is on the disk, so a folder `step-N` is
+    always complete. Its values have checksums, so damage is noticed when it is read. TensorFlow's
+    `CheckpointManager` finds its checkpoints by a list in a file; if the list were damaged or lost, the run
+    would silently start again.
 
     Attributes:
         workers: processes that save and restore together.
@@ -46,46 +46,42 @@ class Checkpoints:
         directory: str | os.PathLike[str] | None,
         options: CheckpointOptions | None = None,
         *,
-        warn: Callable[[str], None] = lambda message: None,
         workers: Workers = SINGLE_WORKER,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Takes the folder; `track` comes next.
 
         Args:
-            directory: folder; made, in a folder that exists, when the first checkpoint is saved. None:
-                nothing is saved.
-            options: how many checkpoints to keep, and when one is due between the ends of two epochs.
-            warn: called with one line when a damaged checkpoint is passed over.
-            workers: processes that save and restore together; the chief alone writes and removes in the
-                folder, which the others have to see if there is something to restore.
-            clock: seconds since any time in the past, never going back.
+            directory: the folder, created with the first checkpoint; its parent has to exist. None: nothing
+                is saved.
+            options: number of checkpoints to keep, and when one is due between the ends of two epochs.
+            workers: processes that save and restore together. Only the chief writes and removes checkpoints;
+                the others have to see the folder to restore from it.
         """
         self._directory = None if directory is None else Path(directory)
         self._options = options or CheckpointOptions()
-        self._warn, self.workers, self._clock = warn, workers, clock
+        self.workers = workers
         self._checkpoint: tf.train.Checkpoint | None = None
         self.begin(0)
 
     def track(self, **state: Any) -> None:
-        """Takes the content of a checkpoint: trackable objects (models, modules, variables) by name."""
+        """Takes the content of the checkpoints: trackable objects (models, modules, variables) by name."""
         self._checkpoint = tf.train.Checkpoint(**state)
 
     def begin(self, step: int) -> None:
-        """Takes the step at which training begins or continues."""
-        self._step, self._time = step, self._clock()
+        """Takes the step at which training begins or continues; `due` counts from there."""
+        self._step, self._time = step, time.monotonic()
 
     def due(self, step: int) -> bool:
-        """Whether it is time for a checkpoint between the ends of two epochs."""
+        """Returns True if it is time for a checkpoint between the ends of two epochs."""
         if self._directory is None:
             return False
         every_steps, every_seconds = self._options.checkpoint_steps, 60 * self._options.checkpoint_minutes
         by_steps = 0 < every_steps <= step - self._step
-        return by_steps or 0 < every_seconds <= self._clock() - self._time
+        return by_steps or 0 < every_seconds <= time.monotonic() - self._time
 
     @property
     def steps(self) -> list[int]:
-        """The steps of which there is a checkpoint, in order."""
+        """Steps with a checkpoint, in ascending order."""
         if self._directory is None or not self._directory.is_dir():
             return []
         found = (_FOLDER.fullmatch(path.name) for path in self._directory.iterdir())
@@ -93,19 +89,19 @@ class Checkpoints:
 
     @property
     def latest(self) -> str | None:
-        """Path of the newest checkpoint, None if there is none."""
+        """Path of the newest checkpoint; None if there is none."""
         steps = self.steps
         return self._path(steps[-1]) if steps else None
 
     def save(self, step: int, best_step: int | None = None) -> str | None:
-        """Writes a checkpoint, unless there is one of this step, and removes those that need not be kept.
+        """Writes a checkpoint, unless this step has one, and removes old ones.
 
         Args:
-            step: number of the present step.
-            best_step: number of the step with the best score; its checkpoint is kept besides the last ones.
+            step: the present step.
+            best_step: the step with the best score; its checkpoint is kept in addition to the last ones.
 
         Returns:
-            The path; None without a folder.
+            Path of the checkpoint; None without a folder.
 
         Raises:
             OSError: if the folder cannot be written to.
@@ -114,7 +110,7 @@ class Checkpoints:
             return None
         assert self._checkpoint is not None, "track() has not been called"
         is_new = self.workers.from_chief(step not in self.steps)
-        with replicas.gathered_tables(self._checkpoint) if is_new else contextlib.nullcontext():
+        with gathered_tables(self._checkpoint) if is_new else contextlib.nullcontext():
             if self.workers.is_chief:
                 self._directory.mkdir(exist_ok=True)
                 self._remove_leftovers()
@@ -127,66 +123,47 @@ class Checkpoints:
         return self._path(step)
 
     def restore(self) -> str | None:
-        """Reads the newest readable checkpoint into the tracked objects; removes newer, damaged ones.
+        """Restores the tracked objects from the newest readable checkpoint; removes newer, damaged ones.
 
         Returns:
-            The path, or None if there is no checkpoint yet.
+            Path of the checkpoint; None if there is none yet.
 
         Raises:
-            CheckpointError: if none can be read or fits: a tracked value is missing, or a shape differs. None
-                is removed then. Or if another worker cannot read what the chief can.
+            CheckpointError: if there are checkpoints but none fits: each is damaged, lacks a tracked value or
+                has other shapes. None is removed then. Or if another worker cannot read what the chief reads.
         """
-        problems: list[str] = []
-        damaged: list[int] = []
+        damaged: dict[int, str] = {}
         for step in self.workers.from_chief(self.steps[::-1]):
-            problem = self._problem_of(step)
+            problem = self._read(step)
             if problem is not None:
-                problems.append(problem)
-                damaged.append(step)
+                damaged[step] = problem
                 continue
             if self.workers.is_chief:
-                for other, problem in zip(damaged, problems):
-                    self._warn(f"{problem}; going on from the one before, step {step}")
+                for other, problem in damaged.items():
+                    warn(f"{problem}; continuing from the one before, step {step}")
                     self._remove(other)
             return self._path(step)
-        if problems:
-            raise CheckpointError(problems[0])
+        for problem in damaged.values():
+            raise CheckpointError(problem)
         return None
 
-    def read(self, path: str) -> None:
-        """Reads one checkpoint into the tracked objects.
-
-        Raises:
-            CheckpointError: if it cannot be read or lacks a tracked value, or a shape differs.
-        """
+    def _read(self, step: int) -> str | None:
+        """Restores the tracked objects on all workers; returns the problem of the chief, or None."""
         assert self._checkpoint is not None, "track() has not been called"
+        path, problem = self._path(step), None
         try:
             self._checkpoint.read(path).assert_existing_objects_matched()
-        except tf.errors.ResourceExhaustedError:  # Too little memory, whatever the checkpoint.
+        except tf.errors.ResourceExhaustedError:  # The checkpoint may be good; memory is short.
             raise
         except _UNREADABLE as error:
             reason = str(error).strip().split("\n", 1)[0]
-            raise CheckpointError(
-                f"{path} does not fit this run (another model, loss or optimizer, or damaged): {reason}"
-            ) from error
-
-    def _problem_of(self, step: int) -> str | None:
-        """Reads a checkpoint on all workers; the reason why the chief cannot, None if it can.
-
-        Raises:
-            CheckpointError: if the chief can, and another worker cannot.
-        """
-        problem = None
-        try:
-            self.read(self._path(step))
-        except CheckpointError as error:
-            problem = str(error)
+            problem = f"{path} does not fit this run (another model, loss or optimizer, or damaged): {reason}"
         problems = self.workers.from_all(problem)
         blind = [number for number, found in enumerate(problems) if found is not None]
         if problems[0] is None and blind:
             raise CheckpointError(
-                f"worker {blind[0]} cannot read the checkpoint {self._path(step)} of the chief, worker 0; "
-                "expected a folder that all workers see"
+                f"worker {blind[0]} cannot read the checkpoint {path} of the chief, worker 0; expected a "
+                "folder that all workers see"
             )
         return problems[0]
 
@@ -199,7 +176,7 @@ class Checkpoints:
         files.rename(temporary, folder)
 
     def _remove(self, step: int) -> None:
-        """Deletes a checkpoint; renamed first, so that a kill leaves no half of it under its name."""
+        """Removes a checkpoint, renamed first, so that a kill leaves no incomplete one under its name."""
         folder = self._folder(step)
         temporary = folder.with_name(f"{_REMOVING}-{folder.name}")
         folder.rename(temporary)

@@ -1,4 +1,4 @@
-"""Whole chunks of training steps inside one `tf.function`."""
+"""Chunks of training steps inside one `tf.function`."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ StepFunction = Callable[[Any, Any], tuple[dict[str, tf.Tensor], tf.Tensor, tf.Te
 
 @dataclass(frozen=True)
 class Chunk:
-    """The results of a number of steps.
+    """The results of some steps.
 
     Attributes:
-        sums: of every scalar, over the steps in which all were finite.
-        finite_steps: number of these steps.
-        labels: those of the last step, of all replicas.
-        embeddings: those of the last step, of all replicas, float32 [B, D].
-        bad_step: the first step whose scalars were not all finite, counted from 1 over the run; 0 if none.
-        bad: the scalars of that step; empty if there is none.
+        steps: number of steps.
+        sums: sum of each scalar over the finite steps, those in which all scalars were finite.
+        finite_steps: number of finite steps.
+        labels: labels of the last step, of the global batch.
+        embeddings: embeddings of the last step, of the global batch, float32 [B, D].
+        bad_step: number of the first step that is not finite, from 1 over the run; 0 if there is none.
+        bad: scalars of that step; empty if there is none.
         data_wait: seconds in which the steps waited for their batches.
     """
 
+    steps: int
     sums: dict[str, float]
     finite_steps: int
     labels: tf.Tensor
@@ -36,19 +38,19 @@ class Chunk:
     data_wait: float
 
     @property
-    def means(self) -> dict[str, float]:
-        """Of every scalar over the finite steps, of which there is one at least."""
-        return {name: value / self.finite_steps for name, value in self.sums.items()}
+    def images(self) -> int:
+        """Number of images of the steps."""
+        return self.steps * int(self.embeddings.shape[0])
 
 
 class ChunkRunner:
-    """Runs a number of steps per call, without coming back to Python between them.
+    """Runs several steps per call, without returning to Python between them.
 
-    They run under the distribution strategy that was in scope when the runner was made.
+    They run under the distribution strategy that was in scope when the runner was created.
 
     Attributes:
-        scalars: names of the scalars that a step returns.
-        trace_count: how often the chunk was traced: once, however many steps are asked for.
+        scalars: names of the scalars of a step.
+        trace_count: number of traces: one, whatever the numbers of steps.
     """
 
     def __init__(
@@ -57,21 +59,21 @@ class ChunkRunner:
         element_spec: tuple[tf.TypeSpec, tf.TypeSpec],
         step: tf.Variable,
         before_step: Callable[[tf.Tensor], None],
-        after_step: Callable[[tf.Tensor, tf.Tensor], None] | None = None,
+        after_step: Callable[[tf.Tensor, tf.Tensor], None],
     ) -> None:
         """Traces the step.
 
         Args:
-            step_function: (images, labels) -> (scalars, labels, embeddings), called outside of the replicas.
+            step_function: (images, labels) -> (scalars, labels, embeddings), outside of replica context.
             element_spec: specification of a batch; with several replicas, of the rows of each.
-            step: int64 variable, counts the steps.
-            before_step: called with the number of each step before it, in tensor code.
-            after_step: called with the labels and embeddings of each finite step after it, in tensor code.
+            step: int64 variable, number of steps made.
+            before_step: called before each step, in tensor code, with the number of steps made.
+            after_step: called after each finite step, in tensor code, with its labels and embeddings.
         """
         self._strategy = tf.distribute.get_strategy()
         self._function = tf.function(step_function)
-        self._counter, self._before_step, self._now = step, before_step, _clock()
-        self._after_step = after_step
+        self._counter, self._before_step, self._after_step = step, before_step, after_step
+        self._now = _clock()
         scalars, self._labels_spec, self._embeddings_spec = self._function.get_concrete_function(
             *element_spec
         ).structured_outputs
@@ -83,27 +85,28 @@ class ChunkRunner:
         """Makes steps.
 
         Args:
-            iterator: over batches.
-            steps: how many, at least 1.
+            iterator: iterator over batches.
+            steps: number of steps, at least 1.
         """
         with self._strategy.scope():
             results = self._run(iterator, tf.constant(steps))
-        sums, finite, bad_step, bad, labels, embeddings, wait = results
+        sums, finite_steps, bad_step, bad, labels, embeddings, data_wait = results
         return Chunk(
-            dict(zip(self.scalars, sums.numpy().tolist())),
-            int(finite),
-            labels,
-            embeddings,
-            int(bad_step),
-            dict(zip(self.scalars, bad.numpy().tolist())) if int(bad_step) else {},
-            float(wait),
+            steps=steps,
+            sums=dict(zip(self.scalars, sums.numpy().tolist())),
+            finite_steps=int(finite_steps),
+            labels=labels,
+            embeddings=embeddings,
+            bad_step=int(bad_step),
+            bad=dict(zip(self.scalars, bad.numpy().tolist())) if int(bad_step) else {},
+            data_wait=float(data_wait),
         )
 
     def _steps(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, ...]:
         self.trace_count += 1
         sums, bad = tf.zeros([len(self.scalars)]), tf.zeros([len(self.scalars)])
         finite_steps, bad_step = tf.constant(0), tf.constant(0, tf.int64)
-        wait = tf.zeros([], tf.float64)
+        data_wait = tf.zeros([], tf.float64)
         labels, embeddings = _empty(self._labels_spec), _empty(self._embeddings_spec)
         for _ in tf.range(steps):
             tf.autograph.experimental.set_loop_options(
@@ -113,11 +116,11 @@ class ChunkRunner:
                 ]
             )
             asked = self._now()
-            # Nothing but these dependencies would order the clock and the iterator.
+            # Only these dependencies order the clock and the iterator.
             with tf.control_dependencies([asked]):
                 batch = next(iterator)
             with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-                wait += self._now() - asked
+                data_wait += self._now() - asked
             self._before_step(self._counter.read_value())
             scalars, labels, embeddings = self._function(*batch)
             self._counter.assign_add(1)
@@ -126,19 +129,19 @@ class ChunkRunner:
             finite = tf.reduce_all(tf.math.is_finite(values))
             sums += tf.where(finite, values, tf.zeros_like(values))
             finite_steps += tf.cast(finite, tf.int32)
-            if self._after_step is not None and finite:
+            if finite:
                 self._after_step(labels, embeddings)
-            first = tf.equal(bad_step, 0) & ~finite
-            bad_step = tf.where(first, number, bad_step)
-            bad = tf.where(first, values, bad)
-        return sums, finite_steps, bad_step, bad, labels, embeddings, wait
+            is_first_bad = tf.equal(bad_step, 0) & ~finite
+            bad_step = tf.where(is_first_bad, number, bad_step)
+            bad = tf.where(is_first_bad, values, bad)
+        return sums, finite_steps, bad_step, bad, labels, embeddings, data_wait
 
 
 def _clock() -> Callable[[], tf.Tensor]:
-    """A function that gives the seconds of a clock, float64 scalar, in tensor code.
+    """Returns a function that reads a clock, in seconds, as tensor code: float64 scalar.
 
-    `tf.timestamp` is refused where operations have to be deterministic. What takes its place there calls
-    Python, 25 microseconds each time.
+    TensorFlow refuses `tf.timestamp` where operations have to be deterministic. The clock of Python takes its
+    place there; a call takes 25 microseconds.
     """
     try:
         tf.timestamp()

@@ -1,7 +1,7 @@
-"""Parts of the training loop that look at scores and act: early stopping and learning-rate schedules.
+"""Controllers: components of the training loop that look at scores and act, such as early stopping.
 
 The alternating projections are another one (`ccp_dml.projections`). Unlike Keras callbacks, controllers are
-in the checkpoint, so a run that was interrupted decides as one that was not.
+part of the checkpoints, so an interrupted run decides like an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -12,26 +12,24 @@ from typing import Any
 
 import tensorflow as tf
 
-from ccp_dml.distributed.replicas import WeightSnapshot
+from ccp_dml.distributed.snapshots import WeightSnapshot
 from ccp_dml.training.options import DEFAULT_MONITOR, OptimizerOptions
+
+# Smallest improvement of a score that keeps the plateau schedule waiting, as in Keras.
+_PLATEAU_MIN_DELTA = 1e-4
 
 
 class Controller(tf.Module):
-    """Base of all controllers; every hook does nothing."""
-
-    @property
-    def watches_batches(self) -> bool:
-        """Whether `after_step` has to be called."""
-        return False
+    """Base of all controllers; its hooks do nothing. `Trainer` calls them in the order of this class."""
 
     @property
     def watches_every_step(self) -> bool:
-        """Whether `after_steps` has to be called after each single step."""
+        """True if `after_scores` needs the scalars of every single step; a chunk is then one step."""
         return False
 
     @property
     def should_stop(self) -> bool:
-        """Whether training ends with this epoch."""
+        """True if training ends with this epoch."""
         return False
 
     @property
@@ -41,34 +39,37 @@ class Controller(tf.Module):
 
     @property
     def logs(self) -> dict[str, Any]:
-        """Entries of the epoch logs, as they are before the scores of the epoch are looked at."""
+        """Entries of the epoch logs, as they are before the validation of the epoch."""
         return {}
 
     def begin(self) -> None:
-        """Called before the first step, and again before the first step after a warm-up."""
+        """Called before the first step of a run, and again before the first step after a warm-up."""
 
     def before_step(self, learning_rate: tf.Variable, step: tf.Tensor) -> None:
         """Called before each step, in tensor code, with the steps since the warm-up: int64 scalar."""
+        # AutoGraph cannot convert a function without a statement.
+        pass
 
     def after_step(self, labels: tf.Tensor, embeddings: tf.Tensor) -> None:
-        """Called after each finite step, in tensor code, if `watches_batches`."""
+        """Called after each finite step, in tensor code, with labels and raw embeddings of the batch."""
+        pass
 
-    def after_steps(self, scores: Mapping[str, float]) -> None:
-        """Called with the mean scalars of each chunk of steps after the warm-up."""
+    def after_scores(self, scores: Mapping[str, float]) -> None:
+        """Called with the scalars of each finite step after the warm-up, if `watches_every_step`."""
 
     def after_validation(self, epoch: int, logs: dict[str, Any]) -> None:
-        """Called with the logs of each epoch after the warm-up, to which it may add.
+        """Called with the logs of each epoch after the warm-up, to which it may add entries.
 
         Raises:
-            ValueError: if a monitored score is not among them.
+            ValueError: if a monitored score is not in the logs.
         """
 
     def end(self) -> None:
-        """Called after the last step."""
+        """Called after the last step of a run."""
 
 
 def monitored_score(logs: Mapping[str, Any], monitor: str) -> float:
-    """The score of that name among the epoch logs, of the validation if there is one.
+    """Returns the score of a name in the logs, that of the validation if there is one.
 
     Raises:
         ValueError: if there is no such score.
@@ -80,45 +81,33 @@ def monitored_score(logs: Mapping[str, Any], monitor: str) -> float:
 
 
 class EarlyStopping(Controller):
-    """Ends training when a score stops improving, and restores the weights of its best value.
+    """Ends training when a score stops improving, and restores the weights of the best score.
 
     Attributes:
-        monitor: name of the score in the epoch logs.
         best_score: float64 variable, NaN before the first score.
-        epoch_of_best: int64 variable, the epoch (from 0) with the best score, -1 before.
-        stale: int64 variable, validations since then.
+        epoch_of_best: int64 variable, the epoch (from 0) with the best score, -1 before the first.
+        stale: int64 variable, number of validations since the best score.
     """
 
     def __init__(
         self,
         variables: Sequence[tf.Variable],
         *,
-        patience: int | None,
+        patience: int,
         monitor: str = DEFAULT_MONITOR,
         stop_at_min: bool = False,
-        min_delta: float = 0.0,
     ) -> None:
         """Creates the controller.
 
         Args:
-            variables: what to keep at its best: all weights of the model, batch statistics included, and of
-                the loss; none, if training is to end with the weights of its last step.
-            patience: validations without improvement before stopping, at least 1; None never stops, but still
-                keeps the best weights.
+            variables: variables that are restored: all weights of the model, batch statistics included, and
+                of the loss. None of them, if training is to end with the weights of the last step.
+            patience: validations without improvement that end training; 0 for never.
             monitor: name of the score in the epoch logs.
-            stop_at_min: lower scores are better.
-            min_delta: a score counts as better if it is so by more than this, non-negative.
-
-        Raises:
-            ValueError: if a number is out of its range.
+            stop_at_min: whether lower scores are better.
         """
         super().__init__(name="early_stopping")
-        if patience is not None and patience < 1:
-            raise ValueError(f"patience={patience}: expected at least 1, or None")
-        if min_delta < 0:
-            raise ValueError(f"min_delta={min_delta}: expected at least 0")
-        self.monitor = monitor
-        self._patience, self._min_delta = patience, min_delta
+        self._monitor, self._patience = monitor, patience
         self._sign = 1.0 if stop_at_min else -1.0
         self.best_score = tf.Variable(float("nan"), trainable=False, dtype=tf.float64, name="best_score")
         self.epoch_of_best = tf.Variable(-1, trainable=False, dtype=tf.int64, name="best_epoch")
@@ -127,8 +116,8 @@ class EarlyStopping(Controller):
 
     @property
     def should_stop(self) -> bool:
-        """Whether the patience is used up."""
-        return self._patience is not None and int(self.stale) >= self._patience
+        """True if the patience is used up."""
+        return bool(self._patience) and int(self.stale) >= self._patience
 
     @property
     def best_epoch(self) -> int | None:
@@ -137,7 +126,7 @@ class EarlyStopping(Controller):
 
     def after_validation(self, epoch: int, logs: dict[str, Any]) -> None:
         """Keeps the weights if the score is the best so far; NaN is never better."""
-        score = monitored_score(logs, self.monitor)
+        score = monitored_score(logs, self._monitor)
         if not self._is_better(score):
             self.stale.assign_add(1)
             return
@@ -147,36 +136,31 @@ class EarlyStopping(Controller):
         self._best_weights.take()
 
     def end(self) -> None:
-        """Restores the weights of the best score, if there was one."""
+        """Restores the weights of the best score, if there is one."""
         if self.best_epoch is not None:
-            self._best_weights.put_back()
+            self._best_weights.restore()
 
     def _is_better(self, score: float) -> bool:
         if self.best_epoch is None:
             return not math.isnan(score)
-        return self._sign * score < self._sign * float(self.best_score) - self._min_delta
+        return self._sign * score < self._sign * float(self.best_score)
 
 
 class ExponentialDecay(Controller):
-    """Sets the learning rate to `rate * decay_rate ** (step / decay_steps)`."""
+    """Sets the learning rate to `learning_rate * decay_rate ** (epochs / decay_epochs)`, step by step."""
 
-    def __init__(self, learning_rate: float, *, decay_rate: float, decay_steps: int) -> None:
+    def __init__(self, options: OptimizerOptions, steps_per_epoch: int) -> None:
         """Creates the schedule.
 
         Args:
-            learning_rate: rate of the first step, positive.
-            decay_rate: factor per `decay_steps` steps, in (0, 1].
-            decay_steps: at least 1.
-
-        Raises:
-            ValueError: if a number is out of its range.
+            options: `learning_rate`, `decay_rate` and `decay_epochs` are used.
+            steps_per_epoch: number of steps of an epoch.
         """
         super().__init__(name="exponential_decay")
-        if not 0 < decay_rate <= 1:
-            raise ValueError(f"decay_rate={decay_rate}: expected above 0 and at most 1")
-        if decay_steps < 1:
-            raise ValueError(f"decay_steps={decay_steps}: expected at least 1")
-        self._rate = tf.keras.optimizers.schedules.ExponentialDecay(learning_rate, decay_steps, decay_rate)
+        steps = max(1, round(options.decay_epochs * steps_per_epoch))
+        self._rate = tf.keras.optimizers.schedules.ExponentialDecay(
+            options.learning_rate, steps, options.decay_rate
+        )
 
     def before_step(self, learning_rate: tf.Variable, step: tf.Tensor) -> None:
         """Sets the rate of the step."""
@@ -184,51 +168,29 @@ class ExponentialDecay(Controller):
 
 
 class ReduceOnPlateau(Controller):
-    """Multiplies the learning rate by `factor` after `patience` validations without improvement.
+    """Multiplies the learning rate by a factor after some validations without improvement.
 
     Attributes:
-        monitor: name of the score in the epoch logs.
         learning_rate: float32 variable, the present rate.
         best: float64 variable, the best score so far, negated if higher is better.
-        stale: int64 variable, validations since the last improvement or reduction.
+        stale: int64 variable, number of validations since the last improvement or reduction.
     """
 
     def __init__(
-        self,
-        learning_rate: float,
-        *,
-        factor: float = 0.5,
-        patience: int = 3,
-        min_learning_rate: float = 0.0,
-        min_delta: float = 1e-4,
-        monitor: str = DEFAULT_MONITOR,
-        stop_at_min: bool = False,
+        self, options: OptimizerOptions, monitor: str = DEFAULT_MONITOR, *, stop_at_min: bool = False
     ) -> None:
         """Creates the schedule.
 
         Args:
-            learning_rate: initial rate, positive.
-            factor: in (0, 1).
-            patience: validations without improvement before a reduction, at least 1.
-            min_learning_rate: the rate never goes below.
-            min_delta: a score counts as better if it is so by more than this.
+            options: `learning_rate`, `plateau_factor`, `plateau_patience` and `min_learning_rate` are used.
             monitor: name of the score in the epoch logs.
-            stop_at_min: lower scores are better.
-
-        Raises:
-            ValueError: if a number is out of its range.
+            stop_at_min: whether lower scores are better.
         """
         super().__init__(name="reduce_on_plateau")
-        if not 0 < factor < 1:
-            raise ValueError(f"factor={factor}: expected above 0 and below 1")
-        if patience < 1:
-            raise ValueError(f"patience={patience}: expected at least 1")
-        self.monitor = monitor
-        self._factor, self._patience = factor, patience
-        self._min_learning_rate, self._min_delta = min_learning_rate, min_delta
+        self._monitor, self._options = monitor, options
         self._sign = 1.0 if stop_at_min else -1.0
         self.learning_rate = tf.Variable(
-            learning_rate, trainable=False, dtype=tf.float32, name="learning_rate"
+            options.learning_rate, trainable=False, dtype=tf.float32, name="learning_rate"
         )
         self.best = tf.Variable(float("inf"), trainable=False, dtype=tf.float64, name="best")
         self.stale = tf.Variable(0, trainable=False, dtype=tf.int64, name="stale")
@@ -239,33 +201,24 @@ class ReduceOnPlateau(Controller):
 
     def after_validation(self, epoch: int, logs: dict[str, Any]) -> None:
         """Reduces the rate if the score has not improved for long enough."""
-        quantity = self._sign * monitored_score(logs, self.monitor)
-        if quantity < float(self.best) - self._min_delta:
+        quantity = self._sign * monitored_score(logs, self._monitor)
+        if quantity < float(self.best) - _PLATEAU_MIN_DELTA:
             self.best.assign(quantity)
             self.stale.assign(0)
             return
         self.stale.assign_add(1)
-        if int(self.stale) < self._patience:
+        if int(self.stale) < self._options.plateau_patience:
             return
         self.stale.assign(0)
         rate = float(self.learning_rate)
-        self.learning_rate.assign(max(rate * self._factor, min(rate, self._min_learning_rate)))
+        reduced = max(rate * self._options.plateau_factor, self._options.min_learning_rate)
+        self.learning_rate.assign(min(rate, reduced))
 
 
 def make_schedule(options: OptimizerOptions, monitor: str, steps_per_epoch: int) -> Controller | None:
-    """The schedule of the learning rate; None for a constant one."""
+    """Returns the schedule of the learning rate; None for a constant rate."""
     if options.learning_rate_schedule == "exponential":
-        return ExponentialDecay(
-            options.learning_rate,
-            decay_rate=options.decay_rate,
-            decay_steps=max(1, round(options.decay_epochs * steps_per_epoch)),
-        )
+        return ExponentialDecay(options, steps_per_epoch)
     if options.learning_rate_schedule == "plateau":
-        return ReduceOnPlateau(
-            options.learning_rate,
-            factor=options.plateau_factor,
-            patience=options.plateau_patience,
-            min_learning_rate=options.min_learning_rate,
-            monitor=monitor,
-        )
+        return ReduceOnPlateau(options, monitor)
     return None

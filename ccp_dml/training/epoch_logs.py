@@ -1,34 +1,29 @@
-"""The record of an epoch: means over its steps, its speed, and diagnostics of its last batch."""
+"""The logs of an epoch, means over its steps and its speed, and the time spent on each activity."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
-from ccp_dml.distributed import replicas
-from ccp_dml.training.step import TrainedLoss
+from ccp_dml.training.chunks import Chunk
 
 TRAINING, VALIDATION, RESETS = "training", "validation", "resets"
 
 
 class EpochMeans(tf.Module):
-    """Running sums of scalars and their number of steps, in variables, so that a restart keeps them.
+    """Sums of scalars over the steps of an epoch, in variables, so that a restart keeps them.
 
-    The names of the scalars are known with the first step, and not before a run is restored: until then the
-    sums are a vector of unknown length.
+    The names of the scalars are known only after the first step, but a restored run has sums before it: until
+    then the sums are a vector of unknown length.
 
     Attributes:
-        count: int64 variable, steps so far.
+        count: int64 variable, number of steps so far.
     """
 
     def __init__(self) -> None:
-        """Begins an epoch."""
         super().__init__(name="epoch_means")
         self._names: tuple[str, ...] = ()
         self.count = tf.Variable(0, trainable=False, dtype=tf.int64, name="count")
@@ -41,15 +36,15 @@ class EpochMeans(tf.Module):
         self.count.assign(0)
         self._sums.assign(tf.zeros([0], tf.float64))
 
-    def add(self, sums: dict[str, float], steps: int) -> None:
-        """Adds the sums over some steps; of the same scalars as before in this epoch."""
-        self._names = tuple(sorted(sums))
-        added = tf.constant([sums[name] for name in self._names], tf.float64)
+    def add(self, chunk: Chunk) -> None:
+        """Adds the finite steps of a chunk."""
+        self._names = tuple(sorted(chunk.sums))
+        added = tf.constant([chunk.sums[name] for name in self._names], tf.float64)
         self._sums.assign(self._sums + added if len(self._sums.numpy()) else added)
-        self.count.assign_add(steps)
+        self.count.assign_add(chunk.finite_steps)
 
     def result(self) -> dict[str, float]:
-        """The means so far; NaN before the first step."""
+        """Returns the means so far; NaN before the first step."""
         count = int(self.count)
         values = self._sums.numpy()
         return {
@@ -58,10 +53,10 @@ class EpochMeans(tf.Module):
 
 
 class WallTime:
-    """Seconds that training, validation and resets took in this process, since it was made.
+    """Seconds that this process has spent on training, validation and resets of proxies.
 
     Attributes:
-        data_wait: the seconds of training in which a step waited for its batch.
+        data_wait: seconds of training in which a step waited for its batch.
     """
 
     def __init__(self) -> None:
@@ -70,12 +65,12 @@ class WallTime:
         self.data_wait = 0.0
 
     def seconds(self, activity: str) -> float:
-        """Seconds so far of 'training', 'validation' or 'resets'."""
+        """Returns the seconds so far of `'training'`, `'validation'` or `'resets'`."""
         return self._seconds[activity]
 
     @contextlib.contextmanager
     def measured(self, activity: str) -> Iterator[None]:
-        """Adds the time inside the context to 'training', 'validation' or 'resets'."""
+        """Context whose time is added to `'training'`, `'validation'` or `'resets'`."""
         started = time.perf_counter()
         try:
             yield
@@ -83,11 +78,11 @@ class WallTime:
             self._seconds[activity] += time.perf_counter() - started
 
     def shares(self) -> dict[str, float]:
-        """Shares of the time so far, each in [0, 1].
+        """Returns shares of the time so far, each in [0, 1].
 
         Returns:
-            `training`, `validation`, `resets` and `other`, whose sum is 1, and `data_wait`, which is part of
-            `training`.
+            `training`, `validation`, `resets` and `other`, whose sum is 1, and `data_wait`, which is included
+            in `training`.
         """
         total = max(time.perf_counter() - self._started, 1e-9)
         shares = {activity: seconds / total for activity, seconds in self._seconds.items()}
@@ -102,14 +97,14 @@ class WallTime:
 
 
 class EpochSpeed:
-    """The speed of an epoch, as far as this process trained it.
+    """Speed of the part of an epoch that this process trains.
 
     Attributes:
-        images: number of images trained on.
+        images: number of images so far.
     """
 
     def __init__(self, wall_time: WallTime) -> None:
-        """Begins an epoch: the training that `wall_time` measures from now on belongs to it."""
+        """Begins to measure: the training of `wall_time` from now on counts."""
         self._wall_time = wall_time
         self._seconds_before, self._wait_before = wall_time.seconds(TRAINING), wall_time.data_wait
         self.images = 0
@@ -120,22 +115,3 @@ class EpochSpeed:
         seconds = self._wall_time.seconds(TRAINING) - self._seconds_before
         wait = self._wall_time.data_wait - self._wait_before
         return {"images_per_second": self.images / seconds, "data_wait_share": wait / seconds}
-
-
-class BatchDiagnostics:
-    """Computes `loss.diagnostics`; on all replicas where proxies are sharded."""
-
-    def __init__(self, loss: TrainedLoss, strategy: tf.distribute.Strategy) -> None:
-        self._loss, self._strategy = loss, strategy
-        self._is_sharded = any(replicas.table_of(v) is not None for v in loss.trainable_variables)
-        self._on_replicas = tf.function(lambda *batch: strategy.run(loss.diagnostics, args=batch))
-
-    def __call__(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, npt.NDArray[np.float32]]:
-        """The figures as arrays, for the labels and the raw embeddings [B, D] of a whole batch."""
-        return {name: np.asarray(value) for name, value in self._figures(labels, embeddings).items()}
-
-    def _figures(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, Any]:
-        if not self._is_sharded:
-            return self._loss.diagnostics(labels, embeddings)
-        with self._strategy.scope():
-            return dict(replicas.first_local(self._on_replicas(labels, embeddings)))

@@ -1,11 +1,10 @@
-"""What happens to gradients between the loss and the optimizer.
+"""Gradient transforms: the operations on gradients between the loss and the optimizer.
 
-A transform takes the gradients and their variables, in the same order, and returns the new gradients. A
-gradient of None (the variable does not take part in the loss) stays None. The order in which the library
-applies them is proximal term, regularisation by the averages of the weights, weight decay, clipping by global
-norm, clipping by value; `make_transforms` builds that list. All are tensor code that compiles with XLA. A
-transform with state is a `tf.Module`, which the trainer puts into its checkpoints. With several replicas
-they run on each; of a variable that is in parts (`distributed.replicas`) a transform sees the replica's part.
+A transform is a function of the gradients and their variables, in the same order; it returns the new
+gradients. The gradient of a variable that the loss does not depend on is None and stays None. All are tensor
+code that compiles with XLA. A transform with state is a `tf.Module`, which is part of the checkpoints. With
+several replicas, transforms run on each of them; a gradient of a sharded variable is that of the replica's
+shard.
 """
 
 from __future__ import annotations
@@ -15,18 +14,56 @@ from types import MappingProxyType
 
 import tensorflow as tf
 
-from ccp_dml.distributed.replicas import global_norm, per_replica_state
+from ccp_dml.distributed.replicas import per_replica_state
+from ccp_dml.distributed.tables import global_norm
 from ccp_dml.training.options import GradientOptions
 
 Gradients = list[tf.Tensor | None]
 GradientTransform = Callable[[Gradients, Sequence[tf.Variable]], Gradients]
 
 
+def make_transforms(
+    options: GradientOptions,
+    weights: Sequence[tf.Variable],
+    *,
+    proximal: ProximalTerm | None = None,
+    exclude_from_decay: Iterable[tf.Variable] = (),
+) -> list[GradientTransform]:
+    """Creates the transforms that the options ask for, in the order in which they are applied.
+
+    Clipping by value is left out if the norm is not larger: then no component exceeds the value.
+
+    Args:
+        options: the options.
+        weights: the trainable weights of the embedding model, whose averages may be regularised.
+        proximal: the proximal term, if any.
+        exclude_from_decay: variables that are not decayed.
+    """
+    transforms: list[GradientTransform] = [] if proximal is None else [proximal]
+    if options.ema_attraction or options.ema_repulsion:
+        transforms.append(
+            AverageRegularization(
+                weights,
+                attraction=options.ema_attraction,
+                repulsion=options.ema_repulsion,
+                decay=options.ema_decay,
+            )
+        )
+    if options.weight_decay:
+        transforms.append(WeightDecay(options.weight_decay, exclude_from_decay))
+    norm, value = options.clip_norm, options.clip_value
+    if norm:
+        transforms.append(ClipByGlobalNorm(norm))
+    if value and (not norm or norm > value):
+        transforms.append(ClipByValue(value))
+    return transforms
+
+
 class ProximalTerm:
     """Adds `coefficient * (w - anchor)`, the gradient of `coefficient / 2 * |w - anchor|²`.
 
-    It pulls the weights towards the solution of the last problem instance; variables without an anchor (the
-    proxies) are left alone.
+    The term pulls the weights to the solution of the last problem instance. Variables without an anchor, such
+    as the proxies, are not changed.
     """
 
     def __init__(
@@ -38,19 +75,14 @@ class ProximalTerm:
         """Creates the term.
 
         Args:
-            weights: the variables that are pulled.
-            anchors: the point of each, same order and shapes.
+            weights: the variables that are pulled, matched by identity.
+            anchors: the anchor of each weight, in the same order and of the same shapes.
             coefficient: non-negative scalar; a variable is read at every call.
 
         Raises:
             ValueError: if the numbers of weights and anchors differ.
         """
-        if len(weights) != len(anchors):
-            raise ValueError(
-                f"ProximalTerm got {len(anchors)} anchors for {len(weights)} weights; "
-                "one for each weight is expected."
-            )
-        self._anchors = {weight.ref(): anchor for weight, anchor in zip(weights, anchors)}
+        self._anchors = {weight.ref(): anchor for weight, anchor in zip(weights, anchors, strict=True)}
         self._coefficient = coefficient
 
     def __call__(self, gradients: Gradients, variables: Sequence[tf.Variable]) -> Gradients:
@@ -66,86 +98,8 @@ class ProximalTerm:
         return [pulled(gradient, variable) for gradient, variable in zip(gradients, variables)]
 
 
-class WeightDecay:
-    """Adds `rate * w`, the gradient of `rate / 2 * |w|²`, except for excluded variables."""
-
-    def __init__(self, rate: float, exclude: Iterable[tf.Variable] = ()) -> None:
-        """Creates the transform.
-
-        Args:
-            rate: non-negative decay rate.
-            exclude: variables that are not decayed, matched by identity.
-
-        Raises:
-            ValueError: if the rate is negative.
-        """
-        if rate < 0:
-            raise ValueError(f"The weight decay is {rate}; a non-negative number is expected.")
-        self._rate = rate
-        self._excluded = {variable.ref() for variable in exclude}
-
-    def __call__(self, gradients: Gradients, variables: Sequence[tf.Variable]) -> Gradients:
-        """Returns the gradients with the decay added."""
-        return [
-            gradient
-            if gradient is None or variable.ref() in self._excluded
-            else gradient + tf.cast(self._rate, gradient.dtype) * variable
-            for gradient, variable in zip(gradients, variables)
-        ]
-
-
-class ClipByGlobalNorm:
-    """Scales all gradients by one factor so that their joint Euclidean norm is at most `norm`."""
-
-    def __init__(self, norm: float) -> None:
-        """Creates the transform.
-
-        Args:
-            norm: largest joint norm, positive.
-
-        Raises:
-            ValueError: if the norm is not positive.
-        """
-        if norm <= 0:
-            raise ValueError(f"The norm to clip gradients to is {norm}; a positive number is expected.")
-        self._norm = norm
-
-    def __call__(self, gradients: Gradients, variables: Sequence[tf.Variable]) -> Gradients:
-        """Returns the scaled gradients."""
-        norm = global_norm(gradients, variables)
-        clipped, _ = tf.clip_by_global_norm(gradients, self._norm, use_norm=norm)
-        return list(clipped)
-
-
-class ClipByValue:
-    """Limits every component of every gradient to [-value, value]."""
-
-    def __init__(self, value: float) -> None:
-        """Creates the transform.
-
-        Args:
-            value: largest magnitude, positive.
-
-        Raises:
-            ValueError: if the value is not positive.
-        """
-        if value <= 0:
-            raise ValueError(f"The value to clip gradients to is {value}; a positive number is expected.")
-        self._value = value
-
-    def __call__(self, gradients: Gradients, variables: Sequence[tf.Variable]) -> Gradients:
-        """Returns the limited gradients."""
-        return [
-            None if gradient is None else tf.clip_by_value(gradient, -self._value, self._value)
-            for gradient in gradients
-        ]
-
-
-STARTS = ("weights", "zeros")
-
-
 class AverageRegularization(tf.Module):
-    """Attracts weights to their exponential moving averages from afar, and repels them from close by.
+    """Pulls weights to their moving averages from far away, and pushes them off from nearby.
 
     With d the Euclidean distance of all regularised weights w from their averages a, and n the number of
     their components, it adds the gradient of `attraction / 3 * d^3 + repulsion * n / d`, a being constant:
@@ -153,23 +107,16 @@ class AverageRegularization(tf.Module):
         a <- decay * a + (1 - decay) * w
         g <- g + (attraction * d^2 - repulsion * n / d^2) * (w - a) / d
 
-    which is 0 at `d = (repulsion * n / attraction)^(1/4)`. Close to w = a the repulsion has no bound: clip
-    the norm of the gradients. At w = a nothing says which way to push, and nothing is added. Variables that
-    are not regularised (the proxies) or have no gradient are left alone, and so are their averages.
+    which is 0 at `d = (repulsion * n / attraction)^(1/4)`. Close to w = a the repulsion is unbounded: clip
+    the norm of the gradients. At w = a it has no direction, and nothing is added. Variables that are not
+    regularised, such as the proxies, or have no gradient are not changed, nor are their averages.
 
     Attributes:
-        averages: float32 variables, one per weight; part of checkpoints.
+        averages: float32 variables, one per weight, at first equal to the weights; part of checkpoints.
     """
 
     def __init__(
-        self,
-        weights: Sequence[tf.Variable],
-        *,
-        attraction: float = 1e-7,
-        repulsion: float = 1e-5,
-        decay: float = 0.99,
-        start: str = "weights",
-        name: str = "average_regularization",
+        self, weights: Sequence[tf.Variable], *, attraction: float, repulsion: float, decay: float
     ) -> None:
         """Creates the averages.
 
@@ -178,27 +125,15 @@ class AverageRegularization(tf.Module):
             attraction: weight of the attractive term, non-negative.
             repulsion: weight of the repulsive term per component, non-negative.
             decay: share of an average that a step keeps, in [0, 1).
-            start: what the averages are at first: `'weights'`, the weights as they are now, or `'zeros'`,
-                which lie near the origin until about 1 / (1 - decay) steps are made.
-            name: name of the module.
-
-        Raises:
-            ValueError: if a number is out of its range or `start` is unknown.
         """
-        super().__init__(name=name)
-        for what, number in (("attraction", attraction), ("repulsion", repulsion)):
-            if number < 0:
-                raise ValueError(f"{what} is {number}; expected a non-negative number")
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay is {decay}; expected a number in [0, 1)")
-        if start not in STARTS:
-            raise ValueError(f"start is {start!r}; expected one of {', '.join(STARTS)}")
+        super().__init__(name="average_regularization")
         self._attraction, self._decay = attraction, decay
         self._repulsion = repulsion * sum(weight.shape.num_elements() for weight in weights)
-        first = [tf.zeros_like(weight) if start == "zeros" else weight.read_value() for weight in weights]
-        self.averages = [per_replica_state(tf.cast(value, tf.float32), name="average") for value in first]
-        # A proxy, because a module would try to checkpoint a plain dictionary; of positions, because it would
-        # list variables in the order of the keys, which changes from process to process.
+        self.averages = [
+            per_replica_state(tf.cast(weight.read_value(), tf.float32), name="average") for weight in weights
+        ]
+        # A module would try to checkpoint a plain dictionary, and would list variables in it in the order of
+        # the keys, which changes from process to process: hence the proxy, of positions.
         self._position_of = MappingProxyType({weight.ref(): i for i, weight in enumerate(weights)})
 
     def __call__(self, gradients: Gradients, variables: Sequence[tf.Variable]) -> Gradients:
@@ -236,38 +171,51 @@ class AverageRegularization(tf.Module):
         return tf.where(tf.math.is_finite(factor), factor, 0.0)
 
 
-def make_transforms(
-    options: GradientOptions,
-    weights: Sequence[tf.Variable],
-    *,
-    proximal: ProximalTerm | None = None,
-    exclude_from_decay: Iterable[tf.Variable] = (),
-) -> list[GradientTransform]:
-    """The transforms that the options ask for, in the order in which they have to be applied.
+class WeightDecay:
+    """Adds `rate * w`, the gradient of `rate / 2 * |w|²`, except for excluded variables."""
 
-    Clipping by value is left out if the norm is not larger: then no component exceeds it.
+    def __init__(self, rate: float, exclude: Iterable[tf.Variable] = ()) -> None:
+        """Creates the transform.
 
-    Args:
-        options: the options.
-        weights: the trainable weights of the embedding model, whose averages may be regularised.
-        proximal: the proximal term, if any.
-        exclude_from_decay: variables that are not decayed.
-    """
-    transforms: list[GradientTransform] = [] if proximal is None else [proximal]
-    if options.ema_attraction or options.ema_repulsion:
-        transforms.append(
-            AverageRegularization(
-                weights,
-                attraction=options.ema_attraction,
-                repulsion=options.ema_repulsion,
-                decay=options.ema_decay,
-            )
-        )
-    if options.weight_decay:
-        transforms.append(WeightDecay(options.weight_decay, exclude_from_decay))
-    norm, value = options.clip_norm, options.clip_value
-    if norm:
-        transforms.append(ClipByGlobalNorm(norm))
-    if value and (not norm or norm > value):
-        transforms.append(ClipByValue(value))
-    return transforms
+        Args:
+            rate: decay rate, non-negative.
+            exclude: variables that are not decayed, matched by identity.
+        """
+        self._rate = rate
+        self._excluded = {variable.ref() for variable in exclude}
+
+    def __call__(self, gradients: Gradients, variables: Sequence[tf.Variable]) -> Gradients:
+        """Returns the gradients with the decay added."""
+        return [
+            gradient
+            if gradient is None or variable.ref() in self._excluded
+            else gradient + tf.cast(self._rate, gradient.dtype) * variable
+            for gradient, variable in zip(gradients, variables)
+        ]
+
+
+class ClipByGlobalNorm:
+    """Scales all gradients by one factor so that their joint Euclidean norm is at most `norm`, positive."""
+
+    def __init__(self, norm: float) -> None:
+        self._norm = norm
+
+    def __call__(self, gradients: Gradients, variables: Sequence[tf.Variable]) -> Gradients:
+        """Returns the scaled gradients."""
+        norm = global_norm(gradients, variables)
+        clipped, _ = tf.clip_by_global_norm(gradients, self._norm, use_norm=norm)
+        return list(clipped)
+
+
+class ClipByValue:
+    """Limits every component of every gradient to [-value, value]; value is positive."""
+
+    def __init__(self, value: float) -> None:
+        self._value = value
+
+    def __call__(self, gradients: Gradients, variables: Sequence[tf.Variable]) -> Gradients:
+        """Returns the limited gradients."""
+        return [
+            None if gradient is None else tf.clip_by_value(gradient, -self._value, self._value)
+            for gradient in gradients
+        ]

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop after the present chunk of steps."""
+"""Interruption of training by Ctrl-C or SIGTERM: a request to stop after the present chunk of steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
-class Interrupted(Exception):
+class TrainingInterrupted(Exception):
     """Training was asked to stop, and its state is saved.
 
     Attributes:
@@ -25,12 +25,12 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """Context in which the first SIGINT or SIGTERM is only noted; a second one acts as usual.
+    """Context in which the first SIGINT or SIGTERM is only recorded; a second one has its usual effect.
 
-    Python calls signal handlers in the main thread; entered elsewhere the context does nothing.
+    Python calls signal handlers in the main thread; in any other thread the context does nothing.
 
     Attributes:
-        requested: whether a signal has come.
+        requested: True once a signal has come.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class StopRequest:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         self._restore()
-        # Not by print, which fails if the signal has come while something is being printed.
+        # print() fails if the signal comes while something is being printed.
         os.write(2, b"\nStopping after these steps; the same signal again stops at once.\n")
 
     def _restore(self) -> None:

@@ -1,4 +1,4 @@
-"""Optimizers by name: those of Keras, and LAMB and Rectified Adam of TensorFlow Addons."""
+"""Optimizers by name, and groups of variables with their own learning-rate multipliers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Union
 
 import tensorflow as tf
 
-from ccp_dml.distributed.replicas import table_of
+from ccp_dml.distributed.tables import table_of
 from ccp_dml.training.gradients import Gradients
 from ccp_dml.training.options import OPTIMIZERS_WITH_MOMENTS, OPTIMIZERS_WITH_MOMENTUM, OptimizerOptions
 
@@ -41,10 +41,10 @@ OPTIMIZERS: dict[str, str] = {
 
 
 def make_optimizer(name: str, learning_rate: float, **options: Any) -> Optimizer:
-    """Creates an optimizer.
+    """Creates an optimizer of Keras, or LAMB or Rectified Adam of TensorFlow Addons.
 
     Args:
-        name: one of `OPTIMIZERS`, in any case.
+        name: one of `OPTIMIZERS`.
         learning_rate: initial learning rate, positive.
         **options: further arguments of the optimizer, such as `momentum` of `sgd` or `beta_2` of `adam`.
 
@@ -52,31 +52,20 @@ def make_optimizer(name: str, learning_rate: float, **options: Any) -> Optimizer
         A Keras optimizer without slots; `OptimizerGroups` builds them.
 
     Raises:
-        ValueError: if the name, the rate or an option is not one that exists.
+        ValueError: if the name, the rate or an option is not valid.
     """
-    key = name.lower()
-    if key not in OPTIMIZERS:
-        raise ValueError(f"The optimizer is {name!r}; one of {', '.join(OPTIMIZERS)} is expected.")
+    if name not in OPTIMIZERS:
+        raise ValueError(f"optimizer is {name!r}; expected one of {', '.join(OPTIMIZERS)}")
     if not learning_rate > 0:
-        raise ValueError(f"The learning rate is {learning_rate}; a positive number is expected.")
-    module, kind = OPTIMIZERS[key].split(":")
+        raise ValueError(f"learning_rate is {learning_rate}; expected a positive number")
+    module, kind = OPTIMIZERS[name].split(":")
     if module == _KERAS:
-        # The update ops are part of the step's graph; compiling each one apart only adds launches.
+        # The updates are part of the graph of the step: compiling each one separately only adds launches.
         options.setdefault("jit_compile", False)
     try:
         return _load(module, kind)(learning_rate=learning_rate, **options)
     except TypeError as error:
         raise ValueError(f"The optimizer {name!r} cannot be made with {sorted(options)}: {error}") from error
-
-
-def _load(module: str, kind: str) -> Any:
-    if module != _ADDONS:
-        return getattr(tf.keras.optimizers.legacy if module == _KERAS_FUSED else tf.keras.optimizers, kind)
-    # The package announces its end of life, and that it is not tested with this TensorFlow, on import.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import tensorflow_addons.optimizers as addons
-    return getattr(addons, kind)
 
 
 class VariableGroup(NamedTuple):
@@ -94,12 +83,13 @@ class VariableGroup(NamedTuple):
 class OptimizerGroups(tf.Module):
     """Applies gradients by groups of variables, matched by identity.
 
-    The step size of group i is `learning_rate * multiplier_i`. Each group has a whole optimizer of its own,
-    whose variables all exist from the start and are checkpointed. A group none of whose variables gets a
-    gradient (a frozen backbone) is not touched: neither its moments nor its step count.
+    The step size of group i is `learning_rate * multiplier_i`. Each group has an optimizer, whose variables
+    all exist from the start and are checkpointed. A group without any gradient, such as a frozen backbone, is
+    not touched: neither its moments nor its step count.
 
-    A variable in parts (`distributed.replicas`) is a group of its own; so are its moments, then, in the same
-    parts. Its optimizer has to treat each component by itself, which LAMB and Adafactor do not.
+    A sharded variable (`distributed.tables`) needs a group without other variables; its moments are sharded
+    in the same way. Its optimizer has to update each component independently, which LAMB and Adafactor do
+    not.
 
     It has the attributes `lr` and `iterations` that Keras callbacks look for in `model.optimizer`.
 
@@ -109,40 +99,33 @@ class OptimizerGroups(tf.Module):
     """
 
     def __init__(
-        self,
-        make: Callable[[float], Optimizer],
-        groups: Sequence[VariableGroup],
-        learning_rate: float,
-        name: str = "optimizer_groups",
+        self, make: Callable[[float], Optimizer], groups: Sequence[VariableGroup], learning_rate: float
     ) -> None:
         """Creates the optimizers and their slots.
 
         Args:
-            make: makes an optimizer from a learning rate, such as
+            make: creates an optimizer from a learning rate, such as
                 `functools.partial(make_optimizer, "adam")`.
-            groups: the groups; empty ones are left out.
+            groups: the groups; empty ones are ignored.
             learning_rate: initial base rate, positive.
-            name: name of the module.
 
         Raises:
-            ValueError: if there is no variable, a variable is in two groups or a multiplier is negative, or a
-                variable in parts shares a group.
+            ValueError: if there is no variable, a variable is in two groups, a multiplier is negative, or a
+                sharded variable shares a group.
         """
-        super().__init__(name=name)
+        super().__init__(name="optimizer_groups")
         groups = [group for group in groups if len(group.variables)]
         if not groups:
             raise ValueError("There are no variables to optimize.")
         self._multipliers = tuple(float(group.multiplier) for group in groups)
         if min(self._multipliers) < 0:
-            raise ValueError(
-                f"A learning-rate multiplier is {min(self._multipliers)}; it cannot be negative."
-            )
+            raise ValueError(f"multiplier is {min(self._multipliers)}; expected a non-negative number")
         group_of: dict[object, int] = {}
         for index, group in enumerate(groups):
             for variable in group.variables:
                 if group_of.setdefault(variable.ref(), index) != index:
                     raise ValueError(f"The variable {variable.name} is in two groups of the optimizer.")
-        # A proxy, because a module would try to checkpoint a plain dictionary.
+        # A module would try to checkpoint a plain dictionary.
         self._group_of = MappingProxyType(group_of)
         self.learning_rate = tf.Variable(
             learning_rate, trainable=False, dtype=tf.float32, name="learning_rate"
@@ -150,7 +133,7 @@ class OptimizerGroups(tf.Module):
         self.optimizers = [make(learning_rate) for _ in groups]
         for optimizer, group in zip(self.optimizers, groups):
             _build(optimizer, list(group.variables))
-            _keep_parts(optimizer, group.variables)
+            _shard_moments(optimizer, group.variables)
 
     @property
     def lr(self) -> tf.Variable:
@@ -159,49 +142,80 @@ class OptimizerGroups(tf.Module):
 
     @property
     def iterations(self) -> tf.Variable:
-        """Number of updates of the group that had most: scalar int64."""
+        """Number of updates of the group with the most updates: scalar int64."""
         counts = [optimizer.iterations for optimizer in self.optimizers]
         return max(counts, key=lambda count: int(count.numpy()))
 
     def apply(self, gradients: Gradients, variables: Sequence[tf.Variable], scale: float = 1.0) -> None:
-        """Updates the variables; tensor code that may be traced, outside of the replicas.
+        """Updates the variables; tensor code that may be traced, outside of replica context.
 
         Args:
-            gradients: a gradient or None for each variable; with several replicas, that of the global batch,
-                which each of them has.
-            variables: variables of the groups, in any order, not necessarily all.
+            gradients: a gradient or None for each variable; with several replicas that of the global batch,
+                which each replica has.
+            variables: variables of the groups, in any order; some may be missing.
             scale: a further factor on the learning rate.
 
         Raises:
             ValueError: if a variable with a gradient is in no group, or all gradients are None.
         """
-        of_group: list[list[tf.Tensor]] = [[] for _ in self.optimizers]
-        members: list[list[tf.Variable]] = [[] for _ in self.optimizers]
+        gradients_of: list[list[tf.Tensor]] = [[] for _ in self.optimizers]
+        variables_of: list[list[tf.Variable]] = [[] for _ in self.optimizers]
         for gradient, variable in zip(gradients, variables):
             if gradient is None:
                 continue
             if variable.ref() not in self._group_of:
                 raise ValueError(f"The variable {variable.name} is in no group of the optimizer.")
-            of_group[self._group_of[variable.ref()]].append(gradient)
-            members[self._group_of[variable.ref()]].append(variable)
-        if not any(members):
+            index = self._group_of[variable.ref()]
+            gradients_of[index].append(gradient)
+            variables_of[index].append(variable)
+        if not any(variables_of):
             raise ValueError("No variable has a gradient: the loss does not depend on any of them.")
-        for optimizer, multiplier, own in zip(self.optimizers, self._multipliers, members):
-            if own:
+        for optimizer, multiplier, members in zip(self.optimizers, self._multipliers, variables_of):
+            if members:
                 optimizer.learning_rate.assign(self.learning_rate * (multiplier * scale))
 
-        def update(of_group: list[list[tf.Tensor]]) -> None:
-            for optimizer, own_gradients, own in zip(self.optimizers, of_group, members):
-                if own:
-                    pairs = list(zip(own_gradients, own))
+        def update(gradients_of: list[list[tf.Tensor]]) -> None:
+            for optimizer, slopes, members in zip(self.optimizers, gradients_of, variables_of):
+                if members:
+                    pairs = list(zip(slopes, members))
                     optimizer.apply_gradients(pairs, experimental_aggregate_gradients=False)
 
-        tf.distribute.get_strategy().run(update, args=(of_group,))
+        tf.distribute.get_strategy().run(update, args=(gradients_of,))
+
+
+def make_optimizer_groups(
+    options: OptimizerOptions, backbone: Sequence[tf.Variable], model: tf.keras.Model, loss: Any
+) -> OptimizerGroups:
+    """Creates the optimizer of a model and its loss, in groups: backbone, head, and proxies.
+
+    Args:
+        options: the options.
+        backbone: the variables of the backbone; while a warm-up freezes them, their optimizer counts no
+            steps.
+        model: the embedding model.
+        loss: the loss; `loss.proxies` are its proxies, with their multiplier, or None.
+    """
+    chosen: dict[str, Any] = {}
+    if options.optimizer in OPTIMIZERS_WITH_MOMENTUM:
+        chosen["momentum"] = options.momentum
+    if options.optimizer in OPTIMIZERS_WITH_MOMENTS:
+        chosen |= {"beta_1": options.beta_1, "beta_2": options.beta_2}
+    proxies = [] if loss.proxies is None else list(loss.proxies.trainable_variables)
+    multiplier = 1.0 if loss.proxies is None else loss.proxies.learning_rate_multiplier
+    grouped = {variable.ref() for variable in (*proxies, *backbone)}
+    others = [
+        variable
+        for variable in (*model.trainable_variables, *loss.trainable_variables)
+        if variable.ref() not in grouped
+    ]
+    groups = [VariableGroup(backbone), VariableGroup(others), VariableGroup(proxies, multiplier)]
+    make = functools.partial(make_optimizer, options.optimizer, **chosen)
+    return OptimizerGroups(make, groups, options.learning_rate)
 
 
 @contextlib.contextmanager
 def optimizer_of(model: tf.keras.Model, optimizer: OptimizerGroups) -> Iterator[None]:
-    """Shows the optimizer to Keras callbacks as `model.optimizer`, without making it a part of the model."""
+    """Shows the optimizer to Keras callbacks as `model.optimizer`; the model does not track it."""
     previous = getattr(model, "optimizer", None)
     object.__setattr__(model, "optimizer", optimizer)
     try:
@@ -210,23 +224,14 @@ def optimizer_of(model: tf.keras.Model, optimizer: OptimizerGroups) -> Iterator[
         object.__setattr__(model, "optimizer", previous)
 
 
-def distinct_variables(variables: Sequence[tf.Variable]) -> list[tf.Variable]:
-    """Leaves out repetitions, keeping the order."""
-    return list({variable.ref(): variable for variable in variables}.values())
-
-
-def _keep_parts(optimizer: Optimizer, variables: Sequence[tf.Variable]) -> None:
-    """Moments of a variable in parts are in parts, too."""
-    for variable in variables:
-        table = table_of(variable)
-        if table is None:
-            continue
-        if len(variables) > 1:
-            raise ValueError(
-                f"The variable {variable.name} has a part on each replica and shares a group with others; "
-                "expected it to be a group of its own."
-            )
-        table.checkpoint_as_table(optimizer.variables())
+def _load(module: str, kind: str) -> Any:
+    if module != _ADDONS:
+        return getattr(tf.keras.optimizers.legacy if module == _KERAS_FUSED else tf.keras.optimizers, kind)
+    # On import, the package announces its end of life, and that it is not tested with this TensorFlow.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import tensorflow_addons.optimizers as addons
+    return getattr(addons, kind)
 
 
 def _build(optimizer: Optimizer, variables: list[tf.Variable]) -> None:
@@ -238,30 +243,15 @@ def _build(optimizer: Optimizer, variables: list[tf.Variable]) -> None:
         optimizer.build(variables)
 
 
-def make_optimizer_groups(
-    options: OptimizerOptions, backbone: Sequence[tf.Variable], model: tf.keras.Model, loss: Any
-) -> OptimizerGroups:
-    """The optimizer of a model and its loss, in groups: backbone, head, and proxies with their multiplier.
-
-    Args:
-        options: the options.
-        backbone: variables that a warm-up freezes; meanwhile their optimizer does not count the steps.
-        model: the embedding model.
-        loss: the loss; `loss.proxies` are its proxies or None.
-    """
-    chosen: dict[str, Any] = {}
-    if options.optimizer in OPTIMIZERS_WITH_MOMENTUM:
-        chosen["momentum"] = options.momentum
-    if options.optimizer in OPTIMIZERS_WITH_MOMENTS:
-        chosen |= {"beta_1": options.beta_1, "beta_2": options.beta_2}
-    proxies = [] if loss.proxies is None else list(loss.proxies.trainable_variables)
-    multiplier = 1.0 if loss.proxies is None else loss.proxies.learning_rate_multiplier
-    apart = {variable.ref() for variable in (*proxies, *backbone)}
-    others = [
-        variable
-        for variable in (*model.trainable_variables, *loss.trainable_variables)
-        if variable.ref() not in apart
-    ]
-    groups = [VariableGroup(backbone), VariableGroup(others), VariableGroup(proxies, multiplier)]
-    make = functools.partial(make_optimizer, options.optimizer, **chosen)
-    return OptimizerGroups(make, groups, options.learning_rate)
+def _shard_moments(optimizer: Optimizer, variables: Sequence[tf.Variable]) -> None:
+    """Lets checkpoints hold all moments of a sharded variable."""
+    for variable in variables:
+        table = table_of(variable)
+        if table is None:
+            continue
+        if len(variables) > 1:
+            raise ValueError(
+                f"The variable {variable.name} is sharded and shares a group with others; expected a group "
+                "without other variables"
+            )
+        table.register(optimizer.variables())

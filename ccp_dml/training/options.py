@@ -8,7 +8,7 @@ from ccp_dml.options import Change, Choice, Integer, Number, Options, Switch, Te
 
 OPTIMIZERS_WITH_MOMENTUM = ("rmsprop", "sgd")
 OPTIMIZERS_WITH_MOMENTS = ("adam", "adamax", "adamw", "lamb", "lion", "nadam", "radam")
-# Their update of a component depends on the whole variable.
+# Their update of a component depends on all components of the variable.
 OPTIMIZERS_OF_WHOLE_VARIABLES = ("adafactor", "lamb")
 OPTIMIZERS = tuple(
     sorted((*OPTIMIZERS_WITH_MOMENTUM, *OPTIMIZERS_WITH_MOMENTS, "adadelta", "adafactor", "adagrad", "ftrl"))
@@ -47,23 +47,26 @@ class OptimizerOptions(Options):
     decay_epochs: float = option(
         1.0,
         Number(above=0),
-        "Epochs in which the exponential schedule applies it once.",
+        "Epochs after which the exponential schedule has applied --decay_rate once.",
         only_with=_EXPONENTIAL,
     )
     plateau_factor: float = option(
         0.5, Number(above=0, below=1), "Factor of the plateau schedule.", only_with=_PLATEAU
     )
     plateau_patience: int = option(
-        4, Integer(1), "Epochs without improvement before it applies.", only_with=_PLATEAU
+        4,
+        Integer(1),
+        "Epochs without improvement before the plateau schedule reduces the rate.",
+        only_with=_PLATEAU,
     )
     min_learning_rate: float = option(
-        1e-6, Number(low=0), "Lowest rate of the plateau schedule.", only_with=_PLATEAU
+        1e-6, Number(low=0), "Smallest rate of the plateau schedule.", only_with=_PLATEAU
     )
     warm_up_epochs: float = option(
-        0.0, Number(low=0), "First epochs, in which the backbone is frozen, such as 0.5."
+        0.0, Number(low=0), "Number of first epochs with a frozen backbone, such as 0.5."
     )
     warm_up_learning_rate: float | None = option(
-        None, Number(above=0), "Learning rate of these epochs (default: --learning_rate)."
+        None, Number(above=0), "Learning rate of the warm-up (default: --learning_rate)."
     )
 
 
@@ -71,74 +74,84 @@ class OptimizerOptions(Options):
 class GradientOptions(Options):
     """Transforms of the gradients."""
 
-    weight_decay: float = option(1e-4, Number(low=0), "Weight decay; batch normalisation is spared.")
+    weight_decay: float = option(1e-4, Number(low=0), "Weight decay, except for batch normalisation.")
     ema_attraction: float = option(
-        0.0, Number(low=0), "Pull of the weights to their moving averages; the original's value is 1e-7."
+        0.0, Number(low=0), "Attraction of the weights to their moving averages; the original uses 1e-7."
     )
     ema_repulsion: float = option(
-        0.0, Number(low=0), "Push off these averages, per component; the original's value is 1e-5."
+        0.0,
+        Number(low=0),
+        "Repulsion of the weights from these averages, per component; the original uses 1e-5.",
     )
-    ema_decay: float = option(0.99, _DECAY, "Share of an average that a step keeps.")
-    clip_norm: float = option(10.0, Number(low=0), "Clip gradients by their global norm; 0: do not.")
-    clip_value: float = option(10.0, Number(low=0), "Then clip each component; 0: do not.")
+    ema_decay: float = option(0.99, _DECAY, "Share of a moving average that a step keeps.")
+    clip_norm: float = option(10.0, Number(low=0), "Largest global norm of the gradients; 0 for no clipping.")
+    clip_value: float = option(
+        10.0, Number(low=0), "Largest magnitude of a component, clipped after the norm; 0 for no clipping."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingOptions(Options):
-    """The training loop and when it ends."""
+    """The training loop and its end."""
 
     steps_per_epoch: int = option(50, Integer(1), "Steps between two validations.")
     max_epochs: int = option(
-        100, Integer(0), "Most epochs; 0 evaluates and exports the initial model.", Change.LARGER
+        100, Integer(0), "Largest number of epochs; 0 evaluates and exports the initial model.", Change.LARGER
     )
-    patience: int = option(15, Integer(0), "Epochs without improvement that end the run; 0: never.")
+    patience: int = option(15, Integer(0), "Epochs without improvement that end the run; 0 for never.")
     monitor: str = option(
         DEFAULT_MONITOR,
         Text("the name of a metric"),
-        "Metric to watch: map_at_r, r_precision, precision_at_1, recall_at_K.",
+        "Monitored metric: map_at_r, r_precision, precision_at_1 or recall_at_K.",
     )
     monitor_split: str | None = option(
         None,
         Choice(("validation", "test")),
-        "Classes on which it is measured; test flatters the result (default: validation; test with "
-        "--protocol=conventional).",
+        "Classes on which the metric is monitored; test overestimates the result (default: validation; test "
+        "with --protocol=conventional).",
     )
     restore_best: bool = option(
-        True, Switch(), "Evaluate and export the weights of the best epoch, not those of the last."
+        True, Switch(), "Evaluate and export the weights of the best epoch instead of the last."
     )
     mixed_precision: str = option(
         "float32",
         Choice(("float32", "mixed_float16", "mixed_bfloat16"), on="mixed_bfloat16", off="float32"),
-        "Precision of the layers; alone it means mixed_bfloat16.",
+        "Precision of the layers; without a value, mixed_bfloat16.",
     )
     jit_compile: bool = option(False, Switch(), "Compile the training step with XLA.")
     nan_policy: str = option(
         "stop",
         Choice(("stop", "skip")),
-        "A loss or gradient that is not finite ends the run, or skips the step (10 in a row end the run).",
+        "Stop at a loss or gradient that is not finite, or skip such steps (10 in a row stop the run).",
         Change.FREE,
     )
     deterministic: bool | None = option(
-        None, Switch(), "Same bits from the same seed, flags and computer (default: where there is no GPU)."
+        None, Switch(), "Equal bits from equal seed, flags and computer (default: without a GPU)."
     )
     chunk_size: int = option(
         10,
         Integer(1),
-        "Steps inside one call of TensorFlow.",
+        "Steps in one call of a TensorFlow function.",
         only_with={"ccp_step_at_batch": (False,)},
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointOptions(Options):
-    """Checkpoints."""
+    """Saving and keeping of checkpoints."""
 
     checkpoint_keep: int = option(
-        2, Integer(1), "Number of last checkpoints to keep, besides that of the best epoch.", Change.FREE
+        2,
+        Integer(1),
+        "Number of last checkpoints to keep, in addition to that of the best epoch.",
+        Change.FREE,
     )
     checkpoint_steps: int = option(
-        0, Integer(0), "Save every so many steps, besides after every epoch; 0: do not.", Change.FREE
+        0, Integer(0), "Steps after which a checkpoint is saved within an epoch; 0 for none.", Change.FREE
     )
     checkpoint_minutes: float = option(
-        10.0, Number(low=0), "Save when so many minutes have passed since; 0: do not.", Change.FREE
+        10.0,
+        Number(low=0),
+        "Minutes after which a checkpoint is saved within an epoch; 0 for none.",
+        Change.FREE,
     )

@@ -6,23 +6,26 @@ import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from ccp_dml.distributed import replicas
+from ccp_dml.distributed.tables import global_norm, table_of
 from ccp_dml.training.finite import (
     DynamicLossScale,
     FiniteGuard,
     all_finite,
-    put_back,
-    read,
+    read_values,
+    restore_values,
     untrained_variables,
 )
 from ccp_dml.training.gradients import Gradients, GradientTransform
-from ccp_dml.training.optimizers import OptimizerGroups, distinct_variables
+from ccp_dml.training.optimizers import OptimizerGroups
 
 
 class TrainedLoss(Protocol):
-    """The methods of a loss that a step calls; `ccp_dml.losses.base.MetricLoss` has them."""
+    """The members of a loss that a step uses; `ccp_dml.losses.base.MetricLoss` has them."""
 
     @property
     def trainable_variables(self) -> Sequence[tf.Variable]:
@@ -36,15 +39,15 @@ class TrainedLoss(Protocol):
 
 
 class StepResult(NamedTuple):
-    """The result of a step on a replica; only `before` and `gradients` are used on every replica.
+    """The result of a step on a replica.
 
     Attributes:
-        before: values that untrained variables had.
+        before: values of the untrained variables before the step, if they may have to be restored.
         scalars: float32 scalars by name.
-        labels: of the global batch.
-        embeddings: of the global batch, raw, float32 [B, D].
-        gradients: one or None for each trained variable, equal on every replica; of a sharded variable that
-            of the replica's shard.
+        labels: labels of the global batch.
+        embeddings: embeddings of the global batch, raw, float32 [B, D].
+        gradients: a gradient or None for each trained variable, equal on every replica; of a sharded
+            variable, that of the replica's shard.
     """
 
     before: list[tf.Tensor]
@@ -57,20 +60,21 @@ class StepResult(NamedTuple):
 class TrainStep:
     """Trains variables of a model and a loss on one batch per call.
 
-    The batch is that of all replicas together. Each of them embeds its rows, and compares the embeddings of
-    all as one device would: so every pair counts once, and the loss and its memories are the same everywhere.
-    The gradient of the loss for the embeddings then goes back through the model, each replica taking its
-    rows, and the gradients of the replicas for the weights are summed.
+    With several replicas, each embeds its rows of the global batch, and gathers the embeddings of all. Each
+    then computes the loss of the global batch, as a single device would: so every pair counts once, and the
+    loss and its memories are equal on all replicas. Back through the model, each replica takes its rows of
+    the gradient for the embeddings; the gradients for the weights are summed over the replicas.
 
-    On one replica loss, gradients and transforms are one function that XLA may compile; on several, the
-    model and the loss are one each, as XLA cannot compile what replicas exchange. The optimizer's update
-    follows.
+    On one replica, loss, gradients and transforms are one function that XLA may compile; on several, the
+    model and the loss are compiled separately, as XLA cannot compile the exchange between replicas. The
+    update by the optimizer follows.
 
     Attributes:
         model: images -> raw embeddings [B, D].
-        loss: what is minimised.
-        optimizer: groups that contain all trainable variables of both.
-        guard: what happens to a step that is not finite.
+        loss: the loss.
+        optimizer: groups with all trainable variables of both.
+        guard: stops training at steps that are not finite, or skips them.
+        trainable_variables: the trainable variables of model and loss, without repetitions.
     """
 
     def __init__(
@@ -85,41 +89,39 @@ class TrainStep:
     ) -> None:
         """Creates a step that trains all variables.
 
-        With a distribution strategy, model, loss, optimizer and transforms are made in its scope, and the
-        step is called in it.
+        With a distribution strategy, model, loss, optimizer, transforms and step are created in its scope,
+        and the step is called in it.
 
         Args:
             model: float32 images [B, H, W, 3] -> embeddings [B, D].
             loss: the loss.
-            optimizer: groups that contain all trainable variables of the model and the loss.
+            optimizer: groups with all trainable variables of the model and the loss.
             transforms: applied to the gradients in this order; those that are modules are checkpointed.
-            guard: what happens to a step that is not finite; None: the first one ends training.
+            guard: handles steps that are not finite; None: the first one stops training.
             jit_compile: compile with XLA; batches must have a static shape.
 
         Raises:
-            ValueError: if a variable is sharded and the step is to be compiled.
+            ValueError: if a variable is sharded and `jit_compile` is True.
         """
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.guard = guard or FiniteGuard()
         self._transforms, self._jit_compile = list(transforms), jit_compile
         self._loss_scale = DynamicLossScale.of_policy()
-        variables = self.trainable_variables
-        sharded = [variable.name for variable in variables if replicas.table_of(variable) is not None]
+        variables = [*model.trainable_variables, *loss.trainable_variables]
+        self.trainable_variables = list({variable.ref(): variable for variable in variables}.values())
+        sharded = [variable.name for variable in self.trainable_variables if table_of(variable) is not None]
         if sharded and jit_compile:
             raise ValueError(
                 f"jit_compile is True, but {sharded[0]} is sharded: XLA cannot compile the exchange between "
                 "replicas in the loss; expected False"
             )
-        self._prepare(variables, 1.0)
-
-    @property
-    def trainable_variables(self) -> list[tf.Variable]:
-        """All that can be trained, each once."""
-        return distinct_variables([*self.model.trainable_variables, *self.loss.trainable_variables])
+        self._is_sharded = bool(sharded)
+        self._diagnose = tf.function(lambda *batch: self._strategy.run(loss.diagnostics, args=batch))
+        self._prepare(self.trainable_variables, 1.0)
 
     @property
     def state(self) -> dict[str, Any]:
-        """Everything that has to survive a restart, by name."""
+        """Modules that have to survive a restart, by name."""
         modules = [transform for transform in self._transforms if isinstance(transform, tf.Module)]
         found = {
             "model": self.model,
@@ -132,11 +134,11 @@ class TrainStep:
         return {name: component for name, component in found.items() if isinstance(component, tf.Module)}
 
     def training(self, variables: Sequence[tf.Variable], learning_rate_scale: float = 1.0) -> TrainStep:
-        """A step with the same state that trains some of the variables, in the strategy in scope.
+        """Returns a step with the same state that trains only some variables, in the strategy in scope.
 
         Args:
-            variables: what is trained; everything else is constant.
-            learning_rate_scale: factor on the optimizer's rate.
+            variables: the variables to train; all others are constant.
+            learning_rate_scale: factor on the learning rate of the optimizer.
         """
         step = copy.copy(self)
         step._prepare(variables, learning_rate_scale)
@@ -145,8 +147,8 @@ class TrainStep:
     def _prepare(self, variables: Sequence[tf.Variable], learning_rate_scale: float) -> None:
         self._variables, self._learning_rate_scale = list(variables), learning_rate_scale
         self._strategy, self._replicas = tf.distribute.get_strategy(), replicas.count()
-        changing = untrained_variables(self.model, self.loss, *self._transforms)
-        self._restored = changing if self.guard.skips else []
+        untrained = untrained_variables(self.model, self.loss, *self._transforms)
+        self._restored = untrained if self.guard.skips else []
         self._compute, self._embed, self._compare = self._gradients, self._embedded, self._compared
         if self._replicas == 1:
             self._compute = tf.function(self._gradients, jit_compile=self._jit_compile or None)
@@ -155,7 +157,7 @@ class TrainStep:
             self._compare = tf.function(self._compared, jit_compile=True)
 
     def __call__(self, images: Any, labels: Any) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-        """Makes a step; to be traced, outside of the replicas.
+        """Makes a step; to be traced, outside of replica context.
 
         Args:
             images: a batch, as the model takes it; of several replicas, the rows of each.
@@ -163,35 +165,44 @@ class TrainStep:
 
         Returns:
             float32 scalars `loss`, its components, `gradient_norm` (before the transforms) and
-            `embedding_norm` (mean over the batch); the labels of the whole batch; and its raw embeddings
+            `embedding_norm` (mean over the batch); the labels of the global batch; and its raw embeddings
             [B, D] in float32.
         """
-        found = self._strategy.run(self._on_replica, args=(images, labels))
-        scalars = dict(replicas.first_local(found.scalars))
+        result = self._strategy.run(self._on_replica, args=(images, labels))
+        scalars = dict(replicas.first_local(result.scalars))
         conditions = []
         if self._loss_scale is not None:
             representable = tf.math.is_finite(scalars["gradient_norm"])
-            # An overflow says nothing about the gradient: the step is left out and the scale lowered.
+            # An overflow says nothing about the gradient: the step is skipped and the scale lowered.
             scalars["gradient_norm"] = tf.where(representable, scalars["gradient_norm"], 0.0)
             self._loss_scale.update(representable)
             conditions.append(representable)
         if self.guard.skips:
             finite = all_finite(scalars)
             self.guard.record(finite)
-            tf.cond(finite, lambda: True, lambda: self._put_back(found.before))
+            tf.cond(finite, lambda: True, lambda: self._restore(result.before))
             conditions.append(finite)
         if conditions:
-            tf.cond(tf.reduce_all(conditions), lambda: self._apply(found.gradients), lambda: True)
+            tf.cond(tf.reduce_all(conditions), lambda: self._apply(result.gradients), lambda: True)
         else:
-            self._apply(found.gradients)
-        return scalars, replicas.first_local(found.labels), replicas.first_local(found.embeddings)
+            self._apply(result.gradients)
+        return scalars, replicas.first_local(result.labels), replicas.first_local(result.embeddings)
+
+    def diagnostics(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, npt.NDArray[np.float32]]:
+        """Computes `loss.diagnostics` as arrays, for labels and raw embeddings [B, D] of a global batch."""
+        if not self._is_sharded:
+            found = self.loss.diagnostics(labels, embeddings)
+        else:
+            with self._strategy.scope():
+                found = replicas.first_local(self._diagnose(labels, embeddings))
+        return {name: np.asarray(value) for name, value in found.items()}
 
     def _on_replica(self, images: tf.Tensor, labels: tf.Tensor) -> StepResult:
-        before = read(self._restored)
+        before = read_values(self._restored)
         return StepResult(before, *self._compute(images, labels))
 
-    def _put_back(self, values: Sequence[Any]) -> bool:
-        put_back(self._restored, values)
+    def _restore(self, values: Sequence[Any]) -> bool:
+        restore_values(self._restored, values)
         return True
 
     def _apply(self, gradients: Gradients) -> bool:
@@ -201,24 +212,37 @@ class TrainStep:
     def _gradients(
         self, images: tf.Tensor, labels: tf.Tensor
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor, Gradients]:
+        """Computes scalars, labels and embeddings of the global batch, and the transformed gradients."""
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self._variables)
-            local_embeddings, regularization = self._embed(images)
-        labels, embeddings = replicas.gather_rows(labels), replicas.gather_rows(local_embeddings)
-        components, slopes, of_loss = self._compare(labels, embeddings)
-        # Not in the compiled function, which must not read what is on another device.
-        of_loss = [None if slope is None else self._scaled(tf.convert_to_tensor(slope)) for slope in of_loss]
-        targets = [] if slopes is None else [(local_embeddings, replicas.local_rows(self._scaled(slopes)))]
+            rows, regularization = self._embed(images)
+        labels, embeddings = replicas.gather_rows(labels), replicas.gather_rows(rows)
+        components, embedding_gradient, loss_gradients = self._compare(labels, embeddings)
+        # Here and not in the compiled function, which cannot read variables of another device.
+        loss_gradients = [
+            None if gradient is None else self._scaled(tf.convert_to_tensor(gradient))
+            for gradient in loss_gradients
+        ]
+
+        outputs, output_gradients = [], []
+        if embedding_gradient is not None:
+            outputs.append(rows)
+            output_gradients.append(replicas.replica_rows(self._scaled(embedding_gradient)))
         if regularization is not None:
             components = {**components, "regularization_loss": regularization}
-            targets.append((regularization, self._per_replica(self._scaled(tf.ones([])))))
-        gradients = self._summed(self._through_model(tape, targets), of_loss)
+            outputs.append(regularization)
+            output_gradients.append(self._summand(self._scaled(tf.ones([]))))
+        model_gradients: Gradients = [None] * len(self._variables)
+        if outputs:
+            model_gradients = tape.gradient(outputs, self._variables, output_gradients=output_gradients)
+
+        gradients = self._summed(model_gradients, loss_gradients)
         if self._loss_scale is not None:
             gradients = self._loss_scale.unscaled(gradients)
         scalars = {
             "loss": tf.add_n(list(components.values())),
             **components,
-            "gradient_norm": replicas.global_norm(gradients, self._variables),
+            "gradient_norm": global_norm(gradients, self._variables),
             "embedding_norm": tf.reduce_mean(tf.norm(embeddings, axis=-1)),
         }
         for transform in self._transforms:
@@ -226,51 +250,42 @@ class TrainStep:
         return scalars, labels, embeddings, gradients
 
     def _embedded(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Raw embeddings in float32, and the sum of the model's own losses, if it has any."""
+        """Computes raw embeddings in float32, and the sum of the model's own losses, None without any."""
         embeddings = tf.cast(self.model(images, training=True), tf.float32)
         return embeddings, tf.add_n(self.model.losses) if self.model.losses else None
 
     def _compared(
         self, labels: tf.Tensor, embeddings: tf.Tensor
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor | None, Gradients]:
-        """Components of the loss of the global batch; the gradients for its embeddings and the variables."""
+        """Computes the components of the loss, and its gradients for embeddings and trained variables."""
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([embeddings, *self._variables])
             components = dict(self.loss.components(labels, embeddings))
-            target = tf.add_n(list(components.values()))
-        slopes, *gradients = tape.gradient(target, [embeddings, *self._variables])
-        return components, slopes, gradients
+            total = tf.add_n(list(components.values()))
+        embedding_gradient, *gradients = tape.gradient(total, [embeddings, *self._variables])
+        return components, embedding_gradient, gradients
 
-    def _through_model(
-        self, tape: tf.GradientTape, targets: Sequence[tuple[tf.Tensor, tf.Tensor]]
-    ) -> Gradients:
-        """Gradients for the variables, of outputs of the model and the gradients for these."""
-        if not targets:
-            return [None] * len(self._variables)
-        outputs, slopes = zip(*targets)
-        return tape.gradient(list(outputs), self._variables, output_gradients=list(slopes))
+    def _summed(self, model_gradients: Gradients, loss_gradients: Gradients) -> Gradients:
+        """Adds the gradients through the model and of the loss itself, and sums them over the replicas.
 
-    def _summed(self, of_model: Gradients, of_loss: Gradients) -> Gradients:
-        """The gradients of the whole batch.
-
-        Those that go through the model are of the replica's rows; those of the loss's own variables are the
-        same everywhere: their mean lets no rounding make the copies of a variable drift apart. That of a
-        sharded variable is complete on the replica that has the shard.
+        Gradients through the model belong to the rows of the replica. Those of the loss itself are equal on
+        all replicas up to rounding, and their mean keeps the copies of a variable equal. The gradient of a
+        sharded variable is complete on the replica with the shard, and is not summed.
         """
-        local: Gradients = []
-        shared = [replicas.table_of(variable) is None for variable in self._variables]
-        for through_model, direct, equal in zip(of_model, of_loss, shared):
+        gradients: Gradients = []
+        is_summed: list[bool] = []
+        for variable, through_model, of_loss in zip(self._variables, model_gradients, loss_gradients):
+            is_sharded = table_of(variable) is not None
             terms = [] if through_model is None else [tf.convert_to_tensor(through_model)]
-            if direct is not None:
-                whole = tf.convert_to_tensor(direct)
-                terms.append(self._per_replica(whole) if equal else whole)
-            local.append(sum(terms[1:], terms[0]) if terms else None)
-        summed = [equal and gradient is not None for gradient, equal in zip(local, shared)]
-        sums = iter(replicas.sum_over_replicas([g for g, is_summed in zip(local, summed) if is_summed]))
-        return [next(sums) if is_summed else gradient for gradient, is_summed in zip(local, summed)]
+            if of_loss is not None:
+                terms.append(of_loss if is_sharded else self._summand(of_loss))
+            gradients.append(sum(terms[1:], terms[0]) if terms else None)
+            is_summed.append(bool(terms) and not is_sharded)
+        sums = iter(replicas.sum_over_replicas([g for g, chosen in zip(gradients, is_summed) if chosen]))
+        return [next(sums) if chosen else gradient for gradient, chosen in zip(gradients, is_summed)]
 
-    def _per_replica(self, value: tf.Tensor) -> tf.Tensor:
-        """A replica's summand of a value that all of them have."""
+    def _summand(self, value: tf.Tensor) -> tf.Tensor:
+        """Divides a value that all replicas have, so that it is the sum over the replicas."""
         return value if self._replicas == 1 else value / self._replicas
 
     def _scaled(self, loss: tf.Tensor) -> tf.Tensor:

@@ -12,16 +12,8 @@ import tensorflow as tf
 from ccp_dml.training.checkpoints import Checkpoints
 from ccp_dml.training.chunks import Chunk, ChunkRunner
 from ccp_dml.training.controllers import Controller
-from ccp_dml.training.epoch_logs import (
-    RESETS,
-    TRAINING,
-    VALIDATION,
-    BatchDiagnostics,
-    EpochMeans,
-    EpochSpeed,
-    WallTime,
-)
-from ccp_dml.training.interruption import Interrupted, StopRequest
+from ccp_dml.training.epoch_logs import RESETS, TRAINING, VALIDATION, EpochMeans, EpochSpeed, WallTime
+from ccp_dml.training.interruption import StopRequest, TrainingInterrupted
 from ccp_dml.training.optimizers import optimizer_of
 from ccp_dml.training.options import TrainingOptions
 from ccp_dml.training.step import TrainStep
@@ -34,21 +26,24 @@ Validate = Callable[[], dict[str, float]]
 class Trainer:
     """Trains a model and a loss, in epochs of a fixed number of steps.
 
-    At the end of an epoch, in this order: validation; controllers (early stopping, learning-rate schedule,
-    projections) look at the score of this very epoch; callbacks; checkpoint. The checkpoint comes last so
-    that a run that is killed in between repeats the epoch's row of logs rather than losing it.
+    An epoch ends with validation; then the controllers (early stopping, learning-rate schedule, projections)
+    look at the score of this very epoch; then come the callbacks and the checkpoint. The checkpoint is last,
+    so that a run that is killed before it repeats the row of logs of the epoch instead of losing it.
 
-    Callbacks are ordinary Keras callbacks; `on_train_batch_end` comes after every chunk of steps, with the
-    number of its last step, and `on_test_end` before proxies may change. The epoch logs are the means over
-    the epoch of `loss`, of its components, of `gradient_norm` (before clipping) and `embedding_norm`;
-    `active_pairs` of the last batch; `learning_rate` of the last step; `images_per_second`, and
-    `data_wait_share`, the share of the steps' time in which they waited for their batches; `step`; the logs
-    of the controllers, as they were during the epoch; and the validation's scores, prefixed by `val_`.
+    Callbacks are ordinary Keras callbacks. `on_train_batch_end` is called after every chunk of steps, with
+    the number of its last step, and `on_test_end` before proxies may change. The epoch logs are
+
+    - means over the epoch of `loss`, its components, `gradient_norm` (before clipping) and `embedding_norm`;
+    - `images_per_second`, and `data_wait_share`, the share of the time of the steps spent waiting for
+      batches;
+    - `step`, `learning_rate` of the last step, and `active_pairs` of the last batch;
+    - the logs of the controllers, as they were during the epoch;
+    - the scores of the validation, prefixed by `val_`.
 
     Attributes:
         model: the embedding model.
         loss: the loss.
-        step: int64 variable, steps made since the beginning of the run.
+        step: int64 variable, number of steps since the beginning of the run.
         wall_time: seconds of training, validation and resets.
         diagnostics: `loss.diagnostics` of the last batch of the last epoch, as arrays.
     """
@@ -65,57 +60,53 @@ class Trainer:
         callbacks: Sequence[tf.keras.callbacks.Callback] = (),
         checkpoints: Checkpoints | None = None,
     ) -> None:
-        """Puts the components together; `restore` and `fit` come next.
+        """Connects the components; `restore` and `fit` come next.
 
-        With a distribution strategy (`checkpoints.workers.strategy`), the train step is made in its scope;
-        the trainer and all else, whose state is of the process and not of its replicas, outside.
+        With a distribution strategy (`checkpoints.workers.strategy`), the train step is created in its scope.
+        The trainer and the other components, whose state belongs to the process, are created outside of it.
 
         Args:
             train_step: model, loss, optimizer and gradient transforms.
-            batches: `batches(first_step)` gives the endless stream of (images, labels) from that step on, a
-                dataset; with several replicas a distributed one, see `distributed_batches`.
-            options: `steps_per_epoch` and `chunk_size` are used here.
+            batches: `batches(first_step)` returns the endless stream of (images, labels) from that step on: a
+                dataset, or with several replicas a distributed one, see `distributed_batches`.
+            options: `steps_per_epoch` and `chunk_size` are used.
             warm_up: the first epochs, with frozen variables.
-            validate: scores the model after every epoch.
-            controllers: asked in this order; early stopping, which keeps the best weights with the proxies
-                that belong to them, before the projections, which may change these.
+            validate: returns the scores of the model; called after every epoch.
+            controllers: called in this order. Early stopping comes before the projections: it keeps the best
+                weights with their proxies, which the projections may then replace.
             callbacks: Keras callbacks.
-            checkpoints: where and when to save, and the workers who train together; `validate` and callbacks
-                that need all of them have to be the same everywhere.
+            checkpoints: the checkpoints, and the workers that train together; all workers have to pass the
+                same `validate`, and the same callbacks in which all take part.
 
         Raises:
-            ValueError: if the trainer is made in the scope of a strategy.
+            ValueError: if the trainer is created in the scope of a strategy.
         """
         if tf.distribute.has_strategy():
-            raise ValueError("The trainer is made in the scope of a strategy; expected it outside.")
+            raise ValueError("The trainer is created in the scope of a strategy; expected it outside.")
         self.model, self.loss = train_step.model, train_step.loss
         self._train_step, self._batches, self._options = train_step, batches, options
-        self._validate = validate
+        self._warm_up, self._validate = warm_up or WarmUp(), validate
         self._controllers, self._callbacks = tuple(controllers), list(callbacks)
         self._checkpoints = checkpoints or Checkpoints(None)
         self._workers = self._checkpoints.workers
-        self._strategy = self._workers.strategy or tf.distribute.get_strategy()
-        self._warm_up = warm_up or WarmUp()
         self._warm_up_steps = self._warm_up.steps(options.steps_per_epoch)
-        every_step = any(controller.watches_every_step for controller in self._controllers)
-        self._chunk_size = 1 if every_step else options.chunk_size
+        self._watches_every_step = any(controller.watches_every_step for controller in self._controllers)
         self._runners: dict[bool, ChunkRunner] = {}
         self._element_spec = batches(0).element_spec
         self.step = tf.Variable(0, trainable=False, dtype=tf.int64, name="step")
         self._means, self.wall_time = EpochMeans(), WallTime()
         self.diagnostics: dict[str, npt.NDArray[np.float32]] = {}
-        self._diagnose = BatchDiagnostics(self.loss, self._strategy)
         self._checkpoints.track(**self.state)
 
     @property
     def state(self) -> dict[str, Any]:
-        """Everything that has to survive a restart, by name."""
+        """Modules and variables that have to survive a restart, by name."""
         controllers = {controller.name: controller for controller in self._controllers}
         return {**self._train_step.state, **controllers, "step": self.step, "means": self._means}
 
     @property
     def epoch(self) -> int:
-        """Number of whole epochs that are done."""
+        """Number of complete epochs."""
         return int(self.step) // self._options.steps_per_epoch
 
     @property
@@ -126,7 +117,7 @@ class Trainer:
 
     @property
     def stopped(self) -> bool:
-        """Whether training ends with this epoch, even if it is not the last one."""
+        """True if training ends with this epoch although there are epochs left."""
         return bool(self.model.stop_training) or any(c.should_stop for c in self._controllers)
 
     @property
@@ -135,32 +126,31 @@ class Trainer:
         return sum(runner.trace_count for runner in self._runners.values())
 
     def restore(self) -> bool:
-        """Continues from the newest checkpoint; returns whether there is one.
+        """Continues from the newest checkpoint; returns False if there is none.
 
         Raises:
-            CheckpointError: if it belongs to another model, loss or optimizer.
+            CheckpointError: if the checkpoint belongs to another model, loss or optimizer.
         """
         return self._checkpoints.restore() is not None
 
     def fit(self, max_epochs: int) -> dict[str, list[float]]:
-        """Trains until `max_epochs` epochs are done since the beginning of the run, or earlier.
+        """Trains until `max_epochs` epochs are complete, or a controller or callback stops training.
 
-        Then the best weights are restored, if there is early stopping. Called again after an interruption, it
-        continues where it was.
+        Early stopping then restores the best weights. After an interruption, a second call continues.
 
         Args:
-            max_epochs: largest number of epochs, those before a restart included.
+            max_epochs: largest number of epochs since the beginning of the run.
 
         Returns:
             The logs of the epochs of this call: a list for each name.
 
         Raises:
-            Interrupted: after SIGINT or SIGTERM, with the state saved at the last whole chunk.
+            TrainingInterrupted: after SIGINT or SIGTERM, with the state saved after the last chunk.
             Diverged: if the loss, the embeddings or the gradients are not finite.
-            ValueError: if a monitored score is not among the logs.
+            ValueError: if a monitored score is not in the logs.
         """
         if self.epoch < max_epochs:
-            # Now: a request to stop need not wait for the end of the tracing.
+            # Before signals are only recorded: they should end a long tracing at once.
             self.trace()
         self.model.stop_training = False
         callbacks = tf.keras.callbacks.CallbackList(
@@ -186,74 +176,63 @@ class Trainer:
         self, iterator: Any, callbacks: tf.keras.callbacks.CallbackList, request: StopRequest
     ) -> None:
         epoch = self.epoch
-        self._begin_phase()
         callbacks.on_epoch_begin(epoch)
-        logs, last = self._make_steps(iterator, callbacks, request)
-
-        self.diagnostics = self._diagnose(last.labels, last.embeddings)
-        if "active_pairs" in self.diagnostics:
-            logs["active_pairs"] = float(self.diagnostics["active_pairs"])
-        logs.update(self._train_step.guard.logs)
-        for controller in self._controllers:
-            logs.update(controller.logs)
+        logs = self._make_steps(iterator, callbacks, request)
 
         callbacks.on_test_begin()
-        logs.update(self._validation_scores())
-        # Computed from the same numbers, but perhaps not by the same processor.
+        if self._validate is not None:
+            with self.wall_time.measured(VALIDATION):
+                scores = self._validate()
+            logs.update({f"val_{name}": float(value) for name, value in scores.items()})
+        # The workers compute the same numbers, but not all on the same kind of processor.
         logs = self._workers.from_chief(logs)
         callbacks.on_test_end(logs)
 
-        # If the epoch's last step was the warm-up's last, its score is still one of the warm-up.
         if int(self.step) > self._warm_up_steps:
             with self.wall_time.measured(RESETS):
                 for controller in self._controllers:
                     controller.after_validation(epoch, logs)
         callbacks.on_epoch_end(epoch, logs)
-        self._save(stop=self._agreed(request)[0])
+        stop, _ = self._agreed(request)
+        self._save(stop=stop)
 
     def _make_steps(
         self, iterator: Any, callbacks: tf.keras.callbacks.CallbackList, request: StopRequest
-    ) -> tuple[dict[str, Any], Chunk]:
-        """Makes the steps that are left of the epoch; returns its logs and the last chunk."""
+    ) -> dict[str, Any]:
+        """Makes the remaining steps of the epoch, chunk by chunk; returns its logs."""
         total, speed = self._options.steps_per_epoch, EpochSpeed(self.wall_time)
         done = int(self.step) % total
         if not done:
             self._means.reset()
         while done < total:
-            if speed.images:
-                self._begin_phase()
-            warming_up, multiplier = self._warming_up, self._learning_rate_multiplier
-            count = min(self._chunk_size, total - done)
-            if warming_up:
-                count = min(count, self._warm_up_steps - int(self.step))
+            self._begin_phase()
+            runner, count = self.trace(), self._chunk_size(total - done)
             callbacks.on_train_batch_begin(done)
-            runner = self.trace()
             with self.wall_time.measured(TRAINING):
                 chunk = runner(iterator, count)
             self.wall_time.data_wait += chunk.data_wait
-            speed.images += count * int(chunk.embeddings.shape[0])
+            speed.images += chunk.images
+            self._means.add(chunk)
             done += count
-            self._train_step.guard.check(chunk.bad_step, chunk.bad, self._checkpoints.latest)
-            self._means.add(chunk.sums, chunk.finite_steps)
-            logs = {**self._means.result(), **speed.logs}
-            callbacks.on_train_batch_end(done - 1, logs)
-            if not warming_up and chunk.finite_steps:
-                self._after_steps(chunk)
-            # Not at the end of the epoch: what follows belongs to it, and is not in a checkpoint.
+            if chunk.bad_step:
+                self._train_step.guard.check(chunk.bad_step, chunk.bad, self._checkpoints.latest)
+            callbacks.on_train_batch_end(done - 1, {**self._means.result(), **speed.logs})
+            if self._watches_every_step and chunk.finite_steps and int(self.step) > self._warm_up_steps:
+                self._after_scores(chunk)
+            # The checkpoint of the last steps comes at the end of the epoch, after what belongs to it.
             if done < total:
                 stop, due = self._agreed(request)
                 if stop or due:
                     self._save(stop=stop)
-        rate = float(self._train_step.optimizer.learning_rate) * multiplier
-        return {**logs, "step": int(self.step), "learning_rate": rate}, chunk
+        return {**self._means.result(), **speed.logs, **self._logs_of_last_step(chunk)}
 
     def trace(self) -> ChunkRunner:
-        """Traces the steps of the present phase, unless they are; `fit` does so where that is not done."""
-        warming_up = self._warming_up
-        if warming_up not in self._runners:
-            variables = self._train_step.trainable_variables
-            trained = self._warm_up.trained(variables) if warming_up else variables
-            watching = [controller for controller in self._controllers if controller.watches_batches]
+        """Traces the steps of the present phase, the warm-up or the rest, unless they are traced already."""
+        is_warm_up = self._is_warm_up(int(self.step))
+        if is_warm_up not in self._runners:
+            variables, scale = self._train_step.trainable_variables, 1.0
+            if is_warm_up:
+                variables, scale = self._warm_up.trained(variables), self._warm_up.learning_rate_multiplier
 
             def before_step(step: tf.Tensor) -> None:
                 rate = self._train_step.optimizer.learning_rate
@@ -261,58 +240,63 @@ class Trainer:
                     controller.before_step(rate, tf.maximum(step - self._warm_up_steps, 0))
 
             def after_step(labels: tf.Tensor, embeddings: tf.Tensor) -> None:
-                for controller in watching:
+                for controller in self._controllers:
                     controller.after_step(labels, embeddings)
 
-            with self._strategy.scope():
-                self._runners[warming_up] = ChunkRunner(
-                    self._train_step.training(trained, self._learning_rate_multiplier),
-                    self._element_spec,
-                    self.step,
-                    before_step,
-                    after_step if watching else None,
+            strategy = self._workers.strategy or tf.distribute.get_strategy()
+            with strategy.scope():
+                step = self._train_step.training(variables, scale)
+                self._runners[is_warm_up] = ChunkRunner(
+                    step, self._element_spec, self.step, before_step, after_step
                 )
-        return self._runners[warming_up]
+        return self._runners[is_warm_up]
 
-    @property
-    def _warming_up(self) -> bool:
-        """Whether the next step is one of the warm-up."""
-        return int(self.step) < self._warm_up_steps
-
-    @property
-    def _learning_rate_multiplier(self) -> float:
-        return self._warm_up.learning_rate_multiplier if self._warming_up else 1.0
+    def _is_warm_up(self, step: int) -> bool:
+        """Returns True if a step, from 0, belongs to the warm-up."""
+        return step < self._warm_up_steps
 
     def _begin_phase(self) -> None:
-        """Lets the controllers begin if the next step is the first of the warm-up or after it."""
+        """Lets the controllers begin, before the first step of the run and the first after the warm-up."""
         if int(self.step) in (0, self._warm_up_steps):
             with self.wall_time.measured(RESETS):
                 for controller in self._controllers:
                     controller.begin()
 
-    def _after_steps(self, chunk: Chunk) -> None:
-        with self.wall_time.measured(RESETS):
-            for controller in self._controllers:
-                means = chunk.means
-                if controller.watches_every_step:
-                    means = self._workers.from_chief(means)
-                controller.after_steps(means)
+    def _chunk_size(self, remaining: int) -> int:
+        """Number of steps of the next chunk, which ends with the epoch and with the warm-up."""
+        size = min(1 if self._watches_every_step else self._options.chunk_size, remaining)
+        step = int(self.step)
+        return min(size, self._warm_up_steps - step) if self._is_warm_up(step) else size
 
-    def _validation_scores(self) -> dict[str, float]:
-        if self._validate is None:
-            return {}
-        with self.wall_time.measured(VALIDATION):
-            return {f"val_{name}": float(value) for name, value in self._validate().items()}
+    def _after_scores(self, chunk: Chunk) -> None:
+        with self.wall_time.measured(RESETS):
+            scores = self._workers.from_chief(chunk.sums)
+            for controller in self._controllers:
+                controller.after_scores(scores)
+
+    def _logs_of_last_step(self, chunk: Chunk) -> dict[str, Any]:
+        """Logs that describe the end of an epoch; computes the diagnostics of its last batch."""
+        step, rate = int(self.step), float(self._train_step.optimizer.learning_rate.numpy())
+        if self._is_warm_up(step - 1):
+            rate *= self._warm_up.learning_rate_multiplier
+        logs: dict[str, Any] = {"step": step, "learning_rate": rate}
+        self.diagnostics = self._train_step.diagnostics(chunk.labels, chunk.embeddings)
+        if "active_pairs" in self.diagnostics:
+            logs["active_pairs"] = float(self.diagnostics["active_pairs"])
+        logs.update(self._train_step.guard.logs)
+        for controller in self._controllers:
+            logs.update(controller.logs)
+        return logs
 
     def _agreed(self, request: StopRequest) -> tuple[bool, bool]:
-        """Whether to stop, as any worker was asked to; whether the chief says that it is time to save."""
+        """Returns whether any worker was asked to stop, and whether the chief has a checkpoint due."""
         found = self._workers.from_all([request.requested, self._checkpoints.due(int(self.step))])
         return any(requested for requested, _ in found), found[0][1]
 
     def _save(self, *, stop: bool) -> None:
-        """Saves; raises `Interrupted` if training is to stop."""
+        """Saves a checkpoint; then raises `TrainingInterrupted` if training is to stop."""
         best = self.best_epoch
         best_step = None if best is None else (best + 1) * self._options.steps_per_epoch
         path = self._checkpoints.save(int(self.step), best_step)
         if stop:
-            raise Interrupted(int(self.step), path)
+            raise TrainingInterrupted(int(self.step), path)

@@ -13,33 +13,27 @@ class WarmUp:
     """The first epochs, which train the embedding layer and the proxies while the backbone is frozen.
 
     The learning-rate schedule, early stopping and the problem instances of alternating projections begin
-    after it. The rate of the run is only scaled while the warm-up lasts.
+    after the warm-up.
 
     Attributes:
-        epochs: number of epochs, 0 for none; it may end inside an epoch.
-        frozen: variables that do not change meanwhile, usually those of the backbone.
-        learning_rate_multiplier: factor on the base learning rate meanwhile, positive.
+        epochs: number of epochs, 0 for none; the warm-up may end inside an epoch.
+        frozen: variables that the warm-up does not train, usually those of the backbone.
+        learning_rate_multiplier: factor on the learning rate during the warm-up, positive.
     """
 
     epochs: float = 0
     frozen: Sequence[tf.Variable] = field(default=(), repr=False)
     learning_rate_multiplier: float = 1.0
 
-    def __post_init__(self) -> None:
-        if self.epochs < 0:
-            raise ValueError(f"epochs={self.epochs}: expected at least 0")
-        if not self.learning_rate_multiplier > 0:
-            raise ValueError(f"learning_rate_multiplier={self.learning_rate_multiplier}: expected above 0")
-
     def steps(self, steps_per_epoch: int) -> int:
-        """Number of steps: `epochs` in steps, rounded; at least one unless there are no epochs."""
+        """Returns the number of steps, rounded, and at least one unless there are no epochs."""
         return max(1, round(self.epochs * steps_per_epoch)) if self.epochs else 0
 
     def trained(self, variables: Sequence[tf.Variable]) -> list[tf.Variable]:
-        """The variables that are not frozen.
+        """Returns the variables that are not frozen.
 
         Raises:
-            ValueError: if nothing remains.
+            ValueError: if all are frozen.
         """
         frozen = {variable.ref() for variable in self.frozen}
         remaining = [variable for variable in variables if variable.ref() not in frozen]

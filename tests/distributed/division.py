@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from ccp_dml.config import ExperimentConfig
+from ccp_dml.data.images import TestPreprocessing
+from ccp_dml.data.pipeline import inference_batches
 from ccp_dml.data.sampling import OnePerClassSampler
 from ccp_dml.distributed.workers import Workers
 from ccp_dml.evaluation.embedding import Embedder, SmallerBlocks
-from ccp_dml.experiment import parts
+from ccp_dml.evaluation.options import EvaluationOptions
+from ccp_dml.experiment.build import compiled_inference
 from ccp_dml.experiment.scoring import Scorer
 from ccp_dml.models.proxies import Proxies
 from ccp_dml.projections.options import ProjectionOptions
@@ -25,17 +27,17 @@ SIZE, CLASSES, PER_CLASS, DRAWS = 3, 5, 2, 4
 
 @dataclass
 class Work:
-    """What came of the work, equal on all workers, and which images this process has read for it.
+    """The results of divided work, equal on all workers, and the images that this process has read.
 
     Attributes:
-        embedded: embeddings of queries, gallery, and training images; principal components of the queries.
+        embedded: embeddings of queries, gallery and training images; principal components of the queries.
         scores: metrics of every query.
-        proxies: after two choices, the second one with a memory that knows the first pool, [K, C, D] each.
-        chosen: images of the proxies.
-        copies: whether all replicas of this process have the same proxies.
-        memory: what is remembered.
-        staleness: of the last proxies.
-        read: rows of images that were read, by use.
+        proxies: proxies [K, C, D] after each of two choices; the second memory holds the first pool.
+        chosen: images of the proxies, after each choice.
+        copies: True if all replicas of this process have equal proxies.
+        memory: embeddings in the memory of the pool.
+        staleness: staleness of the last proxies.
+        read: rows of the images that were read, by use.
     """
 
     embedded: list[np.ndarray]
@@ -49,12 +51,12 @@ class Work:
 
     @property
     def numbers(self) -> list[np.ndarray]:
-        """All but what was read."""
+        """All arrays but `read`."""
         rest = [self.scores, self.memory, np.array(self.staleness)]
         return [*self.embedded, *self.proxies, *self.chosen, *rest]
 
     def to_arrays(self, prefix: str) -> dict[str, np.ndarray]:
-        """All of it by names that begin so, for a file."""
+        """Returns all arrays, by name with a prefix, for a file."""
         found = {
             name: np.asarray(getattr(self, name)) for name in ("scores", "copies", "memory", "staleness")
         }
@@ -65,28 +67,28 @@ class Work:
 
     @classmethod
     def of_arrays(cls, arrays: dict[str, np.ndarray], prefix: str) -> Work:
-        """The opposite of `to_arrays`."""
+        """Restores what `to_arrays` returned."""
 
-        def group(name: str) -> dict[str, np.ndarray]:
+        def arrays_of(name: str) -> dict[str, np.ndarray]:
             start = f"{prefix}{name} "
             return {key.removeprefix(start): value for key, value in arrays.items() if key.startswith(start)}
 
         return cls(
-            embedded=list(group("embedded").values()),
+            embedded=list(arrays_of("embedded").values()),
             scores=arrays[f"{prefix}scores"],
-            proxies=list(group("proxies").values()),
-            chosen=list(group("chosen").values()),
+            proxies=list(arrays_of("proxies").values()),
+            chosen=list(arrays_of("chosen").values()),
             copies=bool(arrays[f"{prefix}copies"]),
             memory=arrays[f"{prefix}memory"],
             staleness=float(arrays[f"{prefix}staleness"]),
-            read={name: rows.tolist() for name, rows in group("read").items()},
+            read={name: rows.tolist() for name, rows in arrays_of("read").items()},
         )
 
 
 def divided_work(strategy: tf.distribute.Strategy | None, queries: int = 7) -> Work:
-    """Does everything from the same start."""
+    """Embeds, scores and chooses proxies twice, from fixed weights and images."""
     workers = Workers(strategy)
-    config = ExperimentConfig.from_dict({"image_size": SIDE, "test_shorter_side": SIDE, "pca_dim": 2})
+    preprocessing = TestPreprocessing(image_size=SIDE, shorter_side=SIDE)
     with contextlib.nullcontext() if strategy is None else strategy.scope():
         initial = tf.keras.initializers.GlorotNormal(seed=1)
         layers = [tf.keras.layers.Flatten(), tf.keras.layers.Dense(SIZE, kernel_initializer=initial)]
@@ -94,31 +96,34 @@ def divided_work(strategy: tf.distribute.Strategy | None, queries: int = 7) -> W
         proxies = Proxies(CLASSES, PER_CLASS, SIZE)
     sets = {"queries": collection(queries, 0), "gallery": collection(5, 1), "training": collection(6, 2)}
     scorer = Scorer(
-        config, sets["queries"], sets["gallery"], [sets["training"]], SmallerBlocks(2), workers=workers
+        EvaluationOptions(pca_dim=2),
+        preprocessing,
+        sets["queries"],
+        sets["gallery"],
+        training=[sets["training"]],
+        blocks=SmallerBlocks(2),
+        workers=workers,
     )
     embedded = scorer.embed(Embedder(model, "unit", workers))
     evaluation = scorer.score(embedded, scorer.fit(embedded))
 
     sets["pool"] = images = collection(CLASSES * DRAWS, 3, CLASSES)
-    embed = parts.image_embedder(config, parts.make_inference(config, model), images, SmallerBlocks(4))
+    embedder = Embedder(compiled_inference(model, SIDE), "none")
+
+    def embed(indices: np.ndarray) -> np.ndarray:
+        return embedder(inference_batches(images, preprocessing, 4, indices))
+
     memory = PoolMemory(images.image_ids, SIZE, 5)
     sampler = OnePerClassSampler(images.labels, 0, window=DRAWS)
     pool = ProxyPool(sampler.draws, embed, memory, workers)
-    options = ProjectionOptions(pool_size=DRAWS)
-    projections = AlternatingProjections(
-        model.trainable_variables,
-        proxies,
-        pool,
-        options,
-        embed_images=pool.embed_images,
-        memory=memory,
-        workers=workers,
-    )
+    # With this option no staleness is measured, which would read images.
+    options = ProjectionOptions(pool_size=DRAWS, ccp_reset_rule="fixed", ccp_step_at_batch=True)
+    projections = AlternatingProjections(model.trainable_variables, proxies, pool, options)
     tables, chosen = [], []
-    for choose in (projections.begin, projections._next_instance):
+    for choose in (projections.begin, lambda: projections.update(0.5)):
         choose()
         tables.append(proxies.by_class.numpy())
-        chosen.append(projections.proxy_images.numpy())
+        chosen.append(projections.chooser.images.numpy())
     read = {name: list(images.source.rows) for name, images in sets.items()}
     model.trainable_variables[0].assign(model.trainable_variables[0] * 1.5)
     copies = [copy.numpy() for copy in getattr(proxies.embeddings, "values", [proxies.embeddings])]
@@ -129,13 +134,13 @@ def divided_work(strategy: tf.distribute.Strategy | None, queries: int = 7) -> W
         chosen,
         all((copy == copies[0]).all() for copy in copies),
         memory.embeddings.numpy(),
-        projections.measure_staleness(),
+        projections.chooser.staleness(),
         read,
     )
 
 
 def assert_same_work(found: Work, expected: Work) -> None:
-    """The numbers of one device, within rounding; the same images."""
+    """Raises unless numbers are equal within rounding, and images equal."""
     for name in ("embedded", "proxies"):
         for mine, other in zip(getattr(found, name), getattr(expected, name)):
             np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-5)
@@ -148,7 +153,7 @@ def assert_same_work(found: Work, expected: Work) -> None:
 
 
 def assert_read_once(read: dict[str, list[int]], queries: int = 7) -> None:
-    """Every image was read once, by whichever process."""
+    """Raises unless every image was read once."""
     numbers = {"queries": queries, "gallery": 5, "training": 6, "pool": CLASSES * DRAWS}
     for name, number in numbers.items():
         assert sorted(read[name]) == list(range(number)), name

@@ -1,4 +1,4 @@
-"""One of several workers, as TF_CONFIG says: `python -m tests.distributed.division_worker FILE`."""
+"""A worker of the cluster in TF_CONFIG: `python -m tests.distributed.division_worker FILE`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.distributed.division import divided_work
 if __name__ == "__main__":
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     workers = Workers(strategy)
-    # With a single query the second worker has none.
+    # There is a single query, so the second worker has none.
     found = divided_work(strategy).to_arrays("7 queries: ")
     found |= divided_work(strategy, queries=1).to_arrays("1 queries: ")
     told = workers.from_all({"index": workers.index, "score": float("nan"), "third": 1 / 3})
@@ -23,7 +23,7 @@ if __name__ == "__main__":
         "unequal": workers.gather(rows),
         "empty": workers.gather(rows[:0]),
         "plain": workers.gather(rows[:, 0]),
-        "columns": workers.gather_columns(np.arange(24.0).reshape(2, 4, 3)[:, workers.local_slice(4)]),
+        "columns": workers.gather(np.arange(24.0).reshape(2, 4, 3)[:, workers.local_slice(4)], axis=1),
     }
     np.savez(sys.argv[1], **found)
     workers.from_chief(None)

@@ -1,4 +1,4 @@
-"""Several replicas do what one device does; run by `test_on_replicas.py` in a process of its own."""
+"""Training on replicas, against one device; `test_on_replicas.py` runs these tests in another process."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import tensorflow as tf
 
 from ccp_dml.config import ExperimentConfig, command_line
 from ccp_dml.errors import UserError
-from ccp_dml.experiment import train
-from ccp_dml.experiment.experiment import Experiment
+from ccp_dml.experiment.build import build
+from ccp_dml.experiment.run import train
 from ccp_dml.run_directory import RunDirectory
-from ccp_dml.training.checkpoints import Checkpoints, Saver
 from ccp_dml.training.finite import FiniteGuard
 from tests.distributed import devices
 from tests.distributed.runs import (
@@ -44,15 +43,16 @@ REPRESENTATIVES = [
 
 
 @functools.cache
-def alone(name: str, steps: int, nudge: float = 0.0) -> Run:
-    """A run of one device, made once."""
+def on_one_device(name: str, steps: int, nudge: float = 0.0) -> Run:
+    """Makes a run on one device, once."""
     [case] = [case for case in (*REPRESENTATIVES, *BASIC, *WRAPPED) if case.id == name][:1]
     return run(devices.strategy(1), case, steps, nudge=nudge)
 
 
 def check(case: LossCase, replicas: int, steps: int) -> None:
+    """Raises unless replicas do the same steps as one device."""
     found = run(devices.strategy(replicas), case, steps)
-    assert_same(found, alone(case.id, steps), alone(case.id, steps, NUDGE))
+    assert_same(found, on_one_device(case.id, steps), on_one_device(case.id, steps, NUDGE))
 
 
 @pytest.mark.parametrize("case", REPRESENTATIVES, ids=lambda case: case.id)
@@ -72,8 +72,8 @@ def test_every_loss(case: LossCase, replicas: int) -> None:
     check(case, replicas, 4)
 
 
-def test_gradients_are_not_the_mean_of_those_of_the_shards() -> None:
-    """The first batch has no positive pair in its first half."""
+def test_gradients_are_not_the_mean_over_the_halves_of_the_batch() -> None:
+    # The first half of the first batch has no positive pair.
     model, loss, (values, labels) = network(), PAIRS.build(), images_and_labels(0)
 
     def gradient(rows: slice) -> np.ndarray:
@@ -82,10 +82,10 @@ def test_gradients_are_not_the_mean_of_those_of_the_shards() -> None:
         return tape.gradient(value, model.trainable_variables)[0].numpy()
 
     whole = gradient(slice(BATCH))
-    of_shards = (gradient(slice(BATCH // 2)) + gradient(slice(BATCH // 2, BATCH))) / 2
+    of_halves = (gradient(slice(BATCH // 2)) + gradient(slice(BATCH // 2, BATCH))) / 2
     found = run(devices.strategy(2), PAIRS, 1).gradients[0][0]
     np.testing.assert_allclose(found, whole, atol=1e-5 * np.linalg.norm(whole))
-    assert np.linalg.norm(of_shards - whole) > 0.1 * np.linalg.norm(whole)
+    assert np.linalg.norm(of_halves - whole) > 0.1 * np.linalg.norm(whole)
 
 
 @pytest.mark.parametrize(
@@ -99,38 +99,38 @@ def test_gradients_are_not_the_mean_of_those_of_the_shards() -> None:
     ],
     ids=["batch_norm", "regularization", "adamw", "lamb", "jit_compile"],
 )
-def test_other_parts_of_a_step(options: dict) -> None:
+def test_other_options_of_a_step(options: dict) -> None:
     found, expected = (run(devices.strategy(replicas), MEMORY, 4, **options) for replicas in (2, 1))
     assert_same(found, expected, run(devices.strategy(1), MEMORY, 4, nudge=NUDGE, **options))
 
 
-def test_a_step_that_is_not_finite_is_left_out_everywhere() -> None:
+def test_a_step_that_is_not_finite_is_skipped_on_all_replicas() -> None:
     options = {"model": functools.partial(network, batch_norm=True), "bad_step": 1}
     found, expected, nudged = (
-        run(devices.strategy(replicas), MEMORY, 4, guard=FiniteGuard("skip"), nudge=nudge, **options)
+        run(devices.strategy(replicas), MEMORY, 4, guard=FiniteGuard(skips=True), nudge=nudge, **options)
         for replicas, nudge in ((2, 0.0), (1, 0.0), (1, NUDGE))
     )
     assert_same_values(found, expected, nudged)
-    assert found.trainer._guard.logs == {"skipped_steps": 1}
+    assert found.trainer.state["guard"].logs == {"skipped_steps": 1}
     assert int(found.trainer.loss.steps.numpy()) == 3
 
 
 @pytest.mark.parametrize("first, second", [(2, 1), pytest.param(1, 2, marks=pytest.mark.slow)])
-def test_a_checkpoint_goes_on_with_other_replicas(first: int, second: int, tmp_path: Path) -> None:
-    def part(replicas: int, epochs: int, folder: Path, nudge: float = 0.0) -> Run:
-        options = {"optimizer": "adam", "epochs": epochs, "saver": Saver(Checkpoints(folder))}
+def test_a_run_continues_with_another_number_of_replicas(first: int, second: int, tmp_path: Path) -> None:
+    def continued(replicas: int, epochs: int, folder: Path, nudge: float = 0.0) -> Run:
+        options = {"optimizer": "adam", "epochs": epochs, "folder": folder}
         return run(devices.strategy(replicas), MEMORY, 3, nudge=nudge, **options)
 
-    part(first, 1, tmp_path / "moved")
-    moved = part(second, 2, tmp_path / "moved")
+    continued(first, 1, tmp_path / "moved")
+    moved = continued(second, 2, tmp_path / "moved")
     assert len(moved.gradients) == 3
-    whole, nudged = (part(1, 2, tmp_path / str(nudge), nudge) for nudge in (0.0, NUDGE))
+    whole, nudged = (continued(1, 2, tmp_path / str(nudge), nudge) for nudge in (0.0, NUDGE))
     assert_same_values(moved, whole, nudged)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_half_precision_scales_its_loss_once(jit_compile: bool) -> None:
+def test_float16_scales_the_loss_once(jit_compile: bool) -> None:
     nudge = 2.0**-9  # float16 has 11 significant bits.
     tf.keras.mixed_precision.set_global_policy("mixed_float16")
     try:
@@ -143,13 +143,13 @@ def test_half_precision_scales_its_loss_once(jit_compile: bool) -> None:
     assert_same(found, expected, nudged, nudge)
 
 
-def test_a_trainer_is_not_made_in_the_scope() -> None:
+def test_a_trainer_in_the_scope_of_a_strategy_is_refused() -> None:
     with devices.strategy(2).scope(), pytest.raises(ValueError, match="expected it outside"):
         run(devices.strategy(1), PAIRS, 1)
 
 
 def configured(folder: Path, *flags: str) -> ExperimentConfig:
-    """A tiny run on four logical CPUs."""
+    """Returns the configuration of a small run on four logical CPUs."""
     if not (folder / "data").exists():
         write_classes(folder / "data", 10)
     return command_line.parse(
@@ -173,13 +173,15 @@ def configured(folder: Path, *flags: str) -> ExperimentConfig:
     "flags, message",
     [
         (["--samples_per_class=3"], r"--samples_per_class=3: .* the 6 images of a batch among 4 replicas"),
-        (["--logical_cpus=3"], "--logical_cpus=3: TensorFlow has begun with 4"),
-        (["--jit_compile"], "--jit_compile contradicts --strategy=mirrored"),
+        (["--logical_cpus=3"], "--logical_cpus=3: TensorFlow has already started with 4"),
+        (["--jit_compile"], "--jit_compile contradicts --strategy"),
     ],
 )
-def test_flags_that_do_not_go_together(flags: list[str], message: str, tmp_path: Path) -> None:
+def test_flags_that_contradict_the_strategy_are_refused(
+    flags: list[str], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match=message):
-        Experiment(configured(tmp_path, *flags))
+        build(configured(tmp_path, *flags))
 
 
 @pytest.mark.slow
@@ -193,10 +195,12 @@ def test_flags_that_do_not_go_together(flags: list[str], message: str, tmp_path:
     ],
     ids=["whole", "sharded", "memory", "sharded, memory"],
 )
-def test_a_run_from_flags_to_results(replicated: list[str], everywhere: list[str], tmp_path: Path) -> None:
+def test_a_run_of_the_command_equals_that_of_one_device(
+    replicated: list[str], everywhere: list[str], tmp_path: Path
+) -> None:
     rows = []
-    alone = ["--strategy=one", "--logical_cpus=0", f"--run_dir={tmp_path / 'alone'}"]
-    for flags in (replicated, alone):
+    one_device = ["--strategy=one", "--logical_cpus=0", f"--run_dir={tmp_path / 'one'}"]
+    for flags in (replicated, one_device):
         # Each epoch ends an instance.
         config = configured(tmp_path, "--max_epochs=2", "--ccp_max_iterations=1", *everywhere, *flags)
         train(config)
@@ -205,6 +209,6 @@ def test_a_run_from_flags_to_results(replicated: list[str], everywhere: list[str
         assert RunDirectory.of(config).read_results()["steps"] == 4
     assert [row["problem_instance"] for row in rows[0]] == ["0", "1"]
     for name in ("loss", "proxy_loss", "proxy_staleness", "covering_radius", "proxy_spread", "active_pairs"):
-        # The variance of the batch normalisation is rounded differently.
+        # Batch normalisation computes its variance by another formula.
         found, expected = ([float(row[name]) for row in of_run] for of_run in rows)
         np.testing.assert_allclose(found, expected, rtol=1e-3, err_msg=name)

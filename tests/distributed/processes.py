@@ -1,4 +1,4 @@
-"""Worker processes on this machine, which find one another by TF_CONFIG."""
+"""Worker processes on this machine, which find each other by TF_CONFIG."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ Done = subprocess.CompletedProcess[str]
 def started(
     *arguments: Sequence[str | Path], environments: Mapping[int, Mapping[str, str]] | None = None
 ) -> Iterator[list[subprocess.Popen[str]]]:
-    """Workers of one cluster, each a Python with arguments of its own; they are killed at the end.
+    """Starts the workers of one cluster; they are killed at the end of the context.
 
     Args:
-        *arguments: of each worker.
-        environments: what some of them find in theirs besides, by number.
+        *arguments: arguments of Python for each worker.
+        environments: further environment variables of some workers, by number.
     """
     addresses, processes = _free_addresses(len(arguments)), []
     try:
-        for index, own in enumerate(arguments):
+        for index, local_arguments in enumerate(arguments):
             config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
             environment = {**os.environ, "TF_CONFIG": json.dumps(config)} | {
                 **(environments or {}).get(index, {})
             }
-            command = [sys.executable, *map(str, own)]
+            command = [sys.executable, *map(str, local_arguments)]
             pipe = subprocess.PIPE
             processes.append(
                 subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
@@ -46,7 +46,7 @@ def started(
 
 
 def outcome(process: subprocess.Popen[str]) -> Done:
-    """Waits for the end of a worker."""
+    """Waits for the end of a worker; returns its exit code and output."""
     texts = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, *texts)
 
@@ -54,13 +54,13 @@ def outcome(process: subprocess.Popen[str]) -> Done:
 def run_workers(
     *arguments: Sequence[str | Path], environments: Mapping[int, Mapping[str, str]] | None = None
 ) -> list[Done]:
-    """Runs workers to their ends."""
+    """Runs workers and waits for their ends."""
     with started(*arguments, environments=environments) as processes:
         return [outcome(process) for process in processes]
 
 
 def files_of_two(module: str, folder: Path) -> list[Path]:
-    """Two workers run a module, each with the name of a file that it writes."""
+    """Runs a module on two workers; returns the file that each has written."""
     files = [folder / f"{index}.npz" for index in range(2)]
     for done in run_workers(*(["-m", module, file] for file in files)):
         assert done.returncode == 0, done.stderr[-4000:]

@@ -1,9 +1,10 @@
-"""A process with R replicas on logical CPU devices that compares sharded losses with whole ones.
+"""A process with R replicas on logical CPU devices that compares sharded with unsharded losses.
 
     python -m tests.distributed.sharded_replicas R FOLDER [--all]
 
-Devices have to be made before TensorFlow starts; so the tests run this module and read what it prints: JSON,
-by name the largest deviation of sharded from whole figures, relative to the largest of these.
+Devices have to be created before TensorFlow starts. So the tests run this module and read its output: JSON
+with the largest deviation of each figure. Deviations after one step are relative to the largest value;
+deviations after 20 steps are relative to the effect of rounding that a nudged run shows.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ccp_dml.losses.base import MetricLoss
 from ccp_dml.losses.registry import build
 from ccp_dml.models.proxies import Proxies
 from ccp_dml.models.sharded_proxies import ShardedProxies
+from tests.distributed.runs import NUDGE, ROUNDINGS
 from tests.losses.cases import NUM_CLASSES, SIZE, LossCase, batch
 from tests.losses.shard_cases import FURTHER, REPRESENTATIVE, table_of
 
@@ -47,7 +49,7 @@ def _mirrored(replicas: int, exchange: Any = None) -> tf.distribute.Strategy:
 
 
 def _two_others() -> tf.distribute.Strategy:
-    """Of the same devices: collective operations would take it for the first one."""
+    """Returns a strategy of two of the devices; collective operations would mix it up with the first one."""
     return _mirrored(2, tf.distribute.ReductionToOneDevice())
 
 
@@ -69,25 +71,25 @@ def deviation(found: Any, expected: Any) -> float:
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
-def whole_table(strategy: tf.distribute.Strategy, loss: MetricLoss, parts: Any) -> np.ndarray:
-    """[K, C, D] of the values [n * K, D] of each replica; those of no class have to be zero."""
+def whole_table(strategy: tf.distribute.Strategy, loss: MetricLoss, shards: Any) -> np.ndarray:
+    """Puts shards [n * K, D] together: [K, C, D]; raises unless the rows of no class are zero."""
     per_class = loss.proxies.proxies_per_class
-    local = strategy.experimental_local_results(parts)
-    rows = np.concatenate([part.numpy().reshape(per_class, -1, SIZE) for part in local], axis=1)
+    local = strategy.experimental_local_results(shards)
+    rows = np.concatenate([shard.numpy().reshape(per_class, -1, SIZE) for shard in local], axis=1)
     assert not rows[:, NUM_CLASSES:].any()
     return rows[:, :NUM_CLASSES]
 
 
 def compare(strategy: tf.distribute.Strategy, case: LossCase) -> Deviations:
-    """Value and gradients of two batches, of which the second finds the state that the first one left."""
-    alone = make(case, shard_proxies=False)
+    """Compares value and gradients of two consecutive batches."""
+    unsharded = make(case, shard_proxies=False)
     with strategy.scope():
         sharded = make(case, shard_proxies=True)
     on_replicas, worst = gradients_of(sharded), dict.fromkeys(("value", "embeddings", "proxies"), 0.0)
     run = tf.function(lambda *args: strategy.run(on_replicas, args=args))
     for seed in range(2):
         labels, embeddings = (tf.convert_to_tensor(array) for array in batch(seed))
-        value, of_embeddings, of_table = gradients_of(alone)(labels, embeddings)
+        value, of_embeddings, of_table = gradients_of(unsharded)(labels, embeddings)
         found = run(labels, embeddings)
         for name, expected, results in (
             ("value", value, found[0]),
@@ -95,8 +97,9 @@ def compare(strategy: tf.distribute.Strategy, case: LossCase) -> Deviations:
         ):
             for result in strategy.experimental_local_results(results):
                 worst[name] = max(worst[name], deviation(result, expected))
-        parts = whole_table(strategy, sharded, found[2])
-        worst["proxies"] = max(worst["proxies"], deviation(parts, np.reshape(of_table, parts.shape)))
+        table_gradient = whole_table(strategy, sharded, found[2])
+        expected = np.reshape(of_table, table_gradient.shape)
+        worst["proxies"] = max(worst["proxies"], deviation(table_gradient, expected))
     return worst
 
 
@@ -112,9 +115,13 @@ def gradients_of(loss: MetricLoss) -> Any:
 
 
 class Training:
-    """One linear layer and its proxies, trained by SGD with momentum or by Adam from equal weights."""
+    """One linear layer and its proxies, trained by SGD with momentum or by Adam from equal weights.
 
-    def __init__(self, strategy: tf.distribute.Strategy | None, optimizer: str) -> None:
+    The loss is smooth: unit vectors, no hinges.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy | None, optimizer: str, nudge: float = 0.0) -> None:
+        self._nudge = nudge
         self._run = tf.function(self._step)
         if strategy is None:
             self._make(optimizer, shard_proxies=False)
@@ -128,9 +135,12 @@ class Training:
         )
 
     def _make(self, optimizer: str, shard_proxies: bool) -> None:
-        self.loss = make(LossCase("proxy_nca", {"proxies_per_class": 2}), shard_proxies)
+        self.loss = make(
+            LossCase("proxy_nca", {"proxies_per_class": 2, "normalization": "unit"}), shard_proxies
+        )
         start = np.random.default_rng(1).normal(0.0, 0.3, (6, SIZE)).astype(np.float32)
-        self.weights = tf.Variable(start)
+        signs = np.where(np.arange(start.size) % 2, 1.0, -1.0).reshape(start.shape)
+        self.weights = tf.Variable(start * (1.0 + self._nudge * signs).astype(np.float32))
         self.of_weights, self.of_proxies = (
             tf.keras.optimizers.SGD(0.2, momentum=0.9)
             if optimizer == "sgd"
@@ -145,7 +155,7 @@ class Training:
         with tf.GradientTape() as tape:
             value = self.loss.call(tf.constant(batch(0)[0]), tf.matmul(images, self.weights))
         of_weights, of_table = tape.gradient(value, [self.weights, table])
-        # Of the weights each replica has the whole gradient, of the proxies that of its own.
+        # Each replica has the gradient of all weights and of its shard of the proxies.
         self.of_weights.apply_gradients([(of_weights, self.weights)], skip_gradients_aggregation=True)
         self.of_proxies.apply_gradients([(of_table, table)], skip_gradients_aggregation=True)
 
@@ -155,41 +165,51 @@ class Training:
             self._run(tf.constant(images))
         return self
 
-    def deviations(self, expected: Training) -> Deviations:
-        tables = [
-            proxies.whole() if isinstance(proxies, ShardedProxies) else proxies.by_class
-            for proxies in (self.loss.proxies, expected.loss.proxies)
-        ]
+    @property
+    def values(self) -> dict[str, np.ndarray]:
+        """Weights, and proxies [K, C, D]."""
+        return {"weights": self.weights.numpy(), "proxies": self.loss.proxies.whole().numpy()}
+
+
+class Reference:
+    """A run on one device, and the same run with nudged weights."""
+
+    def __init__(self, optimizer: str) -> None:
+        self._run, nudged = (
+            Training(None, optimizer, nudge).steps(0, STEPS).values for nudge in (0.0, NUDGE)
+        )
+        start = Training(None, optimizer).values
+        assert deviation(self._run["proxies"], start["proxies"]) > 0.1
+        growth = (deviation(nudged[name], values) for name, values in self._run.items())
+        self._rounding = ROUNDINGS * max(NUDGE, *growth)
+
+    def deviations(self, found: Training) -> Deviations:
+        """Returns deviations of a run from this one, relative to the largest that rounding may cause."""
         return {
-            "weights": deviation(self.weights.numpy(), expected.weights.numpy()),
-            "proxies": deviation(*tables),
+            name: deviation(found.values[name], values) / self._rounding for name, values in self._run.items()
         }
 
 
 def train(strategy: tf.distribute.Strategy, optimizer: str) -> Deviations:
-    """Weights and proxies after some steps."""
-    alone, sharded = Training(None, optimizer), Training(strategy, optimizer)
-    start = alone.loss.proxies.by_class.numpy()
-    alone.steps(0, STEPS)
-    assert deviation(alone.loss.proxies.by_class, start) > 0.1
-    return sharded.steps(0, STEPS).deviations(alone)
+    """Compares weights and proxies after 20 steps."""
+    return Reference(optimizer).deviations(Training(strategy, optimizer).steps(0, STEPS))
 
 
 def continued(strategy: tf.distribute.Strategy, folder: Path) -> Deviations:
-    """The same with a checkpoint half way, of parts and moments, read by other numbers of replicas."""
-    alone = Training(None, "adam").steps(0, STEPS)
+    """Compares runs that continue from a checkpoint half way, on other numbers of replicas."""
+    reference = Reference("adam")
     path = Training(strategy, "adam").steps(0, STEPS // 2).checkpoint.write(str(folder / "half"))
     found: Deviations = {}
     for name, other in (("the same", strategy), ("two", _two_others()), ("none", None)):
         again = Training(other, "adam")
         again.checkpoint.read(path).assert_consumed()
-        deviations = again.steps(STEPS // 2, STEPS).deviations(alone)
+        deviations = reference.deviations(again.steps(STEPS // 2, STEPS))
         found.update({f"{kind}, {name}": worst for kind, worst in deviations.items()})
     return found
 
 
 def table(strategy: tf.distribute.Strategy, folder: Path) -> Deviations:
-    """What goes through a reset, a checkpoint, another number of replicas and no strategy at all."""
+    """Compares tables after a reset, and after checkpoints of other numbers of replicas."""
     sizes = (NUM_CLASSES, 3, SIZE)
     with strategy.scope():
         proxies = ShardedProxies(*sizes, seed=3)

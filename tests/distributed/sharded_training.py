@@ -1,4 +1,4 @@
-"""Runs with sharded proxies are those of one device; run by `test_on_replicas.py` in its process."""
+"""Training with sharded proxies, against one device; `test_on_replicas.py` runs these tests."""
 
 from __future__ import annotations
 
@@ -13,26 +13,35 @@ import pytest
 import tensorflow as tf
 
 from ccp_dml.distributed import replicas
+from ccp_dml.distributed.tables import global_norm
 from ccp_dml.distributed.workers import Workers
 from ccp_dml.losses.registry import build
 from ccp_dml.models.proxies import Proxies
 from ccp_dml.projections.options import ProjectionOptions
 from ccp_dml.projections.pool import ProxyPool
 from ccp_dml.projections.projections import AlternatingProjections
-from ccp_dml.projections.reset_rules import make_reset_rule
-from ccp_dml.training.checkpoints import Checkpoints, Saver
+from ccp_dml.training.checkpoints import Checkpoints
 from ccp_dml.training.controllers import EarlyStopping
-from ccp_dml.training.gradients import ProximalTerm, standard_transforms
+from ccp_dml.training.gradients import ProximalTerm, make_transforms
 from ccp_dml.training.optimizers import OptimizerGroups, VariableGroup, make_optimizer
-from ccp_dml.training.train_step import TrainStep
+from ccp_dml.training.options import GradientOptions, TrainingOptions
+from ccp_dml.training.step import TrainStep
 from ccp_dml.training.trainer import Trainer
 from tests.distributed import devices
-from tests.distributed.runs import INPUT, SMOOTH, batches, network
+from tests.distributed.runs import (
+    INPUT,
+    NUDGE,
+    SMOOTH,
+    assert_same_figures,
+    batches,
+    network,
+    nudge_weights,
+)
 from tests.losses.cases import NUM_CLASSES, SIZE, LossCase
 from tests.losses.shard_cases import table_of
 
 STEPS = 3
-# Of each epoch: the second is the best one, the next ones end a problem instance.
+# Scores of the epochs: the second is the best one; those after it end a problem instance.
 SCORES = (0.1, 0.5, 0.3, 0.2, 0.4)
 CCP = LossCase("ccp/contrastive", {"proxies_per_class": 2, **SMOOTH})
 NCA = LossCase("proxy_nca", {"proxies_per_class": 2})
@@ -44,7 +53,7 @@ LEVELS = LossCase("mdr/proxy_nca", {"regularization_weight": 0.5, "level_weight"
 
 @dataclass
 class Run:
-    """A run with its parts."""
+    """A run and its components."""
 
     trainer: Trainer
     proxies: Proxies
@@ -52,7 +61,7 @@ class Run:
     logs: dict[str, list[float]]
 
     def figures(self) -> dict[str, np.ndarray]:
-        """All that has to be the same."""
+        """Returns all arrays that have to be equal to those of one device."""
         found = {name: np.array(values) for name, values in self.logs.items() if name not in _OF_THE_CLOCK}
         found |= {f"weight {i}": w.numpy() for i, w in enumerate(self.trainer.model.variables)}
         state = [v for v in self.trainer.loss.variables if not v.trainable]
@@ -60,10 +69,10 @@ class Run:
         found |= {name: np.sort(values, axis=None) for name, values in self.trainer.diagnostics.items()}
         found["proxies"] = self.proxies.whole().numpy()
         if self.projections is not None:
-            assert self.projections.best_proxies is not None
-            found["images"] = self.projections.proxy_images.numpy()
+            chooser = self.projections.chooser
+            found["images"] = chooser.images.numpy()
             rows = tf.range(NUM_CLASSES * self.proxies.proxies_per_class, dtype=tf.int64)
-            found["best proxies"] = self.proxies.rows_of(self.projections.best_proxies, rows).numpy()
+            found["best proxies"] = self.proxies.rows_of(chooser.best, rows).numpy()
         return found
 
 
@@ -79,12 +88,14 @@ def run(
     folder: Path | None = None,
     clip: float = 0.3,
     strategy: tf.distribute.Strategy | None = None,
+    nudge: float = 0.0,
 ) -> Run:
-    """Trains from fixed weights, or goes on from the newest checkpoint; it restores the best epoch."""
+    """Trains from fixed weights, or from the newest checkpoint, and restores the best epoch."""
     strategy = strategy or devices.strategy(count)
     workers = Workers(strategy if count > 1 else None)
     with replicas.scope(strategy) if count > 1 else contextlib.nullcontext():
         model = network()
+        nudge_weights(model, nudge)
         sizes = {"num_classes": NUM_CLASSES, "embedding_size": SIZE}
         loss = build(case.path, shard_proxies=sharded, options=case.options, **sizes)
         proxies = loss.proxies
@@ -97,29 +108,22 @@ def run(
     proxies.reset(table_of(7, proxies))
     projections = _projections(model, proxies, workers) if case.path.startswith("ccp") else None
     with replicas.scope(strategy) if count > 1 else contextlib.nullcontext():
-        transforms = standard_transforms(
-            proximal=None
-            if projections is None
-            else ProximalTerm(
-                model.trainable_variables, projections.anchors, projections.proximal_coefficient
-            ),
-            weight_decay=1e-3,
-            clip_norm=clip,
+        weights = model.trainable_variables
+        proximal = None
+        if projections is not None:
+            proximal = ProximalTerm(weights, projections.anchors, projections.proximal_coefficient)
+        options = GradientOptions(weight_decay=1e-3, clip_norm=clip, clip_value=0.0)
+        step = TrainStep(
+            model, loss, optimizer, transforms=make_transforms(options, weights, proximal=proximal)
         )
+    stopping = EarlyStopping([*model.variables, *loss.variables], patience=0)
     trainer = Trainer(
-        model,
-        loss,
-        optimizer,
+        step,
         batches(strategy, STEPS * epochs),
-        steps_per_epoch=STEPS,
-        transforms=transforms,
+        TrainingOptions(steps_per_epoch=STEPS, chunk_size=STEPS),
         validate=lambda: {"map_at_r": SCORES[trainer.epoch - 1]},
-        stopping=EarlyStopping([*model.variables, *loss.variables], patience=None),
-        projections=projections,
-        saver=Saver(None if folder is None else Checkpoints(folder, workers=workers)),
-        chunk_size=STEPS,
-        strategy=strategy if count > 1 else None,
-        workers=workers,
+        controllers=[stopping] if projections is None else [stopping, projections],
+        checkpoints=Checkpoints(folder, workers=workers),
     )
     trainer.restore()
     logs = trainer.fit(epochs)
@@ -137,29 +141,21 @@ def _projections(model: tf.keras.Model, proxies: Proxies, workers: Workers) -> A
         return model(images.reshape(-1, INPUT)[indices]).numpy()
 
     pool = ProxyPool(draws, embed, workers=workers)
-    return AlternatingProjections(
-        model.trainable_variables,
-        proxies,
-        pool,
-        ProjectionOptions(coefficient=0.1, pool_size=5),
-        reset_rule=make_reset_rule("patience", patience=2),
-        embed_images=pool.embed_images,
-        track_staleness=True,
-        workers=workers,
-    )
-
-
-def assert_same(found: Run, expected: Run) -> None:
-    mine, other = found.figures(), expected.figures()
-    assert set(mine) == set(other)
-    for name, values in other.items():
-        np.testing.assert_allclose(mine[name], values, rtol=1e-5, atol=1e-5, err_msg=name)
+    options = ProjectionOptions(ccp_lambda=0.1, pool_size=5, ccp_patience=2)
+    return AlternatingProjections(model.trainable_variables, proxies, pool, options)
 
 
 @functools.cache
-def alone(case: str) -> Run:
+def on_one_device(case: str, nudge: float = 0.0) -> Run:
+    """Makes a run on one device, once."""
     [found] = [known for known in (CCP, NCA, MEMORY, LEVELS) if known.id == case]
-    return run(1, found, sharded=False)
+    return run(1, found, sharded=False, nudge=nudge)
+
+
+def assert_like_one_device(found: Run, case: LossCase) -> None:
+    """Raises unless a run has the figures of one device, within rounding."""
+    expected, nudged = (on_one_device(case.id, nudge).figures() for nudge in (0.0, NUDGE))
+    assert_same_figures(found.figures(), expected, nudged)
 
 
 @pytest.mark.parametrize(
@@ -167,64 +163,63 @@ def alone(case: str) -> Run:
     [CCP, *(pytest.param(case, marks=pytest.mark.slow) for case in (NCA, MEMORY, LEVELS))],
     ids=lambda case: case.id,
 )
-def test_weights_proxies_resets_and_figures(case: LossCase) -> None:
-    expected, found = alone(case.id), run(2, case, sharded=True)
+def test_a_run_with_sharded_proxies_equals_that_of_one_device(case: LossCase) -> None:
+    expected, found = on_one_device(case.id), run(2, case, sharded=True)
     assert found.proxies.embeddings.shape[0] == 3 * found.proxies.proxies_per_class
-    # The best epoch is before the last reset, so what is restored are other proxies than the last ones.
+    # The best epoch is before the last reset, so proxies from before it are restored.
     assert expected.trainer.best_epoch == 1
     assert min(expected.logs["gradient_norm"]) > 0.3
     if expected.projections is not None:
         assert int(expected.projections.instance) == 1
         assert np.isfinite(expected.logs["proxy_staleness"]).all()
         assert "proxy_negative_distances" in found.trainer.diagnostics
-    assert_same(found, expected)
+    assert_like_one_device(found, case)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [CCP, NCA], ids=lambda case: case.id)
-def test_unsharded_and_on_4_replicas_of_which_one_has_no_class(case: LossCase) -> None:
-    assert_same(run(2, case, sharded=False), alone(case.id))
-    assert_same(run(4, case, sharded=True), alone(case.id))
+def test_unsharded_proxies_and_a_replica_without_a_class(case: LossCase) -> None:
+    assert_like_one_device(run(2, case, sharded=False), case)
+    assert_like_one_device(run(4, case, sharded=True), case)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [CCP, NCA], ids=lambda case: case.id)
-@pytest.mark.parametrize("there", [(1, False), (2, False), (4, True)], ids=str)
-def test_a_checkpoint_goes_there_and_back(case: LossCase, there: tuple[int, bool], tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", [(1, False), (2, False), (4, True)], ids=str)
+def test_a_run_continues_with_other_replicas_and_back_again(
+    case: LossCase, other: tuple[int, bool], tmp_path: Path
+) -> None:
     run(2, case, sharded=True, epochs=2, folder=tmp_path)
-    run(there[0], case, sharded=there[1], epochs=4, folder=tmp_path)
+    run(other[0], case, sharded=other[1], epochs=4, folder=tmp_path)
     back = run(2, case, sharded=True, folder=tmp_path)
-    expected = alone(case.id)
-    back.logs = expected.logs  # Those of the last epoch only.
-    assert_same(back, expected)
+    back.logs = on_one_device(case.id).logs  # It has only those of the last epoch.
+    assert_like_one_device(back, case)
 
 
-def test_the_norm_is_that_of_the_whole_table() -> None:
+def test_the_global_norm_covers_all_shards() -> None:
     strategy = devices.strategy(2)
     with strategy.scope():
         proxies = build(NCA.path, num_classes=5, embedding_size=SIZE, shard_proxies=True).proxies
         weight = tf.Variable([3.0, 4.0])
     proxies.reset(table_of(1, proxies))
     variables = [weight, proxies.embeddings]
-    found = strategy.run(
-        tf.function(lambda: replicas.global_norm(list(map(tf.identity, variables)), variables))
-    )
+    found = strategy.run(tf.function(lambda: global_norm(list(map(tf.identity, variables)), variables)))
     expected = np.sqrt(25.0 + np.sum(np.square(proxies.whole(), dtype=np.float64)))
     for result in strategy.experimental_local_results(found):
         np.testing.assert_allclose(result, expected, rtol=1e-6)
 
 
-def test_what_would_be_wrong_in_silence_is_refused() -> None:
+def test_uses_that_would_silently_be_wrong_are_refused() -> None:
     strategy = devices.strategy(2)
     with strategy.scope():
         model = network()
         loss = build(NCA.path, num_classes=5, embedding_size=SIZE, shard_proxies=True)
         variables = [*model.trainable_variables, *loss.trainable_variables]
         make = functools.partial(make_optimizer, "sgd")
-        with pytest.raises(ValueError, match="expected it to be a group of its own"):
+        with pytest.raises(ValueError, match="expected a group without other variables"):
             OptimizerGroups(make, [VariableGroup(variables)], 0.1)
         optimizer: Any = None
-        with pytest.raises(ValueError, match="jit_compile is True, but embeddings:0 has a part"):
-            TrainStep(model, loss, optimizer, variables, jit_compile=True)
-    with pytest.raises(RuntimeError, match="each replica has classes of its own"):
+        with pytest.raises(ValueError, match="jit_compile is True, but embeddings:0 is sharded"):
+            TrainStep(model, loss, optimizer, jit_compile=True)
+    with pytest.raises(RuntimeError, match="sharded over replicas"):
         loss.proxies.by_class  # noqa: B018 - it raises

@@ -1,4 +1,4 @@
-"""The command on real images, with a pretrained model: two replicas do what one device does."""
+"""The command with a pretrained model on two replicas, against one device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs `on_replicas.py` and the like where TensorFlow can still be told of its devices."""
+"""Runs the tests that need several devices in a process of their own, before TensorFlow starts there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FILES = [Path(__file__).with_name(name) for name in _NAMES]
 
 
 @pytest.mark.parametrize("marked", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
-def test_replicas_do_what_one_device_does(marked: str) -> None:
+def test_replicas_agree_with_one_device(marked: str) -> None:
     command = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-q", "-m", marked, *map(str, _FILES)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
@@ -24,6 +24,6 @@ def test_replicas_do_what_one_device_does(marked: str) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=1200,
+        timeout=3600,
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]

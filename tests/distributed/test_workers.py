@@ -1,4 +1,4 @@
-"""Two workers that talk over the loopback interface train what one process does."""
+"""Division of work and exchange of values between workers, and training by two workers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,35 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
 
+from ccp_dml.distributed.workers import SINGLE_WORKER, Workers
 from tests.distributed.division import Work, assert_read_once, assert_same_work, divided_work
 from tests.distributed.processes import files_of_two
-from tests.distributed.runs import run
+from tests.distributed.runs import NUDGE, assert_same_figures, run
 from tests.distributed.worker import CASE, STEPS
+
+
+@given(total=st.integers(0, 200), count=st.integers(1, 9), local=st.integers(1, 8))
+def test_local_slices_are_contiguous_and_cover_all_items(total: int, count: int, local: int) -> None:
+    workers = Workers()
+    workers.count, workers.replicas_per_worker = count, local
+    end = 0
+    for workers.index in range(count):
+        chosen = workers.local_slice(total)
+        assert chosen.start == end
+        assert chosen.stop - chosen.start <= local * -(-total // (local * count))
+        end = chosen.stop
+    assert end == total
+
+
+def test_a_single_worker_exchanges_nothing() -> None:
+    value = object()
+    assert SINGLE_WORKER.is_chief
+    assert SINGLE_WORKER.from_chief(value) is value
+    assert SINGLE_WORKER.from_all(value) == [value]
+    assert SINGLE_WORKER.local_slice(7) == slice(0, 7)
 
 
 def test_two_workers_divide_evaluation_and_choose_the_same_proxies(tmp_path: Path) -> None:
@@ -24,7 +48,7 @@ def test_two_workers_divide_evaluation_and_choose_the_same_proxies(tmp_path: Pat
         for mine, other in zip(first.numbers, second.numbers):
             np.testing.assert_array_equal(mine, other)
         assert_read_once({name: [*first.read[name], *second.read[name]] for name in first.read}, queries)
-        assert len(first.read["pool"]) == 12  # Three of five classes, four images each.
+        assert len(first.read["pool"]) == 12  # three of five classes, four images each
 
     for found in results:
         np.testing.assert_array_equal(found["told"], [[0, np.nan, 1 / 3], [1, np.nan, 1 / 3]])
@@ -35,23 +59,25 @@ def test_two_workers_divide_evaluation_and_choose_the_same_proxies(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_two_workers_train_what_one_does(tmp_path: Path) -> None:
+def test_two_workers_train_like_one_device(tmp_path: Path) -> None:
     files = files_of_two("tests.distributed.worker", tmp_path)
-    expected = run(tf.distribute.get_strategy(), CASE, STEPS)
-    values = [*expected.values, *(gradient for step in expected.gradients for gradient in step)]
-    first, second = (list(np.load(file).values()) for file in files)
-    assert len(first) == len(values)
-    for mine, other, alone in zip(first, second, values):
-        np.testing.assert_array_equal(mine, other)
-        assert np.linalg.norm(mine - alone) <= 1e-5 * np.linalg.norm(alone)
+    strategy = tf.distribute.get_strategy()
+    expected, nudged = (run(strategy, CASE, STEPS, nudge=nudge).figures for nudge in (0.0, NUDGE))
+    first, second = (dict(np.load(file)) for file in files)
+    for name, values in first.items():
+        np.testing.assert_array_equal(values, second[name], err_msg=name)
+    assert_same_figures(first, expected, nudged)
 
 
 @pytest.mark.slow
-def test_two_workers_with_sharded_proxies_train_what_one_device_does(tmp_path: Path) -> None:
+def test_two_workers_with_sharded_proxies_train_like_one_device(tmp_path: Path) -> None:
     files = files_of_two("tests.distributed.sharded_training_worker", tmp_path)
-    first, second = (np.load(file) for file in files)
-    names = [name.removeprefix("alone ") for name in first.files if name.startswith("alone ")]
-    assert {"proxies", "best proxies", "images", "proxy_staleness"} <= set(names)
-    for name in names:
-        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
-        np.testing.assert_allclose(first[name], first[f"alone {name}"], rtol=1e-5, atol=1e-5, err_msg=name)
+    first, second = (dict(np.load(file)) for file in files)
+    found, expected, nudged = (
+        {name.removeprefix(prefix): values for name, values in first.items() if name.startswith(prefix)}
+        for prefix in ("two workers: ", "one device: ", "nudged: ")
+    )
+    assert {"proxies", "best proxies", "images", "proxy_staleness"} <= set(found)
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, second[f"two workers: {name}"], err_msg=name)
+    assert_same_figures(found, expected, nudged)

@@ -28,7 +28,7 @@ from tests.parity.deviations import DEVIATIONS
 
 @dataclass
 class FileReport:
-    """What became of the cases of one file."""
+    """Outcome of the cases of one file."""
 
     kind: str
     passed: int = 0
@@ -39,7 +39,7 @@ class FileReport:
 
     @property
     def verdict(self) -> str:
-        """`FAIL`, `pass`, or `not ported` where no case could be run."""
+        """`FAIL`, `pass`, or `not ported` if no case could be run."""
         if self.failures:
             return "FAIL"
         return "pass" if self.passed or self.deviations else "not ported"
@@ -58,12 +58,13 @@ def cases(path: Path) -> Iterator[Case]:
         arrays = {name: archive[name] for name in archive.files}
     config = json.loads(str(arrays.pop("config")))
     for name, parameters in config["cases"].items():
-        own = {key.split("/", 1)[1]: value for key, value in arrays.items() if key.split("/", 1)[0] == name}
-        yield Case(name, parameters, own, arrays)
+        prefix = f"{name}/"
+        of_case = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
+        yield Case(name, parameters, of_case, arrays)
 
 
 def _adapter(kind: str) -> Callable[[Case], list[Comparison]] | None:
-    """What runs the cases of a kind; None for a kind that is not known."""
+    """Returns the function that runs the cases of a kind; None for an unknown kind."""
     module = f"tests.parity.adapters.{kind}"
     if not kind.isidentifier() or importlib.util.find_spec(module) is None:
         return None
@@ -77,7 +78,7 @@ def check_file(path: Path) -> FileReport:
     compare = _adapter(kind)
     try:
         recorded = list(cases(path))
-    except Exception as error:  # whatever a damaged file leads to
+    except Exception as error:  # A damaged file can raise anything.
         report.failures.append(f"cannot be read: {_in_short(error)}")
         return report
     if not recorded:
@@ -91,7 +92,7 @@ def check_file(path: Path) -> FileReport:
         except NotPorted as reason:
             report.not_ported.append(f"{case.name}: {reason}")
             continue
-        except Exception as error:  # one bad case must not hide what the others do
+        except Exception as error:  # The other cases are still checked.
             report.failures.append(f"{case.name}: {_in_short(error)}")
             continue
         wrong = [comparison for comparison in comparisons if not comparison.passed]

@@ -1,4 +1,4 @@
-"""What a parity adapter receives (a recorded case) and returns (comparisons)."""
+"""Recorded cases, which a parity adapter takes, and comparisons, which it returns."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A value of this library beside the recorded one.
+    """A value of this library and the recorded value.
 
     Passes if `|actual - expected| <= atol + rtol * |expected|` everywhere and the shapes are equal.
     NaN equals NaN.
@@ -52,7 +52,7 @@ class Comparison:
 
     @property
     def passed(self) -> bool:
-        """Whether the values agree within the tolerance."""
+        """True if the values agree within the tolerance."""
         actual, expected = np.asarray(self.actual, np.float64), np.asarray(self.expected, np.float64)
         return actual.shape == expected.shape and bool(
             np.allclose(actual, expected, rtol=self.rtol, atol=self.atol, equal_nan=True)
@@ -60,4 +60,4 @@ class Comparison:
 
 
 class NotPorted(Exception):
-    """Raised by an adapter for a case whose subject this library does not have."""
+    """The library has no counterpart of a recorded case."""

@@ -1,4 +1,4 @@
-"""Files in the format of the golden ones, of any seed and shape, from the losses by loops in float64.
+"""Files in the format of the golden ones, of any seed and shape, computed by loops in float64.
 
 Gradients are central differences, one component at a time.
 """
@@ -63,7 +63,7 @@ class Recorder:
         return self.random.normal(0.0, 0.6, shape).astype(np.float32)
 
     def labels(self, size: int, classes: int) -> np.ndarray:
-        """Every class once, then at random: every anchor has negatives, some have no positive."""
+        """Returns labels, first each class once, then at random: some anchors have no positive."""
         more = self.random.integers(0, classes, max(0, size - classes))
         return np.concatenate([np.arange(classes), more])[:size].astype(np.int32)
 
@@ -80,7 +80,7 @@ class Recorder:
 
 
 def gradients(value: Callable[..., float], points: Arrays, step: float = 1e-6) -> Arrays:
-    """`grad_NAME` of each point, by differences."""
+    """Returns `grad_NAME` for each point, by central differences."""
     exact = {name: point.astype(np.float64) for name, point in points.items()}
     found = {}
     for name, point in exact.items():
@@ -99,7 +99,7 @@ def gradients(value: Callable[..., float], points: Arrays, step: float = 1e-6) -
 def value_of(
     config: Config, emb: np.ndarray, labels: np.ndarray, proxies: np.ndarray | None = None, **more: Any
 ) -> float:
-    """The recorded loss, alone, by loops."""
+    """Computes the recorded loss, without CCP, by loops."""
     return config["loss_weight"] * of_pairs(config, pairs_of(config, emb, labels, proxies), proxies, **more)
 
 
@@ -110,7 +110,7 @@ def pairs_of(
     proxies: np.ndarray | None = None,
     proxy_labels: np.ndarray | None = None,
 ) -> oracles.Listed:
-    """The pairs of samples with each other or with proxies."""
+    """Lists the pairs of samples with each other or with proxies."""
     if proxies is not None and proxy_labels is None:
         proxy_labels = np.arange(len(proxies)) % config["num_classes"]
     kind = (
@@ -124,7 +124,7 @@ def pairs_of(
         proxy_labels,
         normalization=kind,
         distance="cosine" if config["distance"] == "cos" else squared,
-        # SoftTriple was recorded with proxies as rows; here its anchors are the samples.
+        # SoftTriple was recorded with proxies as rows; here the samples are its anchors.
         proxy_anchor=config["proxy_anchor"] and config["loss"] not in ("soft_triple", "xent"),
         proxy_pairs=config["use_intra_proxy_pairs"],
         miner="hard_negatives" if config["miner"] else None,
@@ -135,7 +135,7 @@ def pairs_of(
 def of_pairs(
     config: Config, pairs: oracles.Listed, proxies: np.ndarray | None = None, beta: np.ndarray | None = None
 ) -> float:
-    """The formula of the recorded loss, of given pairs."""
+    """Computes the recorded loss of given pairs."""
     renamed = _SOFT_TRIPLE if config["loss"] == "soft_triple" else _RENAMED
     chosen = {new: config[old] for old, new in renamed.items() if old in config}
     chosen["average"] = "active" if config["avg_nonzero_only"] else "all"
@@ -152,7 +152,7 @@ def of_pairs(
 
 
 def add_loss(recorder: Recorder, config: Config, size: int, dimension: int, classes: int, k: int) -> None:
-    """A loss alone, with `k` proxies per class, or CCP around it where the configuration has weights."""
+    """Adds a loss with `k` proxies per class, or CCP around it if the configuration has its weights."""
     config = {**_COMMON, "num_classes": classes, **config}
     labels, points = recorder.labels(size, classes), {"emb": recorder.normal(size, dimension)}
     if k:
@@ -164,9 +164,9 @@ def add_loss(recorder: Recorder, config: Config, size: int, dimension: int, clas
         to_proxies = value_of(config, emb, labels, **more)
         if "ccp_weight" not in config:
             return to_proxies
-        alone = {**config, "lipschitz_cont": True, "miner": None, "loss_weight": 1.0}
-        alone |= {"proxy_anchor": False, "use_intra_proxy_pairs": False}
-        of_batch = value_of(alone, emb, labels)
+        pair_config = {**config, "lipschitz_cont": True, "miner": None, "loss_weight": 1.0}
+        pair_config |= {"proxy_anchor": False, "use_intra_proxy_pairs": False}
+        of_batch = value_of(pair_config, emb, labels)
         return config["pair_loss_weight"] * of_batch + config["ccp_weight"] * to_proxies
 
     exact = {name: point.astype(np.float64) for name, point in points.items()}
@@ -176,7 +176,7 @@ def add_loss(recorder: Recorder, config: Config, size: int, dimension: int, clas
 
 
 def add_memory(recorder: Recorder, config: Config, size: int, dimension: int, classes: int) -> None:
-    """Cross-batch memory over two steps more than fill it."""
+    """Adds cross-batch memory, over two more steps than fill it."""
     config = {**_COMMON, "num_classes": classes, "use_proxy": True, **config}
     slots = config["batches_in_mem"]
     memory, memory_labels = np.zeros([slots, size, dimension], np.float32), np.zeros([slots, size], np.int32)
@@ -202,7 +202,7 @@ def add_memory(recorder: Recorder, config: Config, size: int, dimension: int, cl
 
 
 def add_regularized(recorder: Recorder, config: Config, size: int, dimension: int, levels: int) -> None:
-    """Distance regularisation over four steps."""
+    """Adds distance regularisation, over four steps."""
     config = {**_COMMON, "num_classes": 4, "normalize_embeddings": False, **config}
     start, listed = np.linspace(-2.0, 1.5, levels).astype(np.float32), Listed(config["momentum"])
     rows: dict[str, list[Any]] = {}
@@ -225,20 +225,20 @@ def add_regularized(recorder: Recorder, config: Config, size: int, dimension: in
 
 
 def add_synthesis(recorder: Recorder, config: Config, size: int, dimension: int, classes: int) -> None:
-    """Proxy synthesis in a sample-major batch of `size` classes, or virtual softmax without a rate."""
+    """Adds proxy synthesis in a sample-major batch of `size` classes; virtual softmax without a rate."""
     config = {**_COMMON, "num_classes": classes, "distance": "cos", "loss": "proxy_nca", **config}
     labels = np.tile(recorder.random.permutation(classes)[:size], 2).astype(np.int32)
     points = {"emb": recorder.normal(2 * size, dimension), "proxies": recorder.normal(classes, dimension)}
     kind = "lipschitz" if config["lipschitz_cont"] else "unit"
     count = round(2 * size * config.get("ps_mu", 0.0))
 
-    def more_than(emb: np.ndarray, proxies: np.ndarray) -> tuple[Any, ...]:
+    def synthesis_of(emb: np.ndarray, proxies: np.ndarray) -> tuple[Any, ...]:
         return synthetic(emb, labels, proxies, config["mixing_rate"], count, kind, classes)
 
     def value(emb: np.ndarray, proxies: np.ndarray) -> float:
         real = (emb, labels, proxies, np.arange(classes))
         if "mixing_rate" in config:
-            augmented = [np.concatenate(part) for part in zip(real, more_than(emb, proxies))]
+            augmented = [np.concatenate(arrays) for arrays in zip(real, synthesis_of(emb, proxies))]
             return of_pairs(config, pairs_of(config, *augmented))
         pairs = pairs_of(config, *real)
         for row, negatives, embedding in zip(pairs.distances, pairs.negatives, emb):

@@ -1,4 +1,4 @@
-"""The checker notices what it is there for."""
+"""The checker of golden files reports damaged, missing and wrong values."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_listed_deviation_that_agrees_fails(tmp_path, monkeypatch):
 
 
 def test_other_names_seeds_and_sizes_are_read_from_the_file(tmp_path, capsys):
-    """Recorded by the definition itself: class by class, pick by pick."""
+    # Recorded by the definition of k-center: class by class, pick by pick.
     generator = np.random.default_rng(11)
     arrays: dict[str, np.ndarray] = {}
     cases = {}

@@ -101,7 +101,7 @@ def test_proxy_synthesis_and_virtual_softmax(tmp_path: Path, capsys: pytest.Capt
     _check(recorder, tmp_path, capsys)
 
 
-def test_a_gradient_that_is_not_the_losss_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_gradient_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recorder = Recorder("loss_proxy", seed=6)
     add_loss(recorder, _NCA, 6, 4, 5, 2)
     [name] = [name for name in recorder.arrays if name.endswith("grad_proxies")]

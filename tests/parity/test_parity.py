@@ -13,7 +13,7 @@ GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.npz"))
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
-def test_golden_file(path: Path) -> None:
+def test_golden_files_are_reproduced(path: Path) -> None:
     report = check_file(path)
     assert not report.failures, "\n".join(report.failures)
     assert not report.not_ported, "\n".join(report.not_ported)

@@ -1,21 +1,31 @@
+"""Checkpoints: keeping, restoring, refusing, and the times of writing."""
+
 from __future__ import annotations
+
+import errno
+import os
+import shutil
+import types
 
 import pytest
 import tensorflow as tf
 
-from ccp_dml import faults
-from ccp_dml.training.checkpoints import CheckpointError, Checkpoints, Saver
+from ccp_dml import files
+from ccp_dml.training import checkpoints as module
+from ccp_dml.training.checkpoints import CheckpointError, Checkpoints
+from ccp_dml.training.options import CheckpointOptions
 from tests.training import tiny
 
 
-def tracked(directory, keep=2, warn=None, **state) -> Checkpoints:
-    checkpoints = Checkpoints(directory, keep=keep, warn=warn)
+def tracked(directory, **state) -> Checkpoints:
+    """Makes checkpoints of the given objects."""
+    checkpoints = Checkpoints(directory)
     checkpoints.track(**state)
     return checkpoints
 
 
 def saved(directory, *steps: int) -> Checkpoints:
-    """Checkpoints of a variable that is ten times the step."""
+    """Saves checkpoints of a variable that is ten times the step."""
     value = tf.Variable(0)
     checkpoints = tracked(directory, value=value)
     for step in steps:
@@ -32,7 +42,7 @@ def damage(directory, step: int, file: str = "data") -> None:
     path.write_bytes(content)
 
 
-def test_the_last_are_kept_and_the_newest_is_restored(tmp_path):
+def test_the_last_checkpoints_are_kept_and_the_newest_is_restored(tmp_path):
     assert tracked(tmp_path / "none", value=tf.Variable(0)).restore() is None
     checkpoints = saved(tmp_path, 1, 2, 9, 10, 10)
     assert checkpoints.steps == [9, 10]
@@ -41,7 +51,7 @@ def test_the_last_are_kept_and_the_newest_is_restored(tmp_path):
     assert int(other) == 100
 
 
-def test_the_best_is_kept_apart_until_another_one_is_best(tmp_path):
+def test_the_best_checkpoint_is_kept_until_another_one_is_best(tmp_path):
     checkpoints = tracked(tmp_path, value=tf.Variable(0))
     for step, best in ((1, 1), (2, 1), (3, 1), (4, 1)):
         checkpoints.save(step, best)
@@ -51,23 +61,23 @@ def test_the_best_is_kept_apart_until_another_one_is_best(tmp_path):
 
 
 @pytest.mark.parametrize("file", ["data", "index"])
-def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, file):
+def test_after_a_damaged_checkpoint_the_one_before_is_restored_with_a_warning(tmp_path, capsys, file):
     saved(tmp_path, 1, 2)
     damage(tmp_path, 2, file)
-    value, told = tf.Variable(0), []
-    checkpoints = tracked(tmp_path, warn=told.append, value=value)
+    value = tf.Variable(0)
+    checkpoints = tracked(tmp_path, value=value)
     assert checkpoints.restore() == str(tmp_path / "step-1/state")
     assert int(value) == 10
-    (message,) = told
-    assert message.startswith(str(tmp_path / "step-2/state"))
-    assert message.endswith("going on from the one before, step 1")
-    checkpoints.save(2)  # The damaged one is in nobody's way.
+    (message,) = capsys.readouterr().err.splitlines()
+    assert message.startswith(f"warning: {tmp_path / 'step-2/state'}")
+    assert message.endswith("continuing from the one before, step 1")
+    checkpoints.save(2)  # The damaged one was removed.
     value.assign(0)
     assert checkpoints.restore().endswith("step-2/state")
     assert int(value) == 10
 
 
-def test_if_all_are_damaged_the_run_is_refused_and_nothing_is_removed(tmp_path):
+def test_if_all_checkpoints_are_damaged_none_is_removed(tmp_path):
     checkpoints = saved(tmp_path, 1, 2)
     for step in (1, 2):
         damage(tmp_path, step)
@@ -81,68 +91,73 @@ def test_if_all_are_damaged_the_run_is_refused_and_nothing_is_removed(tmp_path):
     [{"other": tf.Variable(1.0)}, {"value": tf.Variable([1.0, 2.0])}, {"value": tf.Variable(1)}],
     ids=["missing", "shape", "dtype"],
 )
-def test_foreign_checkpoint_is_refused(tmp_path, state):
+def test_a_checkpoint_of_other_objects_is_refused(tmp_path, state):
     tracked(tmp_path, value=tf.Variable(1.0)).save(1)
     with pytest.raises(CheckpointError, match="does not fit this run"):
         tracked(tmp_path, **state).restore()
 
 
-@pytest.mark.parametrize("point", ["checkpoint_write", "checkpoint_rename", "checkpoint_remove"])
-def test_a_full_disk_costs_no_checkpoint_and_leaves_nothing_behind(tmp_path, monkeypatch, point):
+@pytest.mark.parametrize(
+    "owner, name",
+    [(tf.train.Checkpoint, "write"), (files, "rename"), (shutil, "rmtree")],
+    ids=["write", "rename", "remove"],
+)
+def test_a_full_disk_loses_no_checkpoint_and_leaves_no_files(tmp_path, monkeypatch, owner, name):
     checkpoints = saved(tmp_path, 1, 2)
-    monkeypatch.setenv(faults.VARIABLE, f"{point}:1:ENOSPC")
-    with pytest.raises(OSError, match="No space left"):
-        checkpoints.save(3)
-    assert checkpoints.steps == ([2, 3] if point == "checkpoint_remove" else [1, 2])
+
+    def fail(*arguments, **keywords):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fail)
+        with pytest.raises(OSError, match="No space left"):
+            checkpoints.save(3)
+    assert checkpoints.steps == ([2, 3] if name == "rmtree" else [1, 2])
     checkpoints.save(3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-2", "step-3"]
 
 
-def test_a_folder_that_was_removed_is_not_made_again(tmp_path):
+def test_a_run_directory_that_was_removed_is_not_created_again(tmp_path):
     checkpoints = tracked(tmp_path / "run" / "checkpoints", value=tf.Variable(0))
     with pytest.raises(FileNotFoundError):
         checkpoints.save(1)
 
 
-def test_saving_by_steps_and_by_minutes(tmp_path):
+def test_a_checkpoint_is_due_by_steps_and_by_minutes(tmp_path, monkeypatch):
     now = 0.0
-    saver = Saver(Checkpoints(tmp_path), every_steps=10, every_minutes=2, clock=lambda: now)
-    saver.track({"value": tf.Variable(0)})
-    saver.begin(40)
-    assert not saver.due(49)
-    assert saver.due(50)
+    monkeypatch.setattr(module, "time", types.SimpleNamespace(monotonic=lambda: now))
+    options = CheckpointOptions(checkpoint_steps=10, checkpoint_minutes=2)
+    checkpoints = Checkpoints(tmp_path, options)
+    checkpoints.track(value=tf.Variable(0))
+    checkpoints.begin(40)
+    assert not checkpoints.due(49)
+    assert checkpoints.due(50)
     now = 119.0
-    assert not saver.due(41)
+    assert not checkpoints.due(41)
     now = 120.0
-    assert saver.due(41)
-    saver.save(41)
-    assert not saver.due(50)
-    assert saver.due(51)
-    never = Saver(Checkpoints(tmp_path), clock=lambda: now)
+    assert checkpoints.due(41)
+    checkpoints.save(41)
+    assert not checkpoints.due(50)
+    assert checkpoints.due(51)
+    options = CheckpointOptions(checkpoint_steps=0, checkpoint_minutes=0)
+    never = Checkpoints(tmp_path, options)
     now = 1e9
     assert not never.due(10**6)
-    assert Saver(None, every_steps=1).save(5) is None
-    assert not Saver(None, every_steps=1).due(5)
+    without_folder = Checkpoints(None, CheckpointOptions(checkpoint_steps=1))
+    assert without_folder.save(5) is None
+    assert not without_folder.due(5)
 
 
-def test_saving_within_an_epoch_is_as_good_as_at_its_end(tmp_path):
+def test_a_run_continues_from_a_checkpoint_within_an_epoch(tmp_path):
     whole = tiny.trainer(chunk_size=1)
     whole.fit(2)
-    saver = Saver(Checkpoints(tmp_path, keep=9), every_steps=3)
-    tiny.trainer(chunk_size=1, saver=saver).fit(2)
+    options = CheckpointOptions(checkpoint_keep=9, checkpoint_steps=3)
+    tiny.trainer(chunk_size=1, checkpoints=Checkpoints(tmp_path, options)).fit(2)
     assert Checkpoints(tmp_path).steps == [3, 4, 7, 8]
     for newest in (8, 7, 4):
-        again = tiny.trainer(chunk_size=1, saver=Saver(Checkpoints(tmp_path, keep=9)))
+        again = tiny.trainer(chunk_size=1, checkpoints=Checkpoints(tmp_path, options))
         damage(tmp_path, newest)
         assert again.restore()
         again.fit(2)
         for actual, expected in zip(tiny.values(again), tiny.values(whole)):
             assert (actual == expected).all()
-
-
-@pytest.mark.parametrize("keep", [0, -1])
-def test_numbers_are_checked(tmp_path, keep):
-    with pytest.raises(ValueError, match="at least 1"):
-        Checkpoints(tmp_path, keep=keep)
-    with pytest.raises(ValueError, match="at least 0"):
-        Saver(None, every_steps=-1)

@@ -1,4 +1,8 @@
+"""Steps with numbers that are not finite, and the loss scale of float16."""
+
 from __future__ import annotations
+
+import functools
 
 import numpy as np
 import pytest
@@ -6,9 +10,11 @@ import tensorflow as tf
 
 from ccp_dml.losses.contrastive import Contrastive
 from ccp_dml.losses.cross_batch_memory import CrossBatchMemory
-from ccp_dml.training.checkpoints import Checkpoints, Saver
-from ccp_dml.training.finite import Diverged, FiniteGuard
+from ccp_dml.training.checkpoints import Checkpoints
+from ccp_dml.training.finite import Diverged, DynamicLossScale, FiniteGuard
 from ccp_dml.training.optimizers import OptimizerGroups, VariableGroup, make_optimizer
+from ccp_dml.training.options import CheckpointOptions, TrainingOptions
+from ccp_dml.training.step import TrainStep
 from ccp_dml.training.trainer import Trainer
 from tests.training import tiny
 
@@ -16,7 +22,7 @@ BAD = 5
 
 
 def with_bad_images(*bad: int):
-    """The stream of `tiny.batches` into which batches of NaN are put, so that these have the given steps."""
+    """Returns the stream of `tiny.batches` with batches of NaN inserted at the given steps."""
 
     def batches(first_step: int) -> tf.data.Dataset:
         good = list(tiny.batches(0).take(30))
@@ -29,29 +35,23 @@ def with_bad_images(*bad: int):
     return batches
 
 
-def trainer(batches, steps: int, policy: str, **options) -> Trainer:
-    """A memory and batch normalisation: what must not remember a step that is left out."""
+def trainer(batches, steps: int, skips: bool, chunk_size: int = 4, **options) -> Trainer:
+    """Makes a run with a memory and batch normalisation, which a skipped step must not change."""
     network = tiny.model()
     loss = CrossBatchMemory(Contrastive(), tiny.SIZE, memory_size=24, start_step=0)
     groups = [VariableGroup(network.trainable_variables)]
-    return Trainer(
-        network,
-        loss,
-        OptimizerGroups(lambda rate: make_optimizer("adam", rate), groups, 0.02),
-        batches,
-        steps_per_epoch=steps,
-        guard=FiniteGuard(policy, most_in_a_row=3),
-        **{"chunk_size": 4, **options},
-    )
+    optimizer = OptimizerGroups(functools.partial(make_optimizer, "adam"), groups, 0.02)
+    step = TrainStep(network, loss, optimizer, guard=FiniteGuard(skips=skips, most_in_a_row=3))
+    return Trainer(step, batches, TrainingOptions(steps_per_epoch=steps, chunk_size=chunk_size), **options)
 
 
-def test_a_step_that_is_left_out_leaves_no_trace():
-    expected = trainer(with_bad_images(), 10, "skip")
+def test_a_skipped_step_changes_nothing():
+    expected = trainer(with_bad_images(), 10, True)
     expected_logs = expected.fit(1)
-    actual = trainer(with_bad_images(BAD, 7), 12, "skip")
+    actual = trainer(with_bad_images(BAD, 7), 12, True)
     logs = actual.fit(1)
-    for part in ("model", "loss", "optimizer"):
-        for found, wanted in zip(actual.state[part].variables, expected.state[part].variables):
+    for name in ("model", "loss", "optimizer"):
+        for found, wanted in zip(actual.state[name].variables, expected.state[name].variables):
             np.testing.assert_array_equal(found.numpy(), wanted.numpy())
     assert logs["skipped_steps"] == [2]
     assert "skipped_steps" not in expected_logs
@@ -59,16 +59,16 @@ def test_a_step_that_is_left_out_leaves_no_trace():
         assert logs[name] == pytest.approx(expected_logs[name], rel=1e-6)
 
 
-def test_too_many_in_a_row_end_training():
-    trainer(with_bad_images(2, 3, 5, 6), 8, "skip", chunk_size=1).fit(1)
-    with pytest.raises(Diverged, match="3 steps in a row left out"):
-        trainer(with_bad_images(2, 3, 4), 8, "skip", chunk_size=1).fit(1)
+def test_too_many_skipped_steps_in_a_row_stop_training():
+    trainer(with_bad_images(2, 3, 5, 6), 8, True, chunk_size=1).fit(1)
+    with pytest.raises(Diverged, match="3 steps in a row skipped"):
+        trainer(with_bad_images(2, 3, 4), 8, True, chunk_size=1).fit(1)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 4])
-def test_stopping_names_the_step_the_parts_and_the_checkpoint(tmp_path, chunk_size):
-    saver = Saver(Checkpoints(tmp_path), every_steps=4)
-    run = trainer(with_bad_images(BAD), 8, "stop", chunk_size=chunk_size, saver=saver)
+def test_the_error_names_the_step_its_scalars_and_the_checkpoint(tmp_path, chunk_size):
+    checkpoints = Checkpoints(tmp_path, CheckpointOptions(checkpoint_steps=4))
+    run = trainer(with_bad_images(BAD), 8, False, chunk_size=chunk_size, checkpoints=checkpoints)
     with pytest.raises(Diverged) as stopped:
         run.fit(1)
     message = str(stopped.value)
@@ -78,7 +78,32 @@ def test_stopping_names_the_step_the_parts_and_the_checkpoint(tmp_path, chunk_si
     assert f"the last good checkpoint is {tmp_path / 'step-4' / 'state'}." in message
 
 
-@pytest.mark.parametrize("options", [{"policy": "ignore"}, {"most_in_a_row": 0}])
-def test_options_are_checked(options):
-    with pytest.raises(ValueError, match="expected"):
-        FiniteGuard(**options)
+def test_the_loss_scale_changes_like_that_of_keras():
+    ours = DynamicLossScale(initial_scale=16.0, growth_steps=3)
+    theirs = tf.keras.mixed_precision.LossScaleOptimizer(
+        tf.keras.optimizers.SGD(0.0), initial_scale=16.0, dynamic_growth_steps=3
+    )
+    weight = tf.Variable(1.0)
+    update = tf.function(ours.update)
+    for finite in [True, True, False, True, True, True, True, True, True, False, False] + [False] * 9:
+        gradient = tf.constant(1.0 if finite else float("inf"))
+        theirs.apply_gradients([(gradient, weight)])
+        update(tf.constant(finite))
+        assert float(ours.scale) == float(theirs.loss_scale)
+    assert float(ours.scale) == 1.0
+
+
+def test_unscaling_undoes_scaling():
+    scale = DynamicLossScale(initial_scale=8.0)
+    assert float(scale.scaled(tf.constant(2.0))) == 16.0
+    assert scale.unscaled([tf.constant(16.0), None]) == [tf.constant(2.0), None]
+
+
+def test_the_loss_scale_stays_finite():
+    scale = DynamicLossScale(initial_scale=2.0**127, growth_steps=1)
+    scale.update(tf.constant(True))
+    assert float(scale.scale) == 2.0**127
+
+
+def test_only_float16_has_a_loss_scale():
+    assert DynamicLossScale.of_policy() is None

@@ -1,3 +1,5 @@
+"""Optimizers by name, and groups of variables with multipliers."""
+
 from __future__ import annotations
 
 import functools
@@ -12,7 +14,7 @@ from ccp_dml.training.optimizers import OPTIMIZERS, OptimizerGroups, VariableGro
 
 
 def _adam(gradients: np.ndarray, rate: float, start: np.ndarray) -> np.ndarray:
-    """Kingma and Ba, algorithm 1, in float64."""
+    """Updates a weight by algorithm 1 of Kingma and Ba, in float64."""
     weight, m, v = start.astype(np.float64), 0.0, 0.0
     for t, gradient in enumerate(gradients.astype(np.float64), 1):
         m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
@@ -37,7 +39,7 @@ def test_every_optimizer_descends_in_a_graph(name):
     assert float(tf.reduce_sum(weight**2)) < 5.0
     assert unused.numpy() == 5.0
     assert int(groups.iterations) == 10
-    assert len(groups.variables) == count  # all slots were there from the start
+    assert len(groups.variables) == count  # All slots exist from the start.
 
 
 def test_every_optimizer_of_keras_has_a_name():
@@ -50,7 +52,7 @@ def test_every_optimizer_of_keras_has_a_name():
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_slots_are_in_the_checkpoint(name, tmp_path):
+def test_a_checkpoint_holds_all_slots(name, tmp_path):
     def start():
         weights = [tf.Variable([1.0, -2.0]), tf.Variable([[0.5], [3.0]])]
         members = [VariableGroup(weights[:1]), VariableGroup(weights[1:], 10.0)]
@@ -74,7 +76,7 @@ def test_slots_are_in_the_checkpoint(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
-def test_multipliers_go_with_the_variable(name):
+def test_multipliers_belong_to_variables(name):
     starts = {"a": np.float32([1, -1]), "b": np.float32([2, 3, 4]), "c": np.float32([0.5])}
     multipliers = {"a": 1.0, "b": 10.0, "c": 1.0}
     variables = {key: tf.Variable(value, name="same_name") for key, value in starts.items()}
@@ -95,8 +97,7 @@ def test_multipliers_go_with_the_variable(name):
         np.testing.assert_allclose(variable.numpy(), expected, rtol=2e-5)
 
 
-def test_addons_multi_optimizer_agrees():
-    """TensorFlow Addons' own multipliers, where they work (one replica, nothing saved)."""
+def test_multipliers_agree_with_those_of_tensorflow_addons():
     import tensorflow_addons as tfa
 
     layers = [tf.keras.layers.Dense(3), tf.keras.layers.Dense(2)]
@@ -124,7 +125,7 @@ def test_addons_multi_optimizer_agrees():
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
-def test_rate_is_shared_and_scaled():
+def test_groups_share_the_rate_and_scale_it():
     fast, slow = tf.Variable(0.0), tf.Variable(0.0)
     groups = OptimizerGroups(
         functools.partial(make_optimizer, "sgd"), [VariableGroup([slow]), VariableGroup([fast], 5.0)], 0.1
@@ -136,7 +137,7 @@ def test_rate_is_shared_and_scaled():
     assert (float(slow), float(fast)) == pytest.approx((-0.1 - 0.5, -0.5 - 2.5))
 
 
-def test_momentum_is_an_option():
+def test_options_are_passed_to_the_optimizer():
     weight = tf.Variable(0.0)
     make = functools.partial(make_optimizer, "sgd", momentum=0.5)
     groups = OptimizerGroups(make, [VariableGroup([weight])], 1.0)
@@ -145,8 +146,8 @@ def test_momentum_is_an_option():
     assert float(weight) == -(1 + 1.5 + 1.75)
 
 
-def test_errors():
-    with pytest.raises(ValueError, match="'adma'; one of .*adam.*lamb.*radam"):
+def test_wrong_arguments_are_refused():
+    with pytest.raises(ValueError, match="'adma'; expected one of .*adam.*lamb.*radam"):
         make_optimizer("adma", 0.1)
     with pytest.raises(ValueError, match="positive"):
         make_optimizer("adam", 0.0)
@@ -156,7 +157,7 @@ def test_errors():
     make = functools.partial(make_optimizer, "sgd")
     with pytest.raises(ValueError, match="two groups"):
         OptimizerGroups(make, [VariableGroup([a]), VariableGroup([a], 2.0)], 0.1)
-    with pytest.raises(ValueError, match="negative"):
+    with pytest.raises(ValueError, match="multiplier is -1.0; expected a non-negative"):
         OptimizerGroups(make, [VariableGroup([a], -1.0)], 0.1)
     with pytest.raises(ValueError, match="no variables"):
         OptimizerGroups(make, [VariableGroup([])], 0.1)
@@ -167,7 +168,7 @@ def test_errors():
         groups.apply([None], [a])
 
 
-def test_addons_are_lazy_and_silent():
+def test_tensorflow_addons_is_imported_late_and_silently():
     code = (
         "import sys; from ccp_dml.training.optimizers import make_optimizer\n"
         "assert 'tensorflow_addons' not in sys.modules\n"

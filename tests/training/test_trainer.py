@@ -1,3 +1,5 @@
+"""The training loop: order of events, equivalence to a loop by hand, warm-up, best weights."""
+
 from __future__ import annotations
 
 import itertools
@@ -8,15 +10,16 @@ import tensorflow as tf
 
 from ccp_dml.training.controllers import ExponentialDecay
 from ccp_dml.training.finite import Diverged
-from ccp_dml.training.gradients import standard_transforms
+from ccp_dml.training.gradients import make_transforms
 from ccp_dml.training.optimizers import OptimizerGroups, VariableGroup, make_optimizer
+from ccp_dml.training.options import GradientOptions, OptimizerOptions, TrainingOptions
+from ccp_dml.training.step import TrainStep
 from ccp_dml.training.trainer import Trainer
-from ccp_dml.training.warm_up import WarmUp
 from tests.training import tiny
 
 
 class Calls(tf.keras.callbacks.Callback):
-    """Writes down what it is told."""
+    """Records the calls of its methods."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +52,7 @@ class Calls(tf.keras.callbacks.Callback):
         self.calls.append(("train_end",))
 
 
-def test_order_of_callbacks_and_contents_of_logs():
+def test_the_order_of_callbacks_and_the_entries_of_the_logs():
     calls = Calls()
     history = tiny.trainer(callbacks=[calls], steps_per_epoch=4).fit(2)
     epoch = [("batch_begin", 0), ("batch_end", 2), ("batch_begin", 3), ("batch_end", 3)]
@@ -67,7 +70,7 @@ def test_order_of_callbacks_and_contents_of_logs():
     assert [logs["proximal_coefficient"] for logs in calls.logs] == [0.0, 0.0]
 
 
-def test_callbacks_of_the_validation_see_the_proxies_before_they_are_replaced():
+def test_callbacks_of_the_validation_see_the_proxies_that_were_trained():
     class Watch(tf.keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             self.trained = run.loss.proxies.embeddings.numpy()
@@ -79,12 +82,12 @@ def test_callbacks_of_the_validation_see_the_proxies_before_they_are_replaced():
             assert not np.allclose(run.loss.proxies.embeddings, self.trained)
 
     watch = Watch()
-    run = tiny.trainer(callbacks=[watch], reset_rule="fixed")
+    run = tiny.trainer(callbacks=[watch], projections={"ccp_reset_rule": "fixed"})
     run.fit(2)
 
 
 def _by_hand(steps: int, rate: float) -> tuple[list[np.ndarray], list[float]]:
-    """Plain gradient descent, step by step."""
+    """Trains by plain gradient descent; returns weights and losses."""
     network, loss = tiny.model(), tiny.ccp_loss()
     variables = [*network.trainable_variables, *loss.trainable_variables]
     losses = []
@@ -99,11 +102,14 @@ def _by_hand(steps: int, rate: float) -> tuple[list[np.ndarray], list[float]]:
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_equals_gradient_descent_by_hand(jit_compile):
+def test_training_equals_gradient_descent_by_hand(jit_compile):
     run = tiny.trainer(
-        optimizer="sgd", transforms=[], schedule=None, stopping=None, projections={"random_init": True},
-        validate=lambda: {"map_at_r": 0.0}, reset_patience=100, jit_compile=jit_compile,
-    )  # fmt: skip
+        optimizer="sgd",
+        plain=True,
+        projections={"ccp_random_init": True, "ccp_patience": 100},
+        validate=lambda: {"map_at_r": 0.0},
+        jit_compile=jit_compile,
+    )
     history = run.fit(2)
     expected, losses = _by_hand(8, 0.02)
     for actual, value in zip(tiny.values(run), expected):
@@ -111,14 +117,14 @@ def test_equals_gradient_descent_by_hand(jit_compile):
     assert history["loss"] == pytest.approx([np.mean(losses[:4]), np.mean(losses[4:])], rel=1e-5)
 
 
-def test_is_traced_once_whatever_the_chunks():
+def test_chunks_of_any_size_are_traced_once():
     run = tiny.trainer(steps_per_epoch=5, chunk_size=3)
     run.fit(4)
     assert run.trace_count == 1
     assert int(run.step) == 20
 
 
-def test_chunks_do_not_change_the_result():
+def test_the_size_of_chunks_does_not_change_the_result():
     whole, single = tiny.trainer(chunk_size=100), tiny.trainer(chunk_size=1)
     for run in (whole, single):
         run.fit(3)
@@ -126,9 +132,8 @@ def test_chunks_do_not_change_the_result():
         np.testing.assert_array_equal(a, b)
 
 
-def test_score_of_the_same_epoch_decides():
-    """The solution that is kept is the one that the score was measured on."""
-    run = tiny.trainer(reset_patience=100, stopping=None)
+def test_projections_keep_the_weights_that_the_score_was_measured_on():
+    run = tiny.trainer(projections={"ccp_patience": 100})
     network = run.model
     scores = iter([0.1, 0.9, 0.2])
     at_validation = []
@@ -140,14 +145,13 @@ def test_score_of_the_same_epoch_decides():
     run._validate = validate
     run.fit(3)
     head = network.trainable_variables.index(network.get_layer("head").kernel)
-    kept = run.state["projections"].best_weights[head].numpy()
+    kept = run.state["alternating_projections"].best_weights[head].numpy()
     np.testing.assert_array_equal(kept, at_validation[1])
 
 
 @pytest.mark.parametrize("rule", ["patience", "fixed"])
-def test_best_weights_of_the_run_are_restored(rule):
-    """With their own proxies, even if new ones are chosen right after the best score."""
-    run = tiny.trainer(patience=2, reset_rule=rule)
+def test_the_best_weights_are_restored_with_their_proxies_even_if_new_ones_were_chosen(rule):
+    run = tiny.trainer(patience=2, projections={"ccp_reset_rule": rule})
     scores = iter([0.1, 0.9, 0.3, 0.2, 0.95])
     seen = []
 
@@ -163,7 +167,7 @@ def test_best_weights_of_the_run_are_restored(rule):
         np.testing.assert_array_equal(actual, best)
 
 
-def test_warm_up_freezes_the_backbone_and_keeps_the_rate():
+def test_the_warm_up_freezes_the_backbone_and_scales_the_rate():
     kernels, heads, rates, real_rates = [], [], [], []
 
     class Watch(tf.keras.callbacks.Callback):
@@ -173,23 +177,26 @@ def test_warm_up_freezes_the_backbone_and_keeps_the_rate():
             rates.append(logs["learning_rate"])
             real_rates.append(float(run.state["optimizer"].optimizers[1].learning_rate))
 
-    schedule = ExponentialDecay(0.02, decay_rate=0.5, decay_steps=1)
-    run = tiny.trainer(callbacks=[Watch()], warm_up=(2, 0.1), schedule=schedule, reset_patience=100)
+    options = OptimizerOptions(learning_rate=0.02, decay_rate=0.5, decay_epochs=0.25)
+    schedule = ExponentialDecay(options, steps_per_epoch=4)
+    run = tiny.trainer(
+        callbacks=[Watch()], warm_up=(2, 0.1), schedule=schedule, projections={"ccp_patience": 100}
+    )
     start = run.model.get_layer("backbone").kernel.numpy()
     run.fit(3)
     np.testing.assert_array_equal(kernels[0], start)
     np.testing.assert_array_equal(kernels[1], start)
     assert not np.array_equal(kernels[2], start)
     assert not np.array_equal(heads[0], heads[1])
-    # The schedule begins after the warm-up, at its own rate; the last of four steps has the exponent 3.
+    # The schedule begins after the warm-up; the last of its four steps has the exponent 3.
     assert real_rates == pytest.approx([0.002, 0.002, 0.02 / 8])
     assert rates == pytest.approx(real_rates)
-    # The frozen group's count of updates has not moved during the warm-up.
+    # During the warm-up, the frozen group has no updates.
     assert [int(o.iterations) for o in run.state["optimizer"].optimizers] == [4, 12, 12]
     assert run.trace_count == 2
-    # Proxies were chosen at the start and after the warm-up; its validations do not count.
-    assert int(run.state["projections"].draws) == 8
-    assert int(run.state["projections"].validations) == 1
+    # Proxies were chosen at the start and after the warm-up, whose validations do not count.
+    assert int(run.state["alternating_projections"].chooser.draws) == 8
+    assert int(run.state["alternating_projections"].validations) == 1
 
 
 def test_a_warm_up_may_end_inside_an_epoch():
@@ -199,22 +206,21 @@ def test_a_warm_up_may_end_inside_an_epoch():
         def on_train_batch_end(self, batch, logs=None):
             kernels.append((int(run.step), self.model.get_layer("backbone").kernel.numpy()))
             rates.append(float(run.state["optimizer"].optimizers[1].learning_rate))
-            begun.append(int(run.state["projections"].draws))
+            begun.append(int(run.state["alternating_projections"].chooser.draws))
 
-    # Six steps, four an epoch; a chunk of three steps must not reach over the end of the warm-up.
-    run = tiny.trainer(callbacks=[Watch()], warm_up=(1.5, 0.1), reset_patience=100)
+    # The warm-up has six steps, an epoch four; a chunk of three must not go beyond its end.
+    run = tiny.trainer(callbacks=[Watch()], warm_up=(1.5, 0.1), projections={"ccp_patience": 100})
     start = run.model.get_layer("backbone").kernel.numpy()
     run.fit(3)
     assert [step for step, _ in kernels] == [3, 4, 6, 8, 11, 12]
     assert [np.array_equal(kernel, start) for _, kernel in kernels] == [True] * 3 + [False] * 3
     assert rates == pytest.approx([0.002] * 3 + [0.02] * 3)
     assert begun == [4] * 3 + [8] * 3
-    # The score of the second epoch counts: training proper had begun.
-    assert int(run.state["projections"].validations) == 2
-    assert [WarmUp(epochs).steps(4) for epochs in (0, 0.01, 0.5, 2)] == [0, 1, 2, 8]
+    # The score of the second epoch counts: it was measured after the warm-up.
+    assert int(run.state["alternating_projections"].validations) == 2
 
 
-def test_variables_without_gradient_stay():
+def test_variables_without_a_gradient_do_not_change():
     class WithUnused(tf.keras.Model):
         def __init__(self):
             super().__init__()
@@ -230,8 +236,10 @@ def test_variables_without_gradient_stay():
     before = network.unused.kernel.numpy()
     variables = [*network.trainable_variables, *run.loss.trainable_variables]
     groups = OptimizerGroups(lambda rate: make_optimizer("adam", rate), [VariableGroup(variables)], 0.1)
-    transforms = standard_transforms(weight_decay=0.1, clip_norm=1.0, clip_value=0.5)
-    Trainer(network, run.loss, groups, tiny.batches, steps_per_epoch=2, transforms=transforms).fit(1)
+    options = GradientOptions(weight_decay=0.1, clip_norm=1.0, clip_value=0.5)
+    transforms = make_transforms(options, network.trainable_variables)
+    step = TrainStep(network, run.loss, groups, transforms=transforms)
+    Trainer(step, tiny.batches, TrainingOptions(steps_per_epoch=2)).fit(1)
     np.testing.assert_array_equal(network.unused.kernel.numpy(), before)
 
 
@@ -250,40 +258,40 @@ def test_keras_callbacks_work_unchanged(tmp_path):
         ],
     )
     history = run.fit(9)
-    assert len(history["loss"]) == 2  # Keras' own early stopping has stopped it
+    assert len(history["loss"]) == 2  # stopped by the early stopping of Keras
     assert history["learning_rate"] == pytest.approx([0.001, 0.002])
     assert (tmp_path / "1.h5").exists()
     assert list((tmp_path / "board").rglob("*tfevents*"))
-    assert run.model.optimizer is None  # nothing of ours stays on the model
+    assert run.model.optimizer is None  # removed from the model at the end
 
 
-def test_score_of_every_step():
-    options = {"step_at_batch": True, "monitor": "loss", "stop_at_min": True, "min_iterations": 3}
-    run = tiny.trainer(projections=options, reset_patience=1, chunk_size=10, steps_per_epoch=12)
+def test_projections_can_judge_after_every_step():
+    options = {"ccp_step_at_batch": True, "ccp_min_iterations": 3}
+    run = tiny.trainer(projections=options, chunk_size=10, steps_per_epoch=12)
     run.fit(1)
-    assert int(run.state["projections"].instance) >= 1
+    assert int(run.state["alternating_projections"].instance) >= 1
 
 
-def test_divergence_is_an_error():
-    run = tiny.trainer(optimizer="sgd", transforms=[], schedule=None)
+def test_a_step_that_is_not_finite_is_an_error():
+    run = tiny.trainer(optimizer="sgd", plain=True)
     run.state["optimizer"].learning_rate.assign(float("inf"))
     with pytest.raises(Diverged, match="step"):
         run.fit(3)
 
 
-def test_unknown_monitor_names_the_logs():
+def test_an_unknown_monitor_is_an_error_that_names_the_logs():
     run = tiny.trainer(validate=lambda: {"recall": 0.5})
     with pytest.raises(ValueError, match=r"'map_at_r' is not among .*val_recall"):
         run.fit(1)
 
 
 @pytest.mark.parametrize("name", ["steps_per_epoch", "chunk_size"])
-def test_numbers_are_checked(name):
+def test_options_are_checked(name):
     with pytest.raises(ValueError, match=name):
         tiny.trainer(**{name: 0})
 
 
-def test_float16_trains_and_scales():
+def test_float16_scales_the_loss_and_skips_overflows():
     tf.keras.mixed_precision.set_global_policy("mixed_float16")
     try:
         run = tiny.trainer()
@@ -291,7 +299,7 @@ def test_float16_trains_and_scales():
         assert np.isfinite(history["loss"]).all()
         assert float(run.state["loss_scale"].scale) >= 1
         assert all(v.dtype == np.float32 for v in tiny.values(run))
-        # So large a scale makes every gradient overflow: no weight may move, and the scale must fall.
+        # With so large a scale every gradient overflows: no weight may change, and the scale must fall.
         run.state["loss_scale"].scale.assign(3e38)
         before = [weight.numpy() for weight in run.model.trainable_variables]
         run.fit(3)

@@ -1,4 +1,4 @@
-"""A training run that is small enough to repeat many times in a test."""
+"""A training run that is small enough for a test to repeat it many times."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from ccp_dml.losses.contrastive import Contrastive
 from ccp_dml.projections.options import ProjectionOptions
 from ccp_dml.projections.pool import PoolMemory, ProxyPool
 from ccp_dml.projections.projections import AlternatingProjections
-from ccp_dml.projections.reset_rules import make_reset_rule
 from ccp_dml.training.controllers import EarlyStopping, ReduceOnPlateau
-from ccp_dml.training.gradients import AverageRegularization, ProximalTerm, standard_transforms
+from ccp_dml.training.gradients import ProximalTerm, make_transforms
 from ccp_dml.training.optimizers import OptimizerGroups, VariableGroup, make_optimizer
+from ccp_dml.training.options import GradientOptions, OptimizerOptions, TrainingOptions
+from ccp_dml.training.step import TrainStep
 from ccp_dml.training.trainer import Trainer
 from ccp_dml.training.warm_up import WarmUp
 
@@ -24,7 +25,7 @@ CLASSES, PER_CLASS, INPUT, SIZE, BATCH = 4, 5, 6, 3, 8
 
 
 def images() -> tuple[np.ndarray, np.ndarray]:
-    """20 vectors of 4 classes and their labels."""
+    """Returns 20 vectors of 4 classes and their labels."""
     generator = np.random.default_rng(7)
     labels = np.repeat(np.arange(CLASSES), PER_CLASS)
     centers = generator.normal(size=[CLASSES, INPUT])
@@ -33,7 +34,7 @@ def images() -> tuple[np.ndarray, np.ndarray]:
 
 
 def batches(first_step: int) -> tf.data.Dataset:
-    """An endless stream whose element is a function of the step."""
+    """Returns an endless stream whose elements are a function of the step."""
     values, labels = (tf.constant(array) for array in images())
 
     def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -44,7 +45,7 @@ def batches(first_step: int) -> tf.data.Dataset:
 
 
 def batches_with_ids(first_step: int) -> tf.data.Dataset:
-    """The same stream; labels are (class, image id), ids descend from 119."""
+    """Returns the same stream with labels (class, image id); ids descend from 119."""
     values, labels = (tf.constant(array) for array in images())
 
     def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -55,7 +56,7 @@ def batches_with_ids(first_step: int) -> tf.data.Dataset:
 
 
 def model(hidden: int = 5) -> tf.keras.Model:
-    """Backbone (dense and batch normalisation) and head, the same at every call."""
+    """Makes a backbone (dense and batch normalisation) and head, with equal weights at every call."""
     return tf.keras.Sequential(
         [
             tf.keras.layers.Dense(
@@ -72,7 +73,7 @@ def _weights(seed: int) -> Any:
 
 
 def ccp_loss(proxies_per_class: int = 2) -> CCP:
-    """CCP around the contrastive loss, its proxies the same at every call."""
+    """Makes CCP around the contrastive loss, with equal proxies at every call."""
     base = Contrastive(positive_margin=0.1, negative_margin=0.8)
     loss = CCP(base, CLASSES, SIZE, proxies_per_class=proxies_per_class)
     shape = loss.proxies.embeddings.shape
@@ -81,7 +82,7 @@ def ccp_loss(proxies_per_class: int = 2) -> CCP:
 
 
 def pool(network: tf.keras.Model, memory: PoolMemory | None = None) -> ProxyPool:
-    """A pool over the tiny images: draw j takes the j-th image of each class."""
+    """Makes a pool of the images: draw j takes the j-th image of each class."""
     values, _ = images()
     rows = np.arange(CLASSES) * PER_CLASS
 
@@ -92,7 +93,7 @@ def pool(network: tf.keras.Model, memory: PoolMemory | None = None) -> ProxyPool
 
 
 class Scores:
-    """A validation score that rises and falls; a function of the weights and of nothing else."""
+    """A validation score that rises and falls, a pure function of the weights."""
 
     def __init__(self, network: tf.keras.Model) -> None:
         self._network = network
@@ -105,67 +106,73 @@ class Scores:
 def trainer(
     *,
     optimizer: str = "adam",
-    patience: int | None = None,
+    patience: int = 0,
     projections: dict[str, Any] | None = None,
     steps_per_epoch: int = 4,
-    reset_patience: int = 1,
-    reset_rule: str = "patience",
+    chunk_size: int = 3,
     warm_up: tuple[float, float] | None = None,
-    averages: dict[str, Any] | None = None,
+    averages: dict[str, float] | None = None,
     memory_steps: int = 0,
+    plain: bool = False,
+    jit_compile: bool = False,
+    schedule: Any = "plateau",
     **options: Any,
 ) -> Trainer:
-    """A whole run: CCP, plateau schedule, early stopping, two optimizer groups."""
+    """Makes a run with CCP, plateau schedule, early stopping and three optimizer groups.
+
+    Args:
+        optimizer: name of the optimizer.
+        patience: of early stopping; 0 for never.
+        projections: options of the projections that differ from the defaults here.
+        steps_per_epoch: of the trainer.
+        chunk_size: of the trainer.
+        warm_up: number of epochs and factor on the learning rate.
+        averages: options of the regularisation by averages of the weights.
+        memory_steps: largest age of remembered embeddings; 0 for no memory.
+        plain: without gradient transforms, schedule and early stopping.
+        jit_compile: of the step.
+        schedule: a controller, or None; by default `ReduceOnPlateau`.
+        **options: further arguments of the trainer.
+    """
     network, loss = model(), ccp_loss()
     memory = PoolMemory(119 - np.arange(CLASSES * PER_CLASS), SIZE, memory_steps) if memory_steps else None
-    the_pool = pool(network, memory)
+    defaults = {"ccp_lambda": 0.05, "pool_size": 4, "ccp_patience": 1}
     instances = AlternatingProjections(
         network.trainable_variables,
         loss.proxies,
-        the_pool,
-        ProjectionOptions(**{"coefficient": 0.05, "pool_size": 4, **(projections or {})}),
-        reset_rule=make_reset_rule(reset_rule, patience=reset_patience),
-        embed_images=the_pool.embed_images,
+        pool(network, memory),
+        ProjectionOptions(**{**defaults, **(projections or {})}),
         normalization="lipschitz",
-        track_staleness=True,
-        memory=memory,
     )
     proximal = ProximalTerm(network.trainable_variables, instances.anchors, instances.proximal_coefficient)
-    groups = [
-        VariableGroup(network.get_layer("backbone").trainable_variables),
-        VariableGroup(
-            network.get_layer("normalization").trainable_variables
-            + network.get_layer("head").trainable_variables
-        ),
-        VariableGroup(loss.trainable_variables, 3.0),
-    ]
-    frozen = network.get_layer("backbone").trainable_variables
-    defaults: dict[str, Any] = {
-        "warm_up": None if warm_up is None else WarmUp(warm_up[0], frozen, warm_up[1]),
-        "transforms": standard_transforms(
-            proximal=proximal,
-            averages=None
-            if averages is None
-            else AverageRegularization(network.trainable_variables, **averages),
-            weight_decay=1e-3,
-            clip_norm=1.0,
-        ),
-        "validate": Scores(network),
-        "schedule": ReduceOnPlateau(0.02, patience=2),
-        "stopping": EarlyStopping([*network.variables, *loss.trainable_variables], patience=patience),
-        "projections": instances,
-        "chunk_size": 3,
-    }
-    return Trainer(
+    backbone = network.get_layer("backbone").trainable_variables
+    rest = [*network.get_layer("normalization").trainable_variables, network.get_layer("head").kernel]
+    groups = [VariableGroup(backbone), VariableGroup(rest), VariableGroup(loss.trainable_variables, 3.0)]
+    gradients = GradientOptions(weight_decay=1e-3, clip_norm=1.0, clip_value=0.0, **(averages or {}))
+    step = TrainStep(
         network,
         loss,
         OptimizerGroups(functools.partial(make_optimizer, optimizer), groups, 0.02),
+        transforms=[]
+        if plain
+        else make_transforms(gradients, network.trainable_variables, proximal=proximal),
+        jit_compile=jit_compile,
+    )
+    stopping = EarlyStopping([*network.variables, *loss.trainable_variables], patience=patience)
+    if schedule == "plateau":
+        schedule = ReduceOnPlateau(
+            OptimizerOptions(learning_rate=0.02, plateau_patience=2, min_learning_rate=0)
+        )
+    controllers = [instances] if plain else [stopping, *([schedule] if schedule else []), instances]
+    return Trainer(
+        step,
         batches_with_ids if memory_steps else batches,
-        steps_per_epoch=steps_per_epoch,
-        **{**defaults, **options},
+        TrainingOptions(steps_per_epoch=steps_per_epoch, chunk_size=chunk_size),
+        warm_up=None if warm_up is None else WarmUp(warm_up[0], backbone, warm_up[1]),
+        **{"validate": Scores(network), "controllers": controllers, **options},
     )
 
 
 def values(run: Trainer) -> list[np.ndarray]:
-    """All that a run has learned."""
+    """Returns the values of all variables of model and loss."""
     return [variable.numpy() for variable in [*run.model.variables, *run.loss.trainable_variables]]

@@ -1,1 +1,1 @@
-"""One adapter per golden file: runs a recorded case through the public functions."""
+"""Adapters, one per golden file, which run a recorded case through the public functions."""

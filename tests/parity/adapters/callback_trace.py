@@ -1,22 +1,22 @@
-"""Drives the alternating projections by hand, epoch by epoch."""
+"""Alternating projections without training, epoch by epoch."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from ccp_dml.models.proxies import Proxies
 from ccp_dml.projections.options import ProjectionOptions
+from ccp_dml.projections.pool import ProxyPool
 from ccp_dml.projections.projections import AlternatingProjections
-from ccp_dml.projections.reset_rules import make_reset_rule
-from tests.parity.comparison import Case, Comparison
+from tests.parity.comparison import Case, Comparison, NotPorted
 
 
 def compare(case: Case) -> list[Comparison]:
-    """The state after every epoch."""
+    """Compares the state after every epoch."""
     config, arrays = case.config, case.arrays
+    if config["min_improvement_margin"] != 1e-5:
+        raise NotPorted("an improvement counts from 1e-5 on")
     weight = tf.Variable(arrays["weights_initial"])
     proxies = Proxies(config["C"], config["K"], config["d"])
     proxies.embeddings.assign(arrays["proxies_initial"])
@@ -25,18 +25,16 @@ def compare(case: Case) -> list[Comparison]:
         proxies,
         _cyclic_pool(arrays["pool"]),
         ProjectionOptions(
-            coefficient=config["lambda_0"],
-            decay=config["lambda_decay"],
-            min_iterations=config["ccp_iterations"],
+            ccp_lambda=config["lambda_0"],
+            ccp_lambda_decay=config["lambda_decay"],
+            ccp_reset_rule="patience" if config["early_stopping"] else "fixed",
+            ccp_patience=config["early_stopping_patience"],
+            ccp_min_iterations=config["ccp_iterations"],
             pool_size=config["representative_pool_size"],
-            random_init=config["random_init"],
-            normalized_embeddings=config["normalized_embeddings"],
-            perturb_noise=config["perturb_noise"],
-            stop_at_min=config["stop_at_min"],
-            min_improvement=config["min_improvement_margin"],
-        ),
-        reset_rule=make_reset_rule(
-            "patience" if config["early_stopping"] else "fixed", patience=config["early_stopping_patience"]
+            ccp_random_init=config["random_init"],
+            ccp_normalized_embeddings=config["normalized_embeddings"],
+            ccp_perturb_noise=config["perturb_noise"],
+            ccp_stop_at_min=config["stop_at_min"],
         ),
     )
     projections.begin()
@@ -45,7 +43,9 @@ def compare(case: Case) -> list[Comparison]:
         Comparison(
             "lambda_after_begin", projections.proximal_coefficient.numpy(), arrays["lambda_after_begin"]
         ),
-        Comparison("draws_after_begin", projections.draws.numpy(), arrays["draws_after_begin"], rtol=0.0),
+        Comparison(
+            "draws_after_begin", projections.chooser.draws.numpy(), arrays["draws_after_begin"], rtol=0.0
+        ),
     ]
     states = []
     for epoch, score in enumerate(arrays["monitored"]):
@@ -60,14 +60,14 @@ def compare(case: Case) -> list[Comparison]:
     return results
 
 
-def _cyclic_pool(pool: np.ndarray) -> Any:
-    """Draw n is row n of the recorded pool, again and again."""
+def _cyclic_pool(embeddings: np.ndarray) -> ProxyPool:
+    """Makes a pool that draws the rows of embeddings [n, C, D] in turn."""
+    rows, classes, size = embeddings.shape
 
-    def draw(first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        rows = np.arange(first, first + count) % len(pool)
-        return pool[rows], np.broadcast_to(rows[:, None], (count, pool.shape[1]))
+    def draws(first: int, count: int) -> np.ndarray:
+        return (np.arange(first, first + count) % rows)[:, None] * classes + np.arange(classes)
 
-    return draw
+    return ProxyPool(draws, lambda images: embeddings.reshape(-1, size)[images])
 
 
 def _state(projections: AlternatingProjections, proxies: Proxies) -> dict[str, np.ndarray]:
@@ -80,6 +80,6 @@ def _state(projections: AlternatingProjections, proxies: Proxies) -> dict[str, n
         "prev_weights_after": projections.anchors[0].numpy(),
         "best_weights_after": projections.best_weights[0].numpy(),
         "proxies_after": proxies.embeddings.numpy(),
-        "best_proxies_after": projections.best_proxies.numpy(),
-        "draws_after": projections.draws.numpy(),
+        "best_proxies_after": projections.chooser.best.numpy(),
+        "draws_after": projections.chooser.draws.numpy(),
     }

@@ -1,4 +1,4 @@
-"""Trains a linear model with CCP by the library's own loop and looks at every step and epoch."""
+"""Training of a linear model with CCP by the trainer, step by step and epoch by epoch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 from ccp_dml.projections.options import ProjectionOptions
+from ccp_dml.projections.pool import ProxyPool
 from ccp_dml.projections.projections import AlternatingProjections
-from ccp_dml.projections.reset_rules import make_reset_rule
-from ccp_dml.training.gradients import Gradients, ProximalTerm, standard_transforms
+from ccp_dml.training.gradients import Gradients, ProximalTerm, make_transforms
 from ccp_dml.training.optimizers import OptimizerGroups, VariableGroup, make_optimizer
+from ccp_dml.training.options import GradientOptions, TrainingOptions
+from ccp_dml.training.step import TrainStep
 from ccp_dml.training.trainer import Trainer
 from tests.parity.adapters.losses import build_loss, loss_name
 from tests.parity.comparison import Case, Comparison
@@ -21,7 +23,7 @@ _EXACT = ("step", "steps_wo_improvement", "resets")
 
 
 def compare(case: Case) -> list[Comparison]:
-    """Losses, raw gradients, weights and proxies of every step; the state of CCP after every epoch."""
+    """Compares losses, raw gradients, weights and proxies of every step, and CCP's state of every epoch."""
     config, arrays = case.config, case.arrays
     weights = {"pair_weight": config["ccp"]["loss_weight"], "proxy_weight": config["ccp"]["ccp_weight"]}
     loss = build_loss(f"ccp/{loss_name(config)}", case, {"pair_normalization": "lipschitz", **weights})
@@ -29,32 +31,31 @@ def compare(case: Case) -> list[Comparison]:
     kernel, proxies = model.trainable_variables[0], loss.proxies
     projections = _projections(config["ccp"], kernel, proxies, arrays["pool_images"])
     raw = _RawGradients([kernel, proxies.embeddings])
-    transforms = standard_transforms(
+    transforms = make_transforms(
+        GradientOptions(
+            weight_decay=config["weight_decay"],
+            clip_norm=config["clipnorm"],
+            clip_value=config["clipvalue"],
+        ),
+        [kernel],
         proximal=ProximalTerm([kernel], projections.anchors, projections.proximal_coefficient),
-        weight_decay=config["weight_decay"],
-        clip_norm=config["clipnorm"],
-        clip_value=config["clipvalue"],
     )
     adam = {name: config[name] for name in ("beta_1", "beta_2", "epsilon")}
     recorder = _Recorder(kernel, proxies.embeddings, raw, projections)
     scores = iter(arrays["monitored"])
+    optimizer = OptimizerGroups(
+        functools.partial(make_optimizer, "adam", **adam),
+        [VariableGroup([kernel]), VariableGroup([proxies.embeddings], config["ccp"]["proxy_lrm"])],
+        config["learning_rate"],
+    )
+    batches = tf.data.Dataset.from_tensor_slices((arrays["x"], arrays["labels"]))
     trainer = Trainer(
-        model,
-        loss,
-        OptimizerGroups(
-            functools.partial(make_optimizer, "adam", **adam),
-            [VariableGroup([kernel]), VariableGroup([proxies.embeddings], config["ccp"]["proxy_lrm"])],
-            config["learning_rate"],
-        ),
-        lambda first_step: tf.data.Dataset.from_tensor_slices((arrays["x"], arrays["labels"])).skip(
-            first_step
-        ),
-        steps_per_epoch=config["steps_per_epoch"],
-        transforms=[raw, *transforms],
+        TrainStep(model, loss, optimizer, transforms=[raw, *transforms]),
+        batches.skip,
+        TrainingOptions(steps_per_epoch=config["steps_per_epoch"], chunk_size=1),
         validate=lambda: {config["ccp"]["monitor_to_stop"]: float(next(scores))},
-        projections=projections,
+        controllers=[projections],
         callbacks=[recorder],
-        chunk_size=1,
     )
     trainer.fit(config["epochs"])
     return [
@@ -79,35 +80,38 @@ def _linear_model(kernel: np.ndarray) -> tf.keras.Model:
 def _projections(
     ccp: dict[str, Any], kernel: tf.Variable, proxies: Any, images: np.ndarray
 ) -> AlternatingProjections:
-    def draw(first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        rows = np.arange(first, first + count) % len(images)
-        return images[rows] @ kernel.numpy(), np.broadcast_to(rows[:, None], (count, images.shape[1]))
+    rows, classes, size = images.shape
+
+    def draws(first: int, count: int) -> np.ndarray:
+        return (np.arange(first, first + count) % rows)[:, None] * classes + np.arange(classes)
+
+    def embed(indices: np.ndarray) -> np.ndarray:
+        return images.reshape(-1, size)[indices] @ kernel.numpy()
 
     return AlternatingProjections(
         [kernel],
         proxies,
-        draw,
+        ProxyPool(draws, embed),
         ProjectionOptions(
-            coefficient=ccp["regularization_coeff"],
-            decay=ccp["coeff_decay"],
-            min_iterations=ccp["min_iterations"],
+            ccp_lambda=ccp["regularization_coeff"],
+            ccp_lambda_decay=ccp["coeff_decay"],
+            ccp_reset_rule="patience" if ccp["early_stopping"] else "fixed",
+            ccp_patience=ccp["early_stopping_patience"],
+            ccp_min_iterations=ccp["min_iterations"],
             pool_size=ccp["representative_pool_size"],
-            random_init=ccp["random_init"],
-            normalized_embeddings=ccp["normalized_embeddings"],
-            use_representative_proxy=ccp["use_representative_proxy"],
-            perturb_noise=ccp["perturb_noise"],
-            step_at_batch=ccp["step_at_batch"],
-            monitor=ccp["monitor_to_stop"],
-            stop_at_min=ccp["stop_at_min"],
-        ),
-        reset_rule=make_reset_rule(
-            "patience" if ccp["early_stopping"] else "fixed", patience=ccp["early_stopping_patience"]
+            ccp_random_init=ccp["random_init"],
+            ccp_normalized_embeddings=ccp["normalized_embeddings"],
+            ccp_use_representative_proxy=ccp["use_representative_proxy"],
+            ccp_perturb_noise=ccp["perturb_noise"],
+            ccp_step_at_batch=ccp["step_at_batch"],
+            ccp_monitor=ccp["monitor_to_stop"],
+            ccp_stop_at_min=ccp["stop_at_min"],
         ),
     )
 
 
 class _RawGradients:
-    """A transform that changes nothing and remembers what it saw."""
+    """A transform that keeps the gradients and returns them unchanged."""
 
     def __init__(self, variables: list[tf.Variable]) -> None:
         self.seen = {variable.ref(): tf.Variable(tf.zeros_like(variable)) for variable in variables}
@@ -119,7 +123,7 @@ class _RawGradients:
 
 
 class _Recorder(tf.keras.callbacks.Callback):
-    """Keeps what the recorded arrays contain, under their names."""
+    """Records the same values as the golden file, by name."""
 
     def __init__(
         self,
@@ -134,7 +138,9 @@ class _Recorder(tf.keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._sum = 0.0
-        if epoch == 0:
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if not self.recorded:
             self.recorded["proxies_after_begin"] = list(self._proxies.numpy())
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -159,7 +165,7 @@ class _Recorder(tf.keras.callbacks.Callback):
             prev_kernel=state.anchors[0],
             best_kernel=state.best_weights[0],
             proxies_epoch_end=self._proxies,
-            best_proxies=state.best_proxies,
+            best_proxies=state.chooser.best,
         )
 
     def _record(self, **values: Any) -> None:

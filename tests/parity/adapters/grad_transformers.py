@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from ccp_dml.training.gradients import GradientTransform, ProximalTerm, standard_transforms
+from ccp_dml.training.gradients import GradientTransform, ProximalTerm, make_transforms
+from ccp_dml.training.options import GradientOptions
 from tests.parity.comparison import Case, Comparison
 
 
 def compare(case: Case) -> list[Comparison]:
-    """The gradients after each stage; those of the last are recorded as `out`."""
+    """Compares the gradients after each stage; those of the last are recorded as `out`."""
     stages = case.config["stages"]
     variables = [tf.Variable(case.arrays[f"var_{i}"]) for i in range(len(case.config["names"]))]
     results = []
@@ -38,10 +39,15 @@ def _transforms(case: Case, variables: list[tf.Variable], stages: list[str]) -> 
         [tf.Variable(arrays[f"prev_{i}"]) for i in pulled],
         tf.Variable(config["lam"], dtype=tf.float32),
     )
-    return standard_transforms(
-        proximal=proximal if "DistanceRegularizer" in stages else None,
+    clips = "ClipGradients" in stages
+    options = GradientOptions(
         weight_decay=config["weight_decay"] if "WeightRegularizer" in stages else 0.0,
+        clip_norm=config["clipnorm"] or 0.0 if clips else 0.0,
+        clip_value=config["clipvalue"] or 0.0 if clips else 0.0,
+    )
+    return make_transforms(
+        options,
+        variables,
+        proximal=proximal if "DistanceRegularizer" in stages else None,
         exclude_from_decay=excluded,
-        clip_norm=config["clipnorm"] if "ClipGradients" in stages else None,
-        clip_value=config["clipvalue"] if "ClipGradients" in stages else None,
     )

@@ -9,7 +9,7 @@ from tests.parity.comparison import Case, Comparison
 
 
 def compare(case: Case) -> list[Comparison]:
-    """Run one case of kcenter.npz; recorded are [C, n, D] pools and [C, K] picks."""
+    """Compares one case of kcenter.npz, with pools [C, n, D] and picks [C, K]."""
     pool = np.swapaxes(case.arrays["points"], 0, 1)
     covered = np.swapaxes(case.arrays["initial"], 0, 1)
     picks, centers = greedy_k_center(

@@ -7,10 +7,10 @@ from tests.parity.comparison import Case, Comparison
 
 
 def compare(case: Case) -> list[Comparison]:
-    """Run one case of loss_ccp.npz."""
+    """Compares one case of loss_ccp.npz."""
     config = case.config
     settings = {
-        # The recorded pair term is always Lipschitz-normalised and knows no weight of the base loss.
+        # The recorded pair term is always Lipschitz-normalised, without the weight of the base loss.
         "pair_normalization": "lipschitz",
         "pair_weight": config["pair_loss_weight"] / config["loss_weight"],
         "proxy_weight": config["ccp_weight"],

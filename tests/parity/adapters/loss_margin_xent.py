@@ -11,7 +11,7 @@ from tests.parity.comparison import Case, Comparison
 
 
 def compare(case: Case) -> list[Comparison]:
-    """Run one case of loss_margin_xent.npz; the per-class boundary is recorded as [C, 1]."""
+    """Compares one case of loss_margin_xent.npz; the per-class boundary is recorded as [C, 1]."""
     loss = build_loss(loss_name(case.config), case)
     if "beta" not in case.arrays:
         return compare_loss(case, loss)

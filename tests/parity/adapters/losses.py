@@ -1,4 +1,4 @@
-"""What the adapters of the losses share: recorded options in the library's words, values and gradients."""
+"""Translation of recorded options of losses, and comparison of values and gradients."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _OF_PAPER = {"xent": "cross_entropy"}
 
 
 def loss_name(config: dict[str, Any]) -> str:
-    """Name of the recorded loss in the library's registry."""
+    """Returns the name of the recorded loss in the registry."""
     return _OF_PAPER.get(config["loss"], config["loss"])
 
 
 def options(config: dict[str, Any]) -> dict[str, Any]:
-    """Constructor arguments of the recorded loss."""
+    """Returns the constructor arguments of the recorded loss."""
     name = loss_name(config)
     chosen = {new: config[old] for old, new in _RENAMED[name].items() if old in config}
     chosen["distance"] = _distance(config)
@@ -59,7 +59,7 @@ def options(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def normalization(config: dict[str, Any]) -> str:
-    """The recorded normalisation in the library's words."""
+    """Returns the name of the recorded normalisation."""
     if not config.get("normalize_embeddings", True):
         return "none"
     return "lipschitz" if config["lipschitz_cont"] else "unit"
@@ -74,7 +74,7 @@ def _distance(config: dict[str, Any]) -> str:
 def build_loss_of(
     path: str, config: dict[str, Any], embedding_size: int, extra: dict[str, Any] | None = None
 ) -> MetricLoss:
-    """The loss of a recorded configuration; what a wrapper does not let the loss inside have is left out."""
+    """Makes the loss of a recorded configuration, without options that the path does not have."""
     chosen = {**options(config), **(extra or {})}
     return build(
         path,
@@ -85,7 +85,7 @@ def build_loss_of(
 
 
 def build_loss(path: str, case: Case, extra: dict[str, Any] | None = None) -> MetricLoss:
-    """The loss of a case, holding the recorded proxies where there are any."""
+    """Makes the loss of a case, with the recorded proxies, if there are any."""
     chosen = {**options(case.config), **(extra or {})}
     proxies = case.arrays.get("proxies_initial", case.arrays.get("proxies"))
     num_classes = case.config.get("num_classes", 0)
@@ -104,7 +104,7 @@ def compare_loss(
     variables: Sequence[tuple[str, tf.Variable]] = (),
     gradient_rtol: float = 1e-4,
 ) -> list[Comparison]:
-    """Value, and gradients for the embeddings, the proxies and the named variables."""
+    """Compares value and gradients for the embeddings, the proxies and the named variables."""
     embeddings = tf.constant(case.arrays["emb"])
     sources = {"grad_emb": embeddings, **dict(variables)}
     if loss.proxies is not None:
@@ -121,11 +121,11 @@ def compare_loss(
 
 
 def compare_by_name(case: Case) -> list[Comparison]:
-    """Run a case whose loss is the recorded one, alone."""
+    """Compares a case of a loss without wrapper."""
     return compare_loss(case, build_loss(loss_name(case.config), case), gradient_rtol=rtol(case.config))
 
 
 def rtol(config: dict[str, Any]) -> float:
-    """Relative tolerance of the gradients."""
+    """Returns the relative tolerance of the gradients."""
     steep = config.get("beta_margin", 0.0) >= 75.0 or config["loss"] == "soft_triple"
     return 1e-3 if steep else 1e-4

@@ -1,4 +1,4 @@
-"""Recorded retrieval metrics, compared with the brute-force values recorded beside the original's."""
+"""Retrieval metrics, against the brute-force values in the recording."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.parity.comparison import Case, Comparison
 
 
 def compare(case: Case) -> list[Comparison]:
-    """Compares means, and per-query values where they were recorded."""
+    """Compares means, and per-query values if they were recorded."""
     if "atK" in case.config:
         return _compare_lists(case)
     result = _evaluate(case)
@@ -27,7 +27,7 @@ def compare(case: Case) -> list[Comparison]:
 
 
 def _compare_lists(case: Case) -> list[Comparison]:
-    """The lists of k; layout [MAP@k..., MAP@R, P@k..., P@R, R@k..., R@R]."""
+    """Compares metrics at several k, in the layout [MAP@k..., MAP@R, P@k..., P@R, R@k..., R@R]."""
     ks = tuple(case.config["atK"])
     means = _evaluate(case, recall_at=ks, precision_at=ks, map_at=ks).means()
     values = [

@@ -13,7 +13,7 @@ _GRADIENT = {"rtol": 1e-4, "atol": 1e-6}
 
 
 def compare(case: Case) -> list[Comparison]:
-    """Run one case of ops.npz."""
+    """Compares one case of ops.npz."""
     if "lipschitz_cont" in case.config:
         return _normalization(case)
     return _masks(case) if "labels" in case.arrays else _distances(case)

@@ -13,7 +13,7 @@ from tests.parity.comparison import Case, Comparison
 
 
 def compare(case: Case) -> list[Comparison]:
-    """Run one case of optim_adamlrm.npz."""
+    """Compares one case of optim_adamlrm.npz."""
     config = case.config
     multiplier = next(
         (m for key, m in config["multipliers"].items() if config["proxy_variable"].startswith(key)), 1.0
@@ -21,7 +21,7 @@ def compare(case: Case) -> list[Comparison]:
     loss = build_loss(loss_name(config), case, {"proxy_learning_rate_multiplier": multiplier})
     kernel = tf.Variable(case.arrays["kernel_initial"])
     proxies = loss.proxies.embeddings
-    # Keras computes the bias correction in float32: the decays have to be the numbers that it corrects for.
+    # Keras corrects the bias in float32, so the decays are rounded to float32, too.
     decays = {name: float(np.float32(config[name])) for name in ("beta_1", "beta_2")}
     optimizer = OptimizerGroups(
         functools.partial(make_optimizer, "adam", epsilon=config["epsilon"], **decays),

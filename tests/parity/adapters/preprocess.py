@@ -17,7 +17,7 @@ _ATOL = 1e-6
 
 
 def compare(case: Case) -> list[Comparison]:
-    """Compares resized image and result (or some of its pixels and its moments), or only resized sizes."""
+    """Compares resized images and results (or some pixels and moments), or only resized sizes."""
     if "input_hw" in case.arrays:
         return [_compare_sizes(case)]
     config = case.config
@@ -58,7 +58,7 @@ def _pixel_scaling(config: dict[str, Any]) -> PixelScaling:
 
 
 def _image(case: Case) -> np.ndarray:
-    """The case's image; cases `imN_*` share one."""
+    """Returns the image of a case; all cases `imN_*` have the same."""
     if "image" in case.arrays:
         return case.arrays["image"]
     prefix = case.name.split("_")[0] + "_"

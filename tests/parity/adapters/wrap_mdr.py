@@ -10,7 +10,7 @@ from tests.parity.comparison import Case, Comparison
 
 
 def compare(case: Case) -> list[Comparison]:
-    """Run one case of wrap_mdr.npz."""
+    """Compares one case of wrap_mdr.npz."""
     config, arrays = case.config, case.arrays
     settings = {
         "regularization_weight": config["mdr_weight"],

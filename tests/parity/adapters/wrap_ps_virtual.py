@@ -7,7 +7,7 @@ from tests.parity.comparison import Case, Comparison
 
 
 def compare(case: Case) -> list[Comparison]:
-    """Run one case of wrap_ps_virtual.npz."""
+    """Compares one case of wrap_ps_virtual.npz."""
     config, arrays = case.config, case.arrays
     path = f"{'ps' if 'mixing_rate' in config else 'virtual_softmax'}/{loss_name(config)}"
     settings = {"proxy_learning_rate_multiplier": config["proxy_lrm"]}

@@ -10,14 +10,14 @@ from tests.parity.comparison import Case, Comparison
 
 
 def compare(case: Case) -> list[Comparison]:
-    """Run one case of wrap_xbm.npz."""
+    """Compares one case of wrap_xbm.npz."""
     config, arrays = case.config, case.arrays
     steps, batch_size, embedding_size = arrays["emb"].shape
     settings = {
         "memory_size": config["batches_in_mem"] * batch_size,
         "start_step": config["start_at"] + config["batches_in_mem"],
         "memory_weight": config["xbm_weight"],
-        # The recorded pair term knows no weight of the base loss.
+        # The recorded pair term is without the weight of the base loss.
         "pair_weight": config["pair_loss_weight"] / config["loss_weight"],
         "exclude_own_copy": False,
     }
@@ -39,7 +39,7 @@ def compare(case: Case) -> list[Comparison]:
         }
         for name, actual in found.items():
             recorded[name].append(actual.numpy())
-    # Rows that were never written have no class here and are class 0 in the recording.
+    # Rows that were never written have no class here, and class 0 in the recording.
     filled = np.arange(1, steps + 1) * batch_size
     of_rows = np.arange(settings["memory_size"]) < filled[:, np.newaxis]
     labels = np.where(of_rows, np.stack(recorded.pop("memory_labels")), 0)

@@ -1,4 +1,4 @@
-"""Where the time of a run goes."""
+"""The time of a run and the speed of an epoch."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import time
 import pytest
 import tensorflow as tf
 
-from ccp_dml.training import wall_time
+from ccp_dml.training import epoch_logs
 from ccp_dml.training.chunks import ChunkRunner
-from ccp_dml.training.wall_time import EpochSpeed, WallTime
+from ccp_dml.training.epoch_logs import EpochSpeed, WallTime
 from tests.training import tiny
 
 
 class Clock:
-    """Stands still until it is set forward."""
+    """A clock that a test sets forward."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -23,12 +23,12 @@ class Clock:
         return self.now
 
 
-def test_shares_of_parts_and_the_rest(monkeypatch):
+def test_shares_of_the_activities_and_of_the_rest(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(wall_time, "time", clock)
+    monkeypatch.setattr(epoch_logs, "time", clock)
     times = WallTime()
-    for part, seconds in (("training", 3.0), ("validation", 1.0), ("training", 2.0), ("resets", 0.5)):
-        with times.measured(part):
+    for activity, seconds in (("training", 3.0), ("validation", 1.0), ("training", 2.0), ("resets", 0.5)):
+        with times.measured(activity):
             clock.now += seconds
     times.data_wait += 2.0
     clock.now += 3.5
@@ -39,25 +39,25 @@ def test_shares_of_parts_and_the_rest(monkeypatch):
     )
 
 
-def test_speed_of_an_epoch_knows_nothing_of_the_time_before(monkeypatch):
+def test_the_speed_of_an_epoch_ignores_the_time_before_it(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(wall_time, "time", clock)
+    monkeypatch.setattr(epoch_logs, "time", clock)
     times = WallTime()
     with times.measured("training"):
         clock.now += 7.0
     times.data_wait += 5.0
     speed = EpochSpeed(times)
-    for part, seconds in (("training", 1.5), ("validation", 9.0), ("training", 2.5)):
-        with times.measured(part):
+    for activity, seconds in (("training", 1.5), ("validation", 9.0), ("training", 2.5)):
+        with times.measured(activity):
             clock.now += seconds
     times.data_wait += 1.0
     speed.images += 12
     assert speed.logs == {"images_per_second": 3.0, "data_wait_share": 0.25}
 
 
-def test_time_of_a_failed_part_counts(monkeypatch):
+def test_the_time_of_an_activity_that_fails_counts(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(wall_time, "time", clock)
+    monkeypatch.setattr(epoch_logs, "time", clock)
     times = WallTime()
 
     def fail() -> None:
@@ -71,12 +71,12 @@ def test_time_of_a_failed_part_counts(monkeypatch):
 
 
 def refused() -> tf.Tensor:
-    """What `tf.timestamp` does where operations have to be deterministic."""
+    """Raises as `tf.timestamp` does where operations have to be deterministic."""
     raise tf.errors.FailedPreconditionError(None, None, "Timestamp")
 
 
 @pytest.mark.parametrize("timestamp", [tf.timestamp, refused])
-def test_a_chunk_knows_how_long_its_steps_waited_for_batches(timestamp, monkeypatch):
+def test_a_chunk_measures_the_wait_for_its_batches(timestamp, monkeypatch):
     monkeypatch.setattr(tf, "timestamp", timestamp)
     pause, steps = 0.01, 3
 
@@ -93,10 +93,10 @@ def test_a_chunk_knows_how_long_its_steps_waited_for_batches(timestamp, monkeypa
 
     batches = tf.data.Dataset.counter().map(batch)
     counter = tf.Variable(0, dtype=tf.int64)
-    runner = ChunkRunner(step, batches.element_spec, counter, lambda number: None)
+    runner = ChunkRunner(step, batches.element_spec, counter, lambda number: None, lambda *batch: None)
     chunk = runner(iter(batches), steps)
     assert chunk.sums["loss"] == 6.0 * (0 + 1 + 2)
-    # A pause can last longer than asked for, never shorter.
+    # A pause may last longer than asked for, but not shorter.
     assert chunk.data_wait >= 0.9 * steps * pause
 
 
@@ -105,5 +105,5 @@ def test_logs_and_shares_of_a_run():
     history = run.fit(2)
     assert all(0.0 <= share <= 1.0 for share in history["data_wait_share"])
     shares = run.wall_time.shares()
-    assert min(shares[part] for part in ("training", "validation", "resets")) > 0
+    assert min(shares[activity] for activity in ("training", "validation", "resets")) > 0
     assert shares["data_wait"] <= shares["training"]

@@ -1,3 +1,5 @@
+"""The state machine of alternating projections, against loops in NumPy."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -8,29 +10,30 @@ from hypothesis import strategies as st
 
 from ccp_dml.models.proxies import Proxies
 from ccp_dml.projections.options import ProjectionOptions
-from ccp_dml.projections.projections import AlternatingProjections, staleness
-from ccp_dml.projections.reset_rules import AtMost, FixedRule, PatienceRule, StalenessRule, make_reset_rule
+from ccp_dml.projections.pool import ProxyPool
+from ccp_dml.projections.projections import AlternatingProjections
 
 CLASSES, SIZE, DRAWS = 3, 2, 11
 
 
 class Oracle:
-    """The algorithm in NumPy and plain loops, written from its description."""
+    """The algorithm in NumPy and plain loops, written from docs/algorithm.md."""
 
-    def __init__(self, pool, per_class, weight, proxies, options, patience, limit):
-        self.pool, self.k, self.options, self.patience, self.limit = pool, per_class, options, patience, limit
+    def __init__(self, pool, per_class, weight, proxies, options):
+        self.pool, self.k, self.options = pool, per_class, options
         self.weight, self.proxies = weight, proxies
+        self.by_score = options.ccp_reset_rule == "patience"
         self.t = self.n = self.stale = self.draws = 0
         self.best = np.inf
         self.solution = np.zeros_like(weight)
         self.theta, self.p = np.zeros_like(weight), np.zeros_like(proxies)
         self.images = np.full([per_class, CLASSES], -1)
-        if not options.random_init:
+        if not options.ccp_random_init:
             self.choose()
 
     @property
     def coefficient(self):
-        return 0.0 if self.t == 0 else self.options.coefficient * self.options.decay**self.t
+        return 0.0 if self.t == 0 else self.options.ccp_lambda * self.options.ccp_lambda_decay**self.t
 
     def choose(self):
         b = self.options.pool_size
@@ -53,19 +56,20 @@ class Oracle:
 
     def update(self, score):
         self.n += 1
-        if self.n < self.options.min_iterations:
+        if self.n < self.options.ccp_min_iterations:
             return False
-        if self.patience is not None:
-            q = score if self.options.stop_at_min else -score
+        if self.by_score:
+            q = score if self.options.ccp_stop_at_min else -score
             if q < self.best - 1e-5:
                 self.best, self.stale = q, 0
                 self.theta, self.p = self.weight.copy(), self.proxies.copy()
             else:
                 self.stale += 1
-        due = self.patience is None or self.stale >= self.patience
-        if not (due or (self.limit is not None and self.n >= self.limit)):
+        due = not self.by_score or self.stale >= self.options.ccp_patience
+        limit = self.options.ccp_max_iterations
+        if not (due or (limit is not None and self.n >= limit)):
             return False
-        if self.patience is None:
+        if not self.by_score:
             self.theta, self.p = self.weight.copy(), self.proxies.copy()
         self.t += 1
         self.solution = self.theta
@@ -87,24 +91,28 @@ class Oracle:
     random_init=st.booleans(),
     stop_at_min=st.booleans(),
 )
-def test_state_machine(
+def test_every_transition_equals_the_oracle(
     seed, per_class, pool_size, min_iterations, patience, limit, decay, random_init, stop_at_min
 ):
     generator = np.random.default_rng(seed)
     pool = generator.normal(size=[DRAWS, CLASSES, SIZE]).astype(np.float32)
     start = generator.normal(size=[per_class * CLASSES, SIZE]).astype(np.float32)
     options = ProjectionOptions(
-        coefficient=0.3, decay=decay, min_iterations=min_iterations, pool_size=pool_size,
-        random_init=random_init, stop_at_min=stop_at_min,
-    )  # fmt: skip
+        ccp_lambda=0.3,
+        ccp_lambda_decay=decay,
+        ccp_reset_rule="fixed" if patience is None else "patience",
+        ccp_patience=patience or 1,
+        ccp_min_iterations=min_iterations,
+        ccp_max_iterations=limit,
+        pool_size=pool_size,
+        ccp_random_init=random_init,
+        ccp_stop_at_min=stop_at_min,
+    )
     weight, proxies = tf.Variable([0.0, 0.0]), Proxies(CLASSES, per_class, SIZE)
     proxies.embeddings.assign(start)
-    rule = make_reset_rule(
-        "fixed" if patience is None else "patience", patience=patience or 1, max_iterations=limit
-    )
-    machine = AlternatingProjections([weight], proxies, _draw_from(pool), options, reset_rule=rule)
+    machine = AlternatingProjections([weight], proxies, _pool_of(pool), options)
     machine.begin()
-    oracle = Oracle(pool, per_class, np.zeros(2), start.astype(np.float64), options, patience, limit)
+    oracle = Oracle(pool, per_class, np.zeros(2), start.astype(np.float64), options)
     for score in generator.integers(0, 6, size=14) / 10:
         weight.assign(generator.normal(size=2))
         proxies.embeddings.assign_add(generator.normal(size=start.shape).astype(np.float32))
@@ -112,34 +120,37 @@ def test_state_machine(
         assert machine.update(float(score)) == oracle.update(score)
         assert int(machine.instance) == oracle.t
         assert (int(machine.validations), int(machine.stale)) == (oracle.n, oracle.stale)
-        assert int(machine.draws) == oracle.draws
+        assert int(machine.chooser.draws) == oracle.draws
         assert float(machine.proximal_coefficient) == pytest.approx(oracle.coefficient)
         np.testing.assert_allclose(machine.anchors[0], oracle.solution, rtol=1e-6)
         np.testing.assert_allclose(proxies.embeddings, oracle.proxies, rtol=1e-6)
-        np.testing.assert_array_equal(machine.proxy_images, oracle.images)
+        np.testing.assert_array_equal(machine.chooser.images, oracle.images)
 
 
-def _draw_from(pool):
-    def draw(first, count):
-        rows = np.arange(first, first + count) % len(pool)
-        return pool[rows], rows[:, None] * pool.shape[1] + np.arange(pool.shape[1])
+def _pool_of(embeddings, moved_by=lambda: 0.0) -> ProxyPool:
+    """Makes a pool that draws the rows of embeddings [n, C, D] in turn; image i is row i of [n * C, D]."""
+    rows, classes, size = embeddings.shape
 
-    return draw
+    def draws(first, count):
+        return (np.arange(first, first + count) % rows)[:, None] * classes + np.arange(classes)
+
+    def embed(images):
+        return embeddings.reshape(-1, size)[images] + np.float32(moved_by())
+
+    return ProxyPool(draws, embed)
 
 
-def _machine(**options) -> tuple[AlternatingProjections, tf.Variable, Proxies]:
+def _machine(moved_by=lambda: 0.0, **options) -> tuple[AlternatingProjections, tf.Variable, Proxies]:
+    """Makes projections with a patience of 1, of one weight and two proxies for each of three classes."""
     weight, proxies = tf.Variable([3.0, 4.0]), Proxies(CLASSES, 2, SIZE)
-    pool = np.random.default_rng(0).normal(size=[DRAWS, CLASSES, SIZE]).astype(np.float32)
-    rule = options.pop("reset_rule", PatienceRule(1))
-    keywords = {name: options.pop(name) for name in ("embed_images", "track_staleness") if name in options}
-    machine = AlternatingProjections(
-        [weight], proxies, _draw_from(pool), ProjectionOptions(**options), reset_rule=rule, **keywords
-    )
-    return machine, weight, proxies
+    embeddings = np.random.default_rng(0).normal(size=[DRAWS, CLASSES, SIZE]).astype(np.float32)
+    chosen = ProjectionOptions(**{"ccp_patience": 1, **options})
+    pool = _pool_of(embeddings, moved_by)
+    return AlternatingProjections([weight], proxies, pool, chosen), weight, proxies
 
 
 def test_without_representatives_only_the_proximal_term_changes():
-    machine, weight, proxies = _machine(use_representative_proxy=False, coefficient=0.5)
+    machine, weight, proxies = _machine(ccp_use_representative_proxy=False, ccp_lambda=0.5)
     before = proxies.embeddings.numpy()
     machine.begin()
     machine.update(0.5)
@@ -148,11 +159,10 @@ def test_without_representatives_only_the_proximal_term_changes():
     np.testing.assert_array_equal(proxies.embeddings, before)
     np.testing.assert_array_equal(machine.anchors[0], [3.0, 4.0])
     assert float(machine.proximal_coefficient) == 0.5
-    assert int(machine.draws) == 0
-    assert machine.best_proxies is None
+    assert machine.chooser is None
 
 
-def test_weights_and_best_are_not_touched_by_a_reset():
+def test_a_new_instance_does_not_change_the_weights():
     machine, weight, _ = _machine()
     machine.begin()
     machine.update(0.5)
@@ -161,14 +171,13 @@ def test_weights_and_best_are_not_touched_by_a_reset():
     np.testing.assert_array_equal(weight, [7.0, 7.0])
 
 
-def test_noise_perturbs_the_solution_relative_to_its_size():
+def test_the_noise_on_the_solution_is_relative_to_its_size():
     shape = [4000]
     solutions = []
     for _ in range(2):
         weight = tf.Variable(tf.fill(shape, 2.0))
-        machine = AlternatingProjections(
-            [weight], None, None, ProjectionOptions(perturb_noise=0.1), reset_rule=FixedRule()
-        )
+        options = ProjectionOptions(ccp_perturb_noise=0.1, ccp_reset_rule="fixed")
+        machine = AlternatingProjections([weight], None, None, options)
         machine.begin()
         machine.update(0.5)
         solutions.append(machine.anchors[0].numpy())
@@ -179,8 +188,8 @@ def test_noise_perturbs_the_solution_relative_to_its_size():
     np.testing.assert_array_equal(*solutions)
 
 
-def test_score_that_is_never_a_number_ends_at_the_last_point():
-    machine, weight, _ = _machine(reset_rule=PatienceRule(2))
+def test_if_all_scores_are_nan_the_solution_is_the_last_point():
+    machine, weight, _ = _machine(ccp_patience=2)
     machine.begin()
     assert not machine.update(float("nan"))
     weight.assign([1.0, 2.0])
@@ -188,34 +197,34 @@ def test_score_that_is_never_a_number_ends_at_the_last_point():
     np.testing.assert_array_equal(machine.anchors[0], [1.0, 2.0])
 
 
-def test_beginning_again_keeps_the_draws():
+def test_a_second_beginning_continues_the_draws():
     machine, _, _ = _machine(pool_size=4)
     machine.begin()
     machine.update(0.5)
     machine.begin()
-    assert (int(machine.draws), int(machine.validations)) == (8, 0)
+    assert (int(machine.chooser.draws), int(machine.validations)) == (8, 0)
     assert float(machine.best_score) == 1e16
 
 
-def test_without_chosen_proxies_there_is_no_staleness_to_track():
+def test_without_chosen_proxies_staleness_is_not_measured():
     weight = tf.Variable([1.0, 2.0])
-    options = ProjectionOptions(use_representative_proxy=False)
-    machine = AlternatingProjections([weight], Proxies(2, 1, 2), None, options, track_staleness=True)
+    options = ProjectionOptions(ccp_use_representative_proxy=False)
+    machine = AlternatingProjections([weight], Proxies(2, 1, 2), None, options)
     machine.begin()
     assert [machine.update(score) for score in (0.5, 0.4, 0.3, 0.2)] == [False, False, False, True]
     assert machine.last_staleness is None
     np.testing.assert_array_equal(machine.anchors[0], weight)
 
 
-def test_least_improvement():
-    machine = AlternatingProjections([], None, None, ProjectionOptions(min_improvement=0.1))
+def test_an_improvement_of_less_than_1e_5_does_not_count():
+    machine = AlternatingProjections([], None, None, ProjectionOptions(ccp_patience=9))
     machine.begin()
-    for score, stale in ((0.5, 0), (0.55, 1), (0.59, 2), (0.61, 0)):
+    for score, stale in ((0.5, 0), (0.500005, 1), (0.500009, 2), (0.500011, 0)):
         machine.update(score)
         assert int(machine.stale) == stale
 
 
-def test_checkpoint_holds_everything(tmp_path):
+def test_a_checkpoint_holds_the_whole_state(tmp_path):
     machine, weight, proxies = _machine()
     machine.begin()
     for score in (0.5, 0.6, 0.4):
@@ -230,36 +239,41 @@ def test_checkpoint_holds_everything(tmp_path):
     assert int(other.instance) == 1
 
 
-def test_pool_is_required():
-    with pytest.raises(ValueError, match="draw_pool"):
+def test_proxies_need_a_pool():
+    with pytest.raises(ValueError, match="pool"):
         AlternatingProjections([], Proxies(2, 1, 2), None)
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"coefficient": -1.0},
-        {"decay": 0.0},
-        {"min_iterations": 0},
-        {"perturb_noise": -0.1},
-        {"min_improvement": -0.2},
+        {"ccp_lambda": -1.0},
+        {"ccp_lambda_decay": 0.0},
+        {"ccp_min_iterations": 0},
+        {"ccp_perturb_noise": -0.1},
+        {"ccp_patience": 0},
+        {"ccp_staleness_threshold": 0.0},
+        {"ccp_max_iterations": 0},
     ],
 )
-def test_bad_options(options):
-    with pytest.raises(ValueError, match=str(next(iter(options.values())))):
+def test_options_are_checked(options):
+    [(name, value)] = options.items()
+    with pytest.raises(ValueError, match=f"{name}={value:g}: expected"):
         ProjectionOptions(**options)
 
 
-def test_staleness_rule_resets_when_images_have_moved():
+def test_an_unknown_reset_rule_is_refused():
+    with pytest.raises(ValueError, match="ccp_reset_rule=often: expected one of patience, fixed, staleness"):
+        ProjectionOptions(ccp_reset_rule="often")
+
+
+def test_the_staleness_rule_ends_an_instance_when_images_have_moved():
     moved = {"by": 0.0}
-    pool = np.random.default_rng(0).normal(size=[DRAWS, CLASSES, SIZE]).astype(np.float32)
-
-    def embed(images):
-        return pool.reshape(-1, SIZE)[images % (DRAWS * CLASSES)] + np.float32(moved["by"])
-
-    machine, _, proxies = _machine(reset_rule=StalenessRule(0.5), embed_images=embed)
+    machine, _, proxies = _machine(lambda: moved["by"], ccp_reset_rule="staleness")
     machine.begin()
-    proxies.embeddings.assign_add(tf.ones_like(proxies.embeddings))  # the proxies as chosen count
+    proxies.embeddings.assign_add(
+        tf.ones_like(proxies.embeddings)
+    )  # Staleness is that of the proxies as chosen.
     assert not machine.update(0.5)
     assert machine.last_staleness == pytest.approx(0.0, abs=1e-6)
     assert not machine.update(0.1)
@@ -268,46 +282,13 @@ def test_staleness_rule_resets_when_images_have_moved():
     assert machine.last_staleness > 0.5
 
 
-def test_proxies_that_stand_for_no_image_are_stale():
-    machine, _, _ = _machine(
-        random_init=True,
-        reset_rule=StalenessRule(100.0),
-        embed_images=lambda images: np.zeros([len(images), 2]),
-    )
+def test_proxies_that_stand_for_no_image_are_infinitely_stale():
+    machine, _, _ = _machine(ccp_random_init=True, ccp_reset_rule="staleness", ccp_staleness_threshold=100.0)
     machine.begin()
     assert machine.update(0.5)
     assert machine.last_staleness == float("inf")
-    with pytest.raises(ValueError, match="embed_images"):
-        _machine()[0].measure_staleness()
 
 
-def test_staleness_by_loops():
-    generator = np.random.default_rng(3)
-    proxies, present = generator.normal(size=[6, 4]), generator.normal(size=[6, 4])
-    center = sum(proxies) / 6
-    moved = sum(np.sqrt(((p - x) ** 2).sum()) for p, x in zip(proxies, present))
-    spread = sum(np.sqrt(((p - center) ** 2).sum()) for p in proxies)
-    assert staleness(proxies, present) == pytest.approx(moved / spread, rel=1e-5)
-    assert staleness(100 * proxies, 100 * present) == pytest.approx(moved / spread, rel=1e-5)
-    assert staleness(proxies, 7 * proxies, "unit") == pytest.approx(0.0, abs=1e-6)
-    same = np.ones([3, 2])
-    assert staleness(same, same) == 0.0
-    assert staleness(same, 2 * same) == float("inf")
-    with pytest.raises(ValueError, match="compared"):
-        staleness(proxies, present[:3])
-
-
-def test_rules_by_name():
-    assert make_reset_rule("patience", patience=2) == PatienceRule(2)
-    assert make_reset_rule("staleness", staleness_threshold=0.2) == StalenessRule(0.2)
-    assert make_reset_rule("fixed", max_iterations=4) == AtMost(FixedRule(), 4)
-    assert not AtMost(FixedRule(), 4).uses_score
-    with pytest.raises(ValueError, match="'often'; one of patience, staleness, fixed"):
-        make_reset_rule("often")
-    for name, options in {
-        "patience": {"patience": 0},
-        "staleness": {"staleness_threshold": 0.0},
-        "fixed": {"max_iterations": 0},
-    }.items():
-        with pytest.raises(ValueError, match="expected"):
-            make_reset_rule(name, **options)
+def test_the_staleness_rule_needs_proxies():
+    with pytest.raises(ValueError, match="no proxies are chosen; expected another rule"):
+        _machine(ccp_use_representative_proxy=False, ccp_reset_rule="staleness")

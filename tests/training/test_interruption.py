@@ -1,3 +1,5 @@
+"""Runs that are interrupted by a signal, and runs that continue."""
+
 from __future__ import annotations
 
 import csv
@@ -8,13 +10,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml import faults
 from ccp_dml.monitoring.console import MetricsCsv
-from ccp_dml.training.checkpoints import Checkpoints, Interrupted, Saver, StopRequest
+from ccp_dml.training.checkpoints import Checkpoints
+from ccp_dml.training.chunks import ChunkRunner
+from ccp_dml.training.interruption import StopRequest, TrainingInterrupted
 from tests.training import tiny
 
 EPOCHS = 5
-# Different in every run.
+# Columns that differ in every run.
 MEASURED = ("images_per_second", "data_wait_share")
 
 
@@ -31,12 +34,12 @@ class SignalAt(tf.keras.callbacks.Callback):
 
 
 def _state(run) -> list[np.ndarray]:
-    variables = {v.ref(): v for part in run.state.values() for v in _variables(part)}
+    variables = {v.ref(): v for component in run.state.values() for v in _variables(component)}
     return [variable.numpy() for variable in variables.values()]
 
 
-def _variables(part):
-    return [part] if isinstance(part, tf.Variable) else part.variables
+def _variables(component):
+    return [component] if isinstance(component, tf.Variable) else component.variables
 
 
 def _rows(path) -> list[dict]:
@@ -47,13 +50,20 @@ def _rows(path) -> list[dict]:
 @pytest.mark.parametrize(
     "optimizer, stop_at, number, averages, warm_up, memory_steps",
     [
-        # Seven steps of warm-up: the run stops where it ends, inside an epoch.
+        # The warm-up has seven steps: the run stops at its end, inside an epoch.
         ("adam", 7, signal.SIGINT, None, (1.75, 0.5), 0),
-        ("radam", 8, signal.SIGTERM, {"attraction": 0.1, "repulsion": 1e-3, "decay": 0.9}, None, 6),
+        (
+            "radam",
+            8,
+            signal.SIGTERM,
+            {"ema_attraction": 0.1, "ema_repulsion": 1e-3, "ema_decay": 0.9},
+            None,
+            6,
+        ),
         pytest.param("adamw", 3, signal.SIGINT, None, None, 6, marks=pytest.mark.slow),
     ],
 )
-def test_interrupted_run_ends_like_an_uninterrupted_one(
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     tmp_path, optimizer, stop_at, number, averages, warm_up, memory_steps
 ):
     options = {
@@ -65,31 +75,30 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(
     whole = tiny.trainer(**options, callbacks=[MetricsCsv(tmp_path / "whole.csv")])
     whole.fit(EPOCHS)
 
-    def part():
-        log = MetricsCsv(tmp_path / "parts.csv")
-        saver = Saver(Checkpoints(tmp_path / "ckpt"))
-        return tiny.trainer(**options, saver=saver, callbacks=[log])
+    def interruptible_run():
+        log = MetricsCsv(tmp_path / "interrupted.csv")
+        return tiny.trainer(**options, checkpoints=Checkpoints(tmp_path / "ckpt"), callbacks=[log])
 
-    first = part()
+    first = interruptible_run()
     first._callbacks.append(SignalAt(first, stop_at, number))
-    with pytest.raises(Interrupted, match=f"step {stop_at}.*same command continues") as stopped:
+    with pytest.raises(TrainingInterrupted, match=f"step {stop_at}.*same command continues") as stopped:
         first.fit(EPOCHS)
     assert stopped.value.checkpoint is not None
-    second = part()
+    second = interruptible_run()
     assert second.restore()
     assert int(second.step) == stop_at
     second.fit(EPOCHS)
 
     for actual, expected in zip(_state(second), _state(whole)):
         np.testing.assert_array_equal(actual, expected)
-    assert int(second.state["projections"].instance) >= 1
-    assert _rows(tmp_path / "parts.csv") == _rows(tmp_path / "whole.csv")
+    assert int(second.state["alternating_projections"].instance) >= 1
+    assert _rows(tmp_path / "interrupted.csv") == _rows(tmp_path / "whole.csv")
 
 
-def test_finished_run_stays_finished(tmp_path):
-    first = tiny.trainer(patience=1, saver=Saver(Checkpoints(tmp_path)))
+def test_a_finished_run_stays_finished(tmp_path):
+    first = tiny.trainer(patience=1, checkpoints=Checkpoints(tmp_path))
     first.fit(20)
-    second = tiny.trainer(patience=1, saver=Saver(Checkpoints(tmp_path)))
+    second = tiny.trainer(patience=1, checkpoints=Checkpoints(tmp_path))
     second.restore()
     assert second.fit(20) == {}
     assert int(first.step) == int(second.step) < 80
@@ -97,29 +106,35 @@ def test_finished_run_stays_finished(tmp_path):
         np.testing.assert_array_equal(actual, expected)
 
 
-def test_a_run_that_goes_on_after_its_warm_up_does_not_trace_it(tmp_path, monkeypatch):
-    def part():
-        return tiny.trainer(warm_up=(1, 0.1), saver=Saver(Checkpoints(tmp_path)))
+def test_a_run_that_continues_after_its_warm_up_does_not_trace_it(tmp_path, monkeypatch):
+    def run():
+        return tiny.trainer(warm_up=(1, 0.1), checkpoints=Checkpoints(tmp_path))
 
-    part().fit(1)
-    passed = []
-    monkeypatch.setattr(faults, "passage", passed.append)
-    second = part()
+    run().fit(1)
+    traced = []
+    initialize = ChunkRunner.__init__
+
+    def counting(*arguments, **keywords):
+        traced.append(arguments)
+        initialize(*arguments, **keywords)
+
+    monkeypatch.setattr(ChunkRunner, "__init__", counting)
+    second = run()
     assert second.restore()
     second.fit(2)
-    assert passed.count("tracing") == 1
+    assert len(traced) == 1
 
 
 @pytest.fixture
 def interruptible():
-    """Ctrl-C as in a terminal: what a shell starts in the background ignores it."""
+    """Enables Ctrl-C, which processes in the background ignore."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_second_signal_acts_at_once():
+def test_a_second_signal_acts_at_once():
     with pytest.raises(KeyboardInterrupt), StopRequest() as request:  # noqa: PT012
         os.kill(os.getpid(), signal.SIGINT)
         assert request.requested
@@ -127,8 +142,8 @@ def test_second_signal_acts_at_once():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_without_folder_the_message_says_so():
+def test_without_a_folder_the_message_says_that_nothing_is_saved():
     run = tiny.trainer()
     run._callbacks.append(SignalAt(run, 3))
-    with pytest.raises(Interrupted, match="step 3, not saved"):
+    with pytest.raises(TrainingInterrupted, match="step 3, not saved"):
         run.fit(2)

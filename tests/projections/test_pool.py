@@ -1,3 +1,5 @@
+"""The pool of embedded images, with and without a memory of training embeddings."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -11,7 +13,7 @@ IDS, SIZE = np.array([40, 7, 19, 3, 88]), 2
 
 
 class Fresh:
-    """Embeds image i as [i, number of the call]; keeps what was asked for."""
+    """Embeds image i as [i, number of the call], and records the images of each call."""
 
     def __init__(self) -> None:
         self.asked: list[list[int]] = []
@@ -28,7 +30,7 @@ def step(memory: PoolMemory, images: list[int], value: float) -> None:
 
 
 @pytest.mark.parametrize("max_age", [1, 3, 100])
-def test_what_is_remembered_is_the_last_embedding_of_each_young_image(max_age):
+def test_the_memory_returns_the_last_embedding_of_each_image_that_is_not_too_old(max_age):
     memory = PoolMemory(IDS, SIZE, max_age)
     generator = np.random.default_rng(0)
     kept: dict[int, tuple[int, float]] = {}
@@ -43,7 +45,7 @@ def test_what_is_remembered_is_the_last_embedding_of_each_young_image(max_age):
         np.testing.assert_array_equal(embeddings[:, 0], [young[image] for image in sorted(young)])
 
 
-def test_nothing_is_remembered_at_first_and_nothing_that_is_not_finite():
+def test_an_empty_memory_and_numbers_that_are_not_finite_return_nothing():
     memory = PoolMemory(IDS, SIZE, 5)
     assert not memory.recall(np.arange(5))[0].any()
     step(memory, [0, 1], np.nan)
@@ -52,7 +54,26 @@ def test_nothing_is_remembered_at_first_and_nothing_that_is_not_finite():
     assert memory.recall(np.arange(5))[0].tolist() == [False, False, True, False, True]
 
 
-def test_a_pool_embeds_what_is_not_remembered_and_remembers_it():
+def test_each_distinct_image_is_embedded_once():
+    table = np.random.default_rng(0).normal(size=[10, 3])
+    asked = []
+
+    def embed(images):
+        asked.append(list(images))
+        return table[images]
+
+    draws = np.array([[1, 7], [2, 8], [1, 9]])
+    pool = ProxyPool(lambda first, count: draws[first : first + count], embed)
+    embeddings, images = pool(0, 3)
+    assert asked == [[1, 2, 7, 8, 9]]
+    np.testing.assert_array_equal(images, draws)
+    np.testing.assert_array_equal(embeddings, table[draws].astype(np.float32))
+    np.testing.assert_array_equal(pool(1, 2)[1], draws[1:])
+    np.testing.assert_array_equal(pool.embed_images(np.array([7, 1, 7])), table[[7, 1, 7]].astype(np.float32))
+    assert asked[-1] == [1, 7]
+
+
+def test_a_pool_embeds_the_images_that_its_memory_lacks_and_adds_them():
     memory, fresh = PoolMemory(IDS, SIZE, 2), Fresh()
     pool = ProxyPool(lambda first, count: np.array([[0, 4], [1, 0]]), fresh, memory)
     step(memory, [1, 3], 50.0)
@@ -63,39 +84,36 @@ def test_a_pool_embeds_what_is_not_remembered_and_remembers_it():
     step(memory, [2], 0.0)
     step(memory, [0], 60.0)
     embeddings, _ = pool(0, 2)
-    assert fresh.asked == [[0, 4]], "two steps later all are young enough"
+    assert fresh.asked == [[0, 4]], "two steps later, none is too old"
     np.testing.assert_array_equal(embeddings, [[[60, 60], [4, 1]], [[50, 50], [60, 60]]])
     step(memory, [2], 0.0)
     pool(0, 2)
     assert fresh.asked == [[0, 4], [1, 4]]
     pool.embed_images(np.array([0, 1]))
-    assert fresh.asked[-1] == [0, 1], "asked for as they are now, they are embedded"
+    assert fresh.asked[-1] == [0, 1], "embed_images does not use the memory"
 
 
-def test_training_fills_the_memory_with_what_its_steps_embed():
+def test_training_steps_fill_the_memory():
     run = tiny.trainer(memory_steps=3, steps_per_epoch=6, chunk_size=3)
     run.fit(1)
-    memory = run.state["projections"].memory
+    memory = run.state["alternating_projections"].memory
     assert int(memory.steps) == 6
     last: dict[int, int] = {}
     for number, (_, labels) in enumerate(tiny.batches_with_ids(0).take(6), 1):
         last.update((119 - int(image), number) for image in labels[:, 1])
-    # Embeddings of the first pool were kept before the first step.
+    # All others were embedded by the first pool, before the first step.
     assert {image: int(memory.written[image]) for image in last} == last
     assert run.trace_count == 1
 
 
-def test_without_steps_in_between_the_pool_is_that_of_fresh_embeddings():
-    """Where everything is too old, a memory changes nothing."""
+def test_a_memory_without_embeddings_does_not_change_the_pool():
     remembering, plain = tiny.trainer(memory_steps=1), tiny.trainer()
     for run in (remembering, plain):
-        run._controllers.begin()
+        run.state["alternating_projections"].begin()
     for with_memory, without in zip(tiny.values(remembering), tiny.values(plain)):
         np.testing.assert_array_equal(with_memory, without)
 
 
-def test_bad_arguments():
-    with pytest.raises(ValueError, match="max_age is 0"):
-        PoolMemory(IDS, SIZE, 0)
-    with pytest.raises(ValueError, match="distinct"):
+def test_image_ids_have_to_be_distinct():
+    with pytest.raises(ValueError, match="not distinct"):
         PoolMemory(np.array([1, 1]), SIZE, 1)
