@@ -200,7 +200,7 @@ def build_trainer(
         warn("--jit_compile: on a CPU, XLA makes convolutional backbones slower")
 
     # Batches, divided among the replicas.
-    batches = _make_batches(config.batches, config.images, run.task.train, config.run.seed, workers)
+    batches = make_batches(config.batches, config.images, run.task.train, config.run.seed, workers)
 
     # Problem instances, and the proximal term that ties the weights to the last solution.
     projections = proximal = None
@@ -307,7 +307,7 @@ def compiled_inference(model: tf.keras.Model, side: int | None) -> Inference:
     return lambda images, training=False: infer(images)
 
 
-def _make_batches(
+def make_batches(
     options: BatchOptions, image_options: ImageOptions, images: ImageCollection, seed: int, workers: Workers
 ) -> Callable[[int], Any]:
     """The stream of training batches from a step on, divided among the replicas."""

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccp_dml.evaluation.embedding import Embedded, concatenate, fit_pca
 from ccp_dml.evaluation.report import (
     Aggregate,
     GroupReport,
@@ -158,33 +157,3 @@ def test_the_dictionary_and_the_csv_of_a_group(report):
     assert [row["repeat"] for row in rows[6:9]] == ["1", "2", "3"]
     assert rows[-2]["recall_at_2"] == ""
     assert float(rows[9]["map_at_r"]) == found["separate"]["mean"]["map_at_r"]
-
-
-def test_concatenation_by_hand():
-    generator = np.random.default_rng(0)
-    models = [
-        Embedded(*(generator.normal(size=(rows, 3)).astype(np.float32) for rows in (5, 4))) for _ in range(2)
-    ]
-    plain, unit = concatenate(models), concatenate(models, "unit")
-    assert plain.training is None
-    for part in ("test", "gallery"):
-        for row in range(len(getattr(plain, part))):
-            halves = [getattr(model, part)[row].astype(np.float64) for model in models]
-            np.testing.assert_array_equal(getattr(plain, part)[row], np.float32([*halves[0], *halves[1]]))
-            lengths = [math.sqrt(sum(value**2 for value in half)) for half in halves]
-            expected = [value / length for half, length in zip(halves, lengths) for value in half]
-            np.testing.assert_allclose(getattr(unit, part)[row], expected, rtol=1e-6)
-
-
-def test_a_pca_is_that_of_the_training_embeddings():
-    generator = np.random.default_rng(1)
-    training = (generator.normal(size=(60, 5)) * [5, 1, 4, 0.1, 3] + 7).astype(np.float32)
-    project = fit_pca(training, 3)
-    centered = training.astype(np.float64) - training.mean(axis=0, dtype=np.float64)
-    _, vectors = np.linalg.eigh(centered.T @ centered)
-    expected = centered @ vectors[:, ::-1][:, :3]
-    found = project(training)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=1e-4)
-    with pytest.raises(ValueError, match="at most 5 components, 6 were asked for"):
-        fit_pca(training, 6)

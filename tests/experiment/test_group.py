@@ -14,11 +14,14 @@ import pytest
 import tensorflow as tf
 
 import train
-from ccp_dml import commands, evaluate, experiment, export
-from ccp_dml.config import command_line
-from ccp_dml.errors import ConfigError, UserError
-from ccp_dml.evaluation.embedding import Embedded
-from ccp_dml.experiment.scoring import read_embeddings, write_embeddings
+from ccp_dml import commands, evaluate, export
+from ccp_dml.config import ExperimentConfig, command_line
+from ccp_dml.config.protocols import is_group, resolve
+from ccp_dml.errors import ConfigError
+from ccp_dml.evaluation.report import Aggregate
+from ccp_dml.experiment import run as experiment
+from ccp_dml.experiment.group import _published as published
+from ccp_dml.experiment.tuning import validation_score
 from ccp_dml.monitoring.console import MetricsCsv
 from ccp_dml.run_directory import RunDirectory, State
 from tests.evaluation import oracle
@@ -105,8 +108,8 @@ def test_every_member_is_a_run_of_its_own(finished):
         results = directory.read_results()
         assert (row["test"], row["validation"]) == (results["test"], results["validation"])
         config = directory.read_config()
-        assert (config.data.fold, config.run.repeat, config.run.seed) == (row["fold"], 1, row["seed"])
-        assert not config.is_group
+        assert (config.split.fold, config.run.repeat, config.run.seed) == (row["fold"], 1, row["seed"])
+        assert not is_group(config)
         assert (directory.saved_model / "saved_model.pb").exists()
 
 
@@ -225,29 +228,14 @@ def test_the_configuration_of_a_member_repeats_it_and_replaces_a_group(finished,
 @pytest.mark.slow
 def test_a_search_gets_the_validation_score(finished, flags):
     command = [*flags, "--num_folds=2", "--fold=1", "--seed=6"]
-    score = experiment.validation_score(command_line.read(command))
+    score = validation_score(command_line.read(command))
     assert score == member(finished, 1, 2).read_results()["validation"]["map_at_r"]
 
 
 @pytest.mark.parametrize("flag", ["--protocol=conventional", "--monitor_split=test"])
 def test_a_search_on_test_classes_is_refused(flags, flag):
     with pytest.raises(ConfigError, match="--monitor_split=test: a search expects validation classes"):
-        experiment.validation_score(command_line.read([*flags, flag]))
-
-
-def test_embeddings_of_queries_gallery_and_training_are_kept(tmp_path):
-    directory, rows = RunDirectory(tmp_path), np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32)
-    with pytest.raises(UserError, match=r"test_embeddings\.npy: expected the test embeddings"):
-        read_embeddings(directory)
-    for kept in (Embedded(rows[:2], rows[2:5], rows[5:]), Embedded(rows)):
-        folder = tmp_path / str(len(kept.test))
-        folder.mkdir()
-        write_embeddings(RunDirectory(folder), kept)
-        for found, expected in zip(read_embeddings(RunDirectory(folder)).parts, kept.parts, strict=True):
-            np.testing.assert_equal(found, expected)
-    directory.embeddings("test").write_bytes(b"damaged")
-    with pytest.raises(UserError, match=r"test_embeddings\.npy: expected the embeddings of this run: "):
-        read_embeddings(directory)
+        validation_score(command_line.read([*flags, flag]))
 
 
 @pytest.mark.slow
@@ -334,3 +322,50 @@ def test_another_data_set_is_scored(finished, folder, tmp_path, capsys):
 def test_mistakes_in_an_evaluation(finished, arguments, expected, capsys):
     assert outcome(evaluate.main, f"--run_dir={finished.path}", *arguments) == commands.BAD_INPUT
     assert expected in capsys.readouterr().err
+
+
+AGGREGATES = {"separate": Aggregate(128, ({},)), "concatenated": Aggregate(512, ({},))}
+
+
+def of_paper(**flags) -> ExperimentConfig:
+    values = {"dataset": "cub", "backbone": "bn_inception", "loss": "ccp/contrastive", "protocol": "mlrc"}
+    return resolve(ExperimentConfig.from_dict({**values, **flags}))
+
+
+@pytest.mark.parametrize(
+    "flags, note",
+    [
+        ({}, ""),
+        ({"backbone": "resnet50"}, "its backbone is bn_inception, here resnet50"),
+        ({"check_counts": False}, "other images or labels here: --check_counts=false"),
+        (
+            {"backbone": "resnet50", "crop_to_box": True, "label_noise": 0.1},
+            "its backbone is bn_inception, here resnet50; "
+            "other images or labels here: --crop_to_box --label_noise=0.1",
+        ),
+        ({"prepared_shorter_side": 256}, "other images or labels here: --prepared_shorter_side=256"),
+        ({"skip_bad_images": True}, "other images or labels here: --skip_bad_images"),
+    ],
+)
+def test_what_is_not_as_in_the_paper_is_said(flags, note):
+    config = of_paper(**flags)
+    found = published(config, config, AGGREGATES)
+    assert found["paper_note"] == note
+    assert found["paper_method"] == "C2-CCP-L"
+    assert found["paper"]["separate"]["map_at_r"] == 0.2267
+    assert found["paper"]["concatenated"]["map_at_r"] == 0.2802
+
+
+@pytest.mark.parametrize(
+    "flags, changes",
+    [
+        ({"num_folds": 3}, {}),
+        ({"loss": "xbm/triplet"}, {}),
+        ({"dataset": "emoji"}, {}),
+        ({}, {"dataset": "cars196"}),
+        ({}, {"pca_dim": 64}),
+    ],
+)
+def test_other_results_have_no_row(flags, changes):
+    config = of_paper(**flags)
+    assert published(config, config.replace(**changes), AGGREGATES) == {"paper": {}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 
 import numpy as np
@@ -315,3 +316,40 @@ def test_one_trace_serves_all_shapes(always):
         bfloat16.merge,
     )
     assert {function.experimental_get_tracing_count() for function in functions} == {1}
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_items_and_results_come_in_order(count, threads):
+    found = list(bfloat16.run_ahead(lambda item: item**2, range(count), threads))
+    assert found == [(item, item**2) for item in range(count)]
+
+
+def test_no_more_than_the_next_are_begun():
+    begun = []
+    results = bfloat16.run_ahead(begun.append, range(10), 2)
+    next(results)
+    next(results)
+    results.close()
+    assert sorted(begun) == [0, 1, 2, 3]
+
+
+def test_the_next_is_made_while_one_is_used():
+    reached = threading.Event()
+
+    def call(item: int) -> int:
+        if item == 1:
+            reached.set()
+        return item
+
+    results = bfloat16.run_ahead(call, range(3), 1)
+    assert next(results) == (0, 0)
+    assert reached.wait(timeout=60)
+    assert list(results) == [(1, 1), (2, 2)]
+
+
+def test_an_error_is_raised_in_its_place():
+    results = bfloat16.run_ahead(lambda item: 1 // item, [2, 1, 0, 3], 2)
+    assert [next(results), next(results)] == [(2, 0), (1, 1)]
+    with pytest.raises(ZeroDivisionError):
+        next(results)

@@ -1,3 +1,5 @@
+"""Progress lines, the CSV file of the epochs, and warnings."""
+
 from __future__ import annotations
 
 import csv
@@ -5,7 +7,7 @@ import io
 
 import tensorflow as tf
 
-from ccp_dml.monitoring.console import MetricsCsv, Progress, _duration
+from ccp_dml.monitoring.console import HealthCheck, MetricsCsv, Progress, _duration
 
 
 def _run(callback: tf.keras.callbacks.Callback, epochs: range) -> None:
@@ -67,3 +69,19 @@ def test_csv_drops_repeated_epochs_and_grows_columns(tmp_path):
         ("3", "3.0", "0.5"),
     ]
     assert [file.name for file in path.parent.iterdir()] == ["metrics.csv"]
+
+
+def test_each_warning_comes_once_and_gives_advice():
+    told: list[str] = []
+    check = HealthCheck(told.append)
+    check.on_epoch_end(0, {"val_mean_cosine": 0.97, "gradient_norm": 1e-9})
+    check.on_epoch_end(1, {"val_mean_cosine": float("nan")})
+    check.on_epoch_end(2, None)
+    assert told == []
+    for epoch in (3, 4):
+        check.on_epoch_end(epoch, {"val_mean_cosine": 0.999999, "gradient_norm": 0.0})
+    collapse, inactive = told
+    assert collapse.startswith("epoch 4: the embeddings have collapsed")
+    assert "margin" in collapse
+    assert inactive.startswith("epoch 4: the loss was inactive")
+    assert "miner" in inactive

@@ -6,16 +6,27 @@ import pytest
 import tensorflow as tf
 
 from ccp_dml.monitoring.tensorboard import ProfileSteps
-from tests.training import tiny
 
 
 def test_a_trace_is_where_tensorboard_looks_for_it(tmp_path):
-    run = tiny.trainer(steps_per_epoch=4, callbacks=[])
-    run._callbacks.append(ProfileSteps(str(tmp_path), (1, 5), lambda: int(run.step)))
-    run.fit(2)
+    step = tf.Variable(0)
+    iterator = iter(tf.data.Dataset.range(100))
+
+    @tf.function
+    def train_step() -> None:
+        step.assign_add(1)
+        next(iterator)
+
+    callback = ProfileSteps(str(tmp_path), (1, 5), lambda: int(step))
+    callback.on_train_begin()
+    for batch in range(8):
+        callback.on_train_batch_begin(batch)
+        train_step()
+        callback.on_train_batch_end(batch)
+    callback.on_train_end()
     traces = list(tmp_path.glob("plugins/profile/*/*.xplane.pb"))
     assert len(traces) == 1
-    # The chunk is a function of TensorFlow, whose operations are in the trace.
+    # The operations of TensorFlow functions are in the trace.
     assert b"IteratorGetNext" in traces[0].read_bytes()
 
 
