@@ -17,6 +17,25 @@ from ccp_dml.evaluation.ranks import rank_bounds_by_coarse_score, ranks_by_score
 from ccp_dml.evaluation.search import nearest_neighbors
 from tests.evaluation.test_search import intermediate_bytes
 
+machine_score = bfloat16.score
+
+
+@tf.function(
+    input_signature=[tf.TensorSpec([None, None]), tf.TensorSpec([None, None], tf.bfloat16)], autograph=False
+)
+def emulated_score(queries, tile):
+    """The product of bfloat16 numbers whose sums are in float32, as `score` takes it from a matrix unit."""
+    ones = tf.ones([tf.shape(queries)[0], 3], tf.bfloat16)
+    block = tf.concat([tf.cast(2.0 * queries, tf.bfloat16), ones], axis=1)
+    columns = tf.cast(tile[:, : tf.shape(block)[1]], tf.float32)
+    return tf.cast(tf.matmul(tf.cast(block, tf.float32), columns, transpose_b=True), tf.bfloat16)
+
+
+@pytest.fixture(autouse=True)
+def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes the product of the processor out of these tests."""
+    monkeypatch.setattr(bfloat16, "score", emulated_score)
+
 
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> list[float]:
@@ -63,7 +82,10 @@ def test_finds_what_float32_finds(always, dimension, scale, memory, monkeypatch)
     seed=st.integers(0, 10**6), dimension=st.integers(1, 70), scale=st.sampled_from([3e-17, 1e-6, 1.0, 1e4])
 )
 def test_no_row_is_nearer_than_the_bound_of_its_score(seed, dimension, scale):
-    embeddings, _ = clustered(300, dimension, scale, seed)
+    check_bounds(clustered(300, dimension, scale, seed)[0])
+
+
+def check_bounds(embeddings: np.ndarray) -> None:
     queries, rows = embeddings[:20], embeddings[20:]
     tile, largest = bfloat16.as_tile(tf.constant(rows), tf.constant(len(rows)))
     scores = tf.cast(bfloat16.score(tf.constant(queries), tile), tf.float32).numpy()
@@ -224,12 +246,24 @@ def test_a_machine_that_does_not_add_up_in_float32_takes_no_first_look(fault, di
         kept = tf.bitwise.right_shift(bits, tf.constant(16, tf.uint32))
         return tf.bitcast(tf.cast(kept, tf.uint16), tf.bfloat16)
 
-    monkeypatch.setattr(bfloat16, "_least_seconds", lambda call: next(seconds))
-    seconds = iter([1.0, 2.0])
-    assert bfloat16._is_faster.__wrapped__(dimension)
-    seconds = iter([1.0, 2.0])
+    assert would_be_taken(monkeypatch, dimension)
     monkeypatch.setattr(bfloat16, "score", sums_in_bfloat16 if fault == "sums" else truncated)
-    assert not bfloat16._is_faster.__wrapped__(dimension)
+    assert not would_be_taken(monkeypatch, dimension)
+
+
+def would_be_taken(monkeypatch: pytest.MonkeyPatch, dimension: int) -> bool:
+    """Whether a first look is taken if it is faster."""
+    seconds = iter([1.0, 2.0])
+    monkeypatch.setattr(bfloat16, "_least_seconds", lambda call: next(seconds))
+    return bfloat16._is_faster.__wrapped__(dimension)
+
+
+@pytest.mark.parametrize("dimension", [5, 64, 512])
+def test_the_bound_holds_for_the_product_of_this_machine_if_it_is_taken(dimension, monkeypatch):
+    monkeypatch.setattr(bfloat16, "score", machine_score)
+    if not would_be_taken(monkeypatch, dimension):
+        pytest.skip("the product of this machine does not add up in float32")
+    check_bounds(clustered(300, dimension, 1.0)[0])
 
 
 def test_squares_that_underflow_prove_nothing(always, monkeypatch):
@@ -279,7 +313,7 @@ def test_all_intermediates_of_a_block_together_fit_the_bound(size, dimension, de
     found = tf.TensorSpec([plan.queries, plan.candidates])
     candidates = tf.TensorSpec([plan.queries, plan.candidates], tf.int32)
     left_out, own = tf.TensorSpec([plan.queries]), tf.TensorSpec([plan.queries], tf.int32)
-    sizes = intermediate_bytes(bfloat16.score, block, tile)
+    sizes = intermediate_bytes(machine_score, block, tile)
     sizes += intermediate_bytes(bfloat16.best_of_chunks, scores, first, plan.candidates, plan.chunk)
     sizes += intermediate_bytes(bfloat16.merge, found, candidates, left_out, found, candidates, left_out)
     sizes += intermediate_bytes(kernels.rank, block, rows, candidates, own, depth)

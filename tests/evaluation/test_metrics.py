@@ -24,14 +24,16 @@ def columns(result: RetrievalResult) -> dict[str, np.ndarray]:
 
 
 def random_problem(seed: int) -> dict[str, np.ndarray]:
-    """Unbalanced classes with singletons; a third on a coarse grid (ties), a third with copies."""
+    """Unbalanced classes with singletons; a third on a coarse grid (ties), a third with copies.
+
+    Float32 holds all distances exactly, so that no rounding decides a ranking.
+    """
     rng = np.random.default_rng(seed)
     size, dimension = int(rng.integers(4, 45)), int(rng.integers(1, 7))
     labels = np.repeat(np.arange(size), rng.integers(1, 9, size))[:size]
     labels = rng.permutation(labels * 7 - 20)
-    embeddings = rng.standard_normal((size, dimension)).astype(np.float32)
-    if seed % 3 == 0:
-        embeddings = np.round(2 * embeddings) / 2
+    levels = 2 if seed % 3 == 0 else 128
+    embeddings = (np.round(levels * rng.standard_normal((size, dimension))) / levels).astype(np.float32)
     if seed % 3 == 1:
         embeddings[: size // 3] = embeddings[rng.permutation(size)[: size // 3]]
     ids = rng.permutation(1000)[:size]

@@ -18,7 +18,7 @@ from ccp_dml.evaluation.embedding import Embedder, embed
 from ccp_dml.evaluation.report import format_table
 from ccp_dml.experiment import run as experiment
 from ccp_dml.experiment import single
-from ccp_dml.experiment.build import build_model
+from ccp_dml.experiment.build import Run, build_model
 from ccp_dml.experiment.finished import FinishedRun
 from ccp_dml.experiment.scoring import UnusableEmbeddings
 from ccp_dml.models.embedding_model import with_test_crops
@@ -62,15 +62,25 @@ def test_a_run_with(configured, tmp_path, flags):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("restore", [True, False])
-def test_the_best_or_the_last_weights_are_evaluated(configured, tmp_path, restore):
+def test_the_best_or_the_last_weights_are_evaluated(configured, tmp_path, monkeypatch, restore):
+    measure, reported = Run.monitored_scores, iter([0.1, 0.3, 0.2])
+    kernels, measured = [], []
+
+    def monitored_scores(run: Run) -> dict[str, float]:
+        scores = measure(run)
+        kernels.append(run.model.trainable_variables[0].numpy())
+        measured.append(scores["map_at_r"])
+        return {**scores, "map_at_r": next(reported)}
+
+    monkeypatch.setattr(Run, "monitored_scores", monitored_scores)
     flags = ["--patience=1", "--max_epochs=40", f"--restore_best={restore}".lower(), "--notensorboard"]
     results = experiment.train(configured(tmp_path / "run", *SHORT, "--pool_size=7", *flags))
-    scores = column(tmp_path / "run", "val_map_at_r")
-    best = int(np.argmax(scores))
-    assert results["best_epoch"] == best == len(scores) - 2
-    evaluated = scores[best] if restore else scores[-1]
-    assert results["validation"]["map_at_r"] == pytest.approx(evaluated, abs=1e-6)
-    assert scores[best] != scores[-1]
+    assert (results["epochs"], results["best_epoch"]) == (3, 1)
+    evaluated = 1 if restore else 2
+    assert results["validation"]["map_at_r"] == pytest.approx(measured[evaluated], abs=1e-6)
+    kernel = FinishedRun(RunDirectory(tmp_path / "run")).model.trainable_variables[0].numpy()
+    np.testing.assert_array_equal(kernel, kernels[evaluated])
+    assert np.any(kernels[1] != kernels[2])
 
 
 @pytest.mark.slow
