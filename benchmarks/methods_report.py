@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.training_runs import COLUMNS, Measurements, of_name, spread, write_parts
-from ccp_dml.evaluation.report import published
+from ccp_dml.evaluation.paper import published
 
 _PAPER_SETS = {"cub": "CUB", "cars196": "Cars196", "inshop": "In-shop", "sop": "SOP"}
 _PAPER_DIMENSIONS = 128

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ccp_dml.config import ExperimentConfig, command_line
-from ccp_dml.evaluation import report
+from ccp_dml.evaluation import paper
 
 ROOT = Path(__file__).parents[1]
 MEASURED = Path(__file__).with_suffix(".json")
@@ -96,7 +96,7 @@ def rows() -> list[Row]:
         for file in sorted(LOSSES.glob("*.cfg")):
             config = command_line.read([f"--dataset={dataset}", f"--flagfile={file}"])
             for dimensions in KINDS:
-                row = report.published(dataset, config.loss.loss, dimensions)
+                row = paper.published(dataset, config.loss.loss, dimensions)
                 assert row is not None, f"{file}: the paper has no such method"
                 method, means = row
                 scores = tuple(round(100 * means[name], 2) for name in METRICS)

@@ -10,7 +10,7 @@ import pytest
 from ccp_dml.config import ExperimentConfig, command_line, flagfiles
 from ccp_dml.config.fields import flags_of
 from ccp_dml.errors import UserError
-from ccp_dml.evaluation.report import published
+from ccp_dml.evaluation.paper import published
 
 FOLDER = Path(__file__).parents[1] / "configs"
 TOP_LEVEL = sorted(FOLDER.glob("*.cfg"))

@@ -1,6 +1,6 @@
 """Evaluation: exact retrieval search, metrics, embedding of image sets, tables.
 
-The public names are loaded at first use, so that importing this package does not import TensorFlow.
+The public names are loaded at their first use, so importing this package does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ _PUBLIC = {
     "evaluate_retrieval": "metrics",
     "format_table": "report",
     "nearest_neighbors": "search",
-    "results_dict": "report",
 }
 
 __all__ = sorted(_PUBLIC)

@@ -128,7 +128,7 @@ class Scorer:
             precision_at=options.precision_at,
             map_at=options.map_at,
             memory_bytes=DEFAULT_MEMORY_BYTES // self._blocks.divisor,
-            part=self._workers.local_slice(len(embedded.test)),
+            subset=self._workers.local_slice(len(embedded.test)),
         )
 
     def _embedded(self, embedder: Embedder, images: ImageCollection, kept_as: str | None = None) -> Floats:

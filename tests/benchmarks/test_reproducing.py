@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import reproducing
 from ccp_dml.config import command_line
-from ccp_dml.evaluation import report
+from ccp_dml.evaluation import paper
 
 NAMES = {"CUB": "cub", "Cars196": "cars196", "InShop": "inshop", "SOP": "sop"}
 LOSSES = {
@@ -28,7 +28,7 @@ WRAPPERS = {"CCP": "ccp/", "XBM": "xbm/"}
 
 def table() -> list[dict[str, str]]:
     """The rows of the paper but for HPL-PA, which this library has not."""
-    with Path(report.__file__).with_name("paper_results.csv").open(encoding="utf-8") as file:
+    with Path(paper.__file__).with_name("paper_results.csv").open(encoding="utf-8") as file:
         return [row for row in csv.DictReader(file) if row["method"] != "HPL-PA"]
 
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccp_dml.evaluation import bfloat16, blocks, evaluate_retrieval, kernels, search
+from ccp_dml.evaluation import bfloat16, blocks, evaluate_retrieval, kernels
 from ccp_dml.evaluation.blocks import BlockPlan, plan_search
 from ccp_dml.evaluation.ranks import rank_bounds_by_coarse_score, ranks_by_score
 from ccp_dml.evaluation.search import nearest_neighbors
@@ -39,19 +39,19 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Takes a first look at everything; the shares of queries that were proven, block by block."""
+    """Takes a first look at everything; records the share of proven queries of each block."""
     shares = []
-    look = bfloat16.Screen.search
+    search = bfloat16.CoarseGallery.search
 
-    def search_and_note(self, *arguments):
-        found = look(self, *arguments)
-        shares.append(found.proven.mean())
+    def search_and_record(coarse, queries, self_rows, block, depth):
+        found = search(coarse, queries, self_rows, block, depth)
+        shares.append(len(found.queries) / len(queries[block]))
         return found
 
     monkeypatch.setattr(bfloat16, "_FEWEST_PAIRS", 0)
     monkeypatch.setattr(bfloat16, "_is_faster", lambda dimension: True)
     monkeypatch.setattr(blocks, "_MIN_QUERIES", {4: 32, 2: 32})  # several tiles of small sets, too
-    monkeypatch.setattr(bfloat16.Screen, "search", search_and_note)
+    monkeypatch.setattr(bfloat16.CoarseGallery, "search", search_and_record)
     return shares
 
 
@@ -169,53 +169,6 @@ def test_ranks_lie_within_their_bounds():
     assert (wide < least).any()
 
 
-def test_bounds_without_error_are_the_ranks_whatever_the_signs():
-    # Numbers that bfloat16 holds, both zeros among them, each several times.
-    values = np.array([-3.0, -1.5, -0.0, 0.0, 2.0**-130, 1.5, 3.0], np.float32)
-    scores = np.random.default_rng(0).choice(values, (30, 50))
-    own, members = np.full(30, -1, np.int32), np.arange(30, dtype=np.int32)[:, np.newaxis]
-    nearest = scores[np.arange(30), np.arange(30)]
-    least, most = rank_bounds_by_coarse_score(
-        tf.constant(scores, tf.bfloat16),
-        np.arange(30),
-        members,
-        own,
-        nearest,
-        np.zeros(30, np.float32),
-        0,
-        range(1, 50),
-    )
-    # What ties with the nearest may stand before or after it.
-    np.testing.assert_array_equal(least, 1 + (scores > nearest[:, np.newaxis]).sum(axis=1))
-    np.testing.assert_array_equal(most, (scores >= nearest[:, np.newaxis]).sum(axis=1))
-
-
-def test_neither_the_query_nor_its_listed_rows_nor_padding_come_before_the_nearest():
-    rng = np.random.default_rng(1)
-    levels = np.arange(-4, 5, dtype=np.float32) / 4
-    scores = np.concatenate([rng.choice(levels, (30, 40)), np.full((30, 8), kernels.PADDING_SCORE)], axis=1)
-    rows = rng.permutation(30)
-    own = np.where(rng.random(30) < 0.5, rng.integers(0, 40, 30), -1).astype(np.int32)
-    members = np.sort(rng.permuted(np.tile(np.arange(40), (30, 1)), axis=1)[:, :5], axis=1).astype(np.int32)
-    # As in a list of a class from which the query has been taken.
-    members[:, 2] = -1
-    members[members == own[:, np.newaxis]] = -1
-    expected_least, expected_most, nearest = [], [], []
-    for row, listed, itself in zip(scores[rows], members, own):
-        listed = listed[listed >= 0]
-        others = [score for column, score in enumerate(row) if column != itself]
-        rest = [score for column, score in enumerate(row) if column not in {itself, *listed}]
-        nearest.append(max(row[listed]))
-        expected_least.append(1 + sum(score > nearest[-1] for score in others))
-        expected_most.append(1 + sum(score >= nearest[-1] for score in rest))
-    error, every = np.zeros(30, np.float32), range(1, 48)
-    least, most = rank_bounds_by_coarse_score(
-        tf.constant(scores, tf.bfloat16), rows, members, own, np.array(nearest, np.float32), error, 0, every
-    )
-    np.testing.assert_array_equal(least, expected_least)
-    np.testing.assert_array_equal(most, expected_most)
-
-
 def test_a_first_look_is_taken_where_it_pays(monkeypatch):
     monkeypatch.setattr(bfloat16, "_is_faster", lambda dimension: dimension > 4)
     assert bfloat16.plan(20_000, 20_000, 8, 3, 2**28) is not None
@@ -267,7 +220,7 @@ def test_the_bound_holds_for_the_product_of_this_machine_if_it_is_taken(dimensio
 
 
 def test_squares_that_underflow_prove_nothing(always, monkeypatch):
-    monkeypatch.setattr(search, "_FEWEST_PROVEN", 0.0)
+    monkeypatch.setattr(bfloat16, "_FEWEST_PROVEN", 0.0)
     rng = np.random.default_rng(1)
     gallery = rng.standard_normal((1500, 2))
     gallery *= 3e-17 * (1 + 2e-3 * rng.random((1500, 1))) / np.linalg.norm(gallery, axis=1, keepdims=True)
@@ -314,7 +267,7 @@ def test_all_intermediates_of_a_block_together_fit_the_bound(size, dimension, de
     candidates = tf.TensorSpec([plan.queries, plan.candidates], tf.int32)
     left_out, own = tf.TensorSpec([plan.queries]), tf.TensorSpec([plan.queries], tf.int32)
     sizes = intermediate_bytes(machine_score, block, tile)
-    sizes += intermediate_bytes(bfloat16.best_of_chunks, scores, first, plan.candidates, plan.chunk)
+    sizes += intermediate_bytes(kernels.best_of_chunks, scores, first, plan.candidates, plan.chunk)
     sizes += intermediate_bytes(bfloat16.merge, found, candidates, left_out, found, candidates, left_out)
     sizes += intermediate_bytes(kernels.rank, block, rows, candidates, own, depth)
     sizes += intermediate_bytes(bfloat16.least_distances, block, left_out, tf.TensorSpec([3]))
@@ -326,15 +279,15 @@ def test_all_intermediates_of_a_block_together_fit_the_bound(size, dimension, de
 def test_a_gallery_is_rounded_piece_by_piece(at_once, monkeypatch):
     monkeypatch.setattr(bfloat16, "_ROUNDED_AT_ONCE", at_once)
     rows = tf.constant(clustered(250, 6, 1.0)[0])
-    screen = bfloat16.Screen(rows, BlockPlan(queries=1, gallery=100, chunk=1, candidates=3))
+    coarse = bfloat16.CoarseGallery(rows, BlockPlan(queries=1, gallery=100, chunk=1, candidates=3))
     centred = rows - tf.reduce_mean(rows, axis=0)
-    for (first, tile), expected_first in zip(screen._tiles, (0, 100, 200), strict=True):
+    for (first, tile), expected_first in zip(coarse._tiles, (0, 100, 200), strict=True):
         part = centred[expected_first : expected_first + 100]
         expected, _ = bfloat16.as_tile(part, tf.constant(100))
         assert int(first) == expected_first
         assert tf.reduce_all(tile == expected)
     _, largest = bfloat16.as_tile(centred, tf.constant(250))
-    np.testing.assert_array_equal(screen._largest, largest)
+    np.testing.assert_array_equal(coarse._largest_norms, largest)
 
 
 def test_one_trace_serves_all_shapes(always):
@@ -346,7 +299,7 @@ def test_one_trace_serves_all_shapes(always):
         bfloat16.score,
         bfloat16.errors,
         bfloat16.least_distances,
-        bfloat16.best_of_given_chunks,
+        kernels.choose_from_chunks[tf.bfloat16],
         bfloat16.merge,
     )
     assert {function.experimental_get_tracing_count() for function in functions} == {1}

@@ -1,3 +1,5 @@
+"""Sizes of blocks for every size of search and every bound."""
+
 from __future__ import annotations
 
 import pytest

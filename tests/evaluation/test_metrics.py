@@ -1,3 +1,5 @@
+"""Metrics against brute force, scikit-learn, recorded values of pytorch-metric-learning, and by hand."""
+
 from __future__ import annotations
 
 import json
@@ -86,24 +88,24 @@ def test_equals_brute_force_on_random_problems(group):
 
 
 @pytest.mark.parametrize("group", range(4))
-def test_parts_of_the_queries_have_the_metrics_that_they_have_among_all(group):
+def test_a_subset_of_the_queries_has_the_same_metrics_as_among_all(group):
     for seed in range(10 * group, 10 * group + 10):
         problem = {**random_problem(seed), "recall_at": RECALL, "precision_at": PRECISION, "map_at": MAP}
         try:
-            whole = evaluate_retrieval(**problem)
+            expected = evaluate_retrieval(**problem)
         except UnscorableError:
             continue
-        size = whole.num_queries
-        # The first part is empty.
-        parts = [
-            evaluate_retrieval(**problem, part=slice(*ends))
+        size = len(expected.num_positives)
+        # The first subset is empty.
+        subsets = [
+            evaluate_retrieval(**problem, subset=slice(*ends))
             for ends in ((0, 0), (0, size // 3), (size // 3, size))
         ]
-        joined = parts[1].with_columns(np.concatenate([part.columns() for part in parts]))
-        np.testing.assert_array_equal(joined.num_positives, whole.num_positives)
-        found, expected = columns(joined), columns(whole)
-        assert list(found) == list(expected)
-        for name, values in expected.items():
+        joined = subsets[1].with_columns(np.concatenate([result.columns() for result in subsets]))
+        np.testing.assert_array_equal(joined.num_positives, expected.num_positives)
+        found = columns(joined)
+        assert list(found) == list(columns(expected))
+        for name, values in columns(expected).items():
             np.testing.assert_allclose(found[name], values, rtol=1e-12, err_msg=f"{seed}: {name}")
 
 

@@ -1,3 +1,5 @@
+"""Neighbours against stable sorts and scikit-learn, ties, and the memory of blocks."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -7,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
-from ccp_dml.evaluation import kernels, search
-from ccp_dml.evaluation.blocks import LANES, plan_count, plan_search
-from ccp_dml.evaluation.kernels import full_float32
+from ccp_dml.evaluation import kernels
+from ccp_dml.evaluation.blocks import plan_count, plan_search
 from ccp_dml.evaluation.search import nearest_neighbors
 
 
@@ -90,43 +91,9 @@ def test_k_must_be_positive():
         nearest_neighbors(np.zeros((3, 2)), k=0)
 
 
-def test_tensor_float_32_is_off_inside_and_restored():
-    states = []
-    before = tf.config.experimental.tensor_float_32_execution_enabled()
-    for state in (True, False):
-        tf.config.experimental.enable_tensor_float_32_execution(state)
-        with full_float32():
-            states.append(tf.config.experimental.tensor_float_32_execution_enabled())
-        states.append(tf.config.experimental.tensor_float_32_execution_enabled())
-    tf.config.experimental.enable_tensor_float_32_execution(before)
-    assert states == [False, True, False, False]
-
-
-@settings(max_examples=30, deadline=None, derandomize=True)
-@given(
-    seed=st.integers(0, 10**6), size=st.integers(2, 60), listed=st.integers(1, 4), levels=st.integers(1, 5)
-)
-def test_rank_by_score_counts_what_a_stable_sort_puts_before(seed, size, listed, levels):
-    rng = np.random.default_rng(seed)
-    scores = rng.integers(0, levels, (8, size)).astype(np.float32)  # ties
-    rows = rng.permutation(8)[:5]
-    own = np.where(rng.random(5) < 0.3, -1, rng.integers(0, size, 5)).astype(np.int32)
-    members = np.full((5, listed), -1, np.int32)
-    for line, itself in zip(members, own):
-        others = np.setdiff1d(np.arange(size), [itself])
-        chosen = rng.choice(others, rng.integers(1, min(listed, len(others)) + 1), replace=False)
-        line[: len(chosen)] = np.sort(chosen)
-    expected = []
-    for row, line, itself in zip(rows, members, own):
-        ranking = [i for i in sorted(range(size), key=lambda i: (-scores[row, i], i)) if i != itself]
-        expected.append(1 + min(ranking.index(member) for member in line if member >= 0))
-    actual = search.ranks_by_score(tf.constant(scores), rows, members, own)
-    np.testing.assert_array_equal(actual, expected)
-
-
 def test_one_trace_serves_all_shapes():
     def traces() -> list[int]:
-        chunks = kernels.best_of_given_chunks
+        chunks = kernels.choose_from_chunks[tf.float32]
         functions = (kernels.score, kernels.best_of_rows, chunks, kernels.merge, kernels.rank)
         return [function.experimental_get_tracing_count() for function in functions]
 
@@ -134,21 +101,6 @@ def test_one_trace_serves_all_shapes():
     for size, dimension, k, memory in ((50, 3, 2, 2**28), (1500, 5, 3, 2**28), (1500, 6, 2, 60_000)):
         nearest_neighbors(rng.standard_normal((size, dimension)), k=k, memory_bytes=memory)
     assert max(traces()) == 1
-
-
-@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
-@pytest.mark.parametrize("chunk", [16, 64, 256])
-def test_maxima_are_those_of_every_so_many_columns(chunk, dtype):
-    scores = tf.random.stateless_uniform([3, 2 * chunk * LANES], [chunk, 0], -9.0, -1.0)
-    scores = tf.cast(tf.concat([scores[:, :-500], tf.fill([3, 500], kernels.PADDING_SCORE)], axis=1), dtype)
-    values = scores.numpy().astype(np.float64)
-    expected = [
-        [max(row[start + lane : start + chunk * LANES : LANES]) for lane in range(LANES)]
-        for row in values
-        for start in (0, chunk * LANES)
-    ]
-    actual = kernels.maxima_of_chunks(scores, chunk)
-    np.testing.assert_array_equal(actual.numpy().astype(np.float64), np.reshape(expected, [3, -1]))
 
 
 def intermediate_bytes(function, *arguments) -> list[int]:

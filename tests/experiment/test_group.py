@@ -18,9 +18,8 @@ from ccp_dml import commands, evaluate, export
 from ccp_dml.config import ExperimentConfig, command_line
 from ccp_dml.config.protocols import is_group, resolve
 from ccp_dml.errors import ConfigError
-from ccp_dml.evaluation.report import Aggregate
 from ccp_dml.experiment import run as experiment
-from ccp_dml.experiment.group import _published as published
+from ccp_dml.experiment.group import paper_results
 from ccp_dml.experiment.tuning import validation_score
 from ccp_dml.monitoring.console import MetricsCsv
 from ccp_dml.run_directory import RunDirectory, State
@@ -324,7 +323,7 @@ def test_mistakes_in_an_evaluation(finished, arguments, expected, capsys):
     assert expected in capsys.readouterr().err
 
 
-AGGREGATES = {"separate": Aggregate(128, ({},)), "concatenated": Aggregate(512, ({},))}
+DIMENSIONS = {"separate": 128, "concatenated": 512}
 
 
 def of_paper(**flags) -> ExperimentConfig:
@@ -333,7 +332,7 @@ def of_paper(**flags) -> ExperimentConfig:
 
 
 @pytest.mark.parametrize(
-    "flags, note",
+    "flags, differences",
     [
         ({}, ""),
         ({"backbone": "resnet50"}, "its backbone is bn_inception, here resnet50"),
@@ -347,13 +346,13 @@ def of_paper(**flags) -> ExperimentConfig:
         ({"skip_bad_images": True}, "other images or labels here: --skip_bad_images"),
     ],
 )
-def test_what_is_not_as_in_the_paper_is_said(flags, note):
+def test_differences_from_the_paper_are_named(flags, differences):
     config = of_paper(**flags)
-    found = published(config, config, AGGREGATES)
-    assert found["paper_note"] == note
-    assert found["paper_method"] == "C2-CCP-L"
-    assert found["paper"]["separate"]["map_at_r"] == 0.2267
-    assert found["paper"]["concatenated"]["map_at_r"] == 0.2802
+    found = paper_results(config, config, DIMENSIONS)
+    assert "; ".join(found.differences) == differences
+    assert found.method == "C2-CCP-L"
+    assert found.values["separate"]["map_at_r"] == 0.2267
+    assert found.values["concatenated"]["map_at_r"] == 0.2802
 
 
 @pytest.mark.parametrize(
@@ -368,4 +367,4 @@ def test_what_is_not_as_in_the_paper_is_said(flags, note):
 )
 def test_other_results_have_no_row(flags, changes):
     config = of_paper(**flags)
-    assert published(config, config.replace(**changes), AGGREGATES) == {"paper": {}}
+    assert paper_results(config, config.replace(**changes), DIMENSIONS) is None
