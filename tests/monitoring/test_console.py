@@ -32,7 +32,7 @@ def test_plain_lines():
 
 def test_bar_on_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    _run(Progress(), range(1))
+    _run(Progress(("loss",)), range(1))
     out = capsys.readouterr().out
     assert "2/4 [====" in out
     assert "loss: 0.2500 - images/s: 123.4" in out

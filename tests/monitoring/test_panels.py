@@ -1,9 +1,15 @@
+"""Pictures of queries and their neighbours, and the epochs in which they are drawn."""
+
 from __future__ import annotations
+
+import pathlib
 
 import numpy as np
 import pytest
 
-from ccp_dml.monitoring.panels import retrieval_panel, sprite_sheet
+from ccp_dml.monitoring.events import EventLog
+from ccp_dml.monitoring.panels import RetrievalPanels, SearchedImages, retrieval_panel
+from tests.monitoring.reading import accumulator
 
 
 def plain(value: int, height: int = 20, width: int = 20) -> np.ndarray:
@@ -41,22 +47,6 @@ def test_size_grows_with_rows_and_columns_and_the_border_is_white():
         assert (edge == 255).all()
 
 
-def test_images_of_different_sizes_keep_their_aspect_ratio():
-    sheet = sprite_sheet([plain(0, 10, 40), plain(0, 40, 10)], size=40)
-    assert (sheet[:40, :40] == 0).all(axis=2).sum() == 400
-    assert (sheet[20, :40] == 0).all()
-    assert (sheet[:40, 60] == 0).all()
-
-
-@pytest.mark.parametrize("count, side", [(1, 1), (2, 2), (4, 2), (5, 3), (10, 4)])
-def test_sprites_lie_row_by_row_in_a_square(count, side):
-    sheet = sprite_sheet([plain(10 * i) for i in range(count)], size=8)
-    assert sheet.shape == (8 * side, 8 * side, 3)
-    cells = sheet.reshape(side, 8, side, 8, 3).transpose(0, 2, 1, 3, 4).reshape(side * side, -1)
-    assert [int(cell.mean()) for cell in cells[:count]] == [10 * i for i in range(count)]
-    assert (cells[count:] == 255).all()
-
-
 @pytest.mark.parametrize(
     "queries, neighbors, correct, message",
     [
@@ -73,10 +63,80 @@ def test_bad_panels_are_errors(queries, neighbors, correct, message):
         retrieval_panel(queries, neighbors, correct)
 
 
-def test_bad_sizes_are_errors():
+def test_a_panel_that_is_too_small_is_an_error():
     with pytest.raises(ValueError, match="at least 16"):
         retrieval_panel([plain(0)], [[plain(0)]], [[1]], size=8)
-    with pytest.raises(ValueError, match="at least one image"):
-        sprite_sheet([])
-    with pytest.raises(ValueError, match="at most 8192"):
-        sprite_sheet([plain(0)] * 10, size=4000)
+
+
+class PanelRun:
+    """Images whose colour is their index, on a line; class = index // 3."""
+
+    def __init__(self, directory: pathlib.Path, **options) -> None:
+        self.directory = directory
+        self.step = 0
+        positions = np.array([0, 1, 2, 10, 11, 12, 20, 21, 22], np.float32)
+        positions[2] = 9.4  # of class 0, but nearest to class 1
+        images = SearchedImages(positions[:, np.newaxis], np.arange(9) // 3, np.arange(9), self.pictures)
+        self.panels = RetrievalPanels(
+            EventLog(str(directory), lambda: self.step),
+            lambda: images,
+            np.array([0, 3]),
+            **{"neighbors": 2, "every": 3, **options},
+        )
+        self.panels.set_params({"epochs": 99})
+
+    def pictures(self, indices: np.ndarray) -> list[np.ndarray]:
+        return [np.full([16 + i, 20, 3], 20 * i, np.uint8) for i in indices]
+
+    def train(self, epochs: int) -> list[int]:
+        """Trains and returns the steps of the pictures."""
+        self.panels.on_train_begin()
+        for epoch in range(epochs):
+            self.step += 10
+            self.panels.on_epoch_end(epoch)
+        self.panels.on_train_end()
+        events = accumulator(self.directory / "validation").Tensors("retrieval/nearest_neighbors")
+        return [event.step for event in events]
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1, [10]), (5, [10, 30, 50]), (6, [10, 30, 60])])
+def test_panels_are_drawn_first_regularly_and_last(tmp_path, epochs, steps):
+    assert PanelRun(tmp_path).train(epochs) == steps
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_last_panel_is_on_the_disk_before_the_checkpoint(tmp_path, stopped):
+    run = PanelRun(tmp_path, stopped=lambda: stopped and run.step == 20)
+    run.panels.set_params({"epochs": 9 if stopped else 2})
+    for epoch in range(2):
+        run.step += 10
+        run.panels.on_epoch_end(epoch)
+    # The process might be killed here: nothing is closed.
+    events = accumulator(tmp_path / "validation").Tensors("retrieval/nearest_neighbors")
+    assert [event.step for event in events] == [10, 20]
+    run.panels.on_train_end()
+    assert len(accumulator(tmp_path / "validation").Tensors("retrieval/nearest_neighbors")) == 2
+
+
+def test_panels_show_queries_and_their_neighbours_in_order(tmp_path, monkeypatch):
+    received = []
+
+    def record(queries, neighbors, correct):
+        shown = [[image[0, 0, 0] // 20 for image in row] for row in neighbors]
+        received.append(([image[0, 0, 0] // 20 for image in queries], shown, correct))
+        return np.zeros([4, 4, 3], np.uint8)
+
+    monkeypatch.setattr("ccp_dml.monitoring.panels.retrieval_panel", record)
+    PanelRun(tmp_path).train(1)
+    ((queries, neighbors, correct),) = received
+    np.testing.assert_array_equal(queries, [0, 3])
+    np.testing.assert_array_equal(neighbors, [[1, 2], [2, 4]])
+    np.testing.assert_array_equal(correct, [[True, True], [False, True]])
+
+
+def test_without_a_validation_no_panel_is_drawn(tmp_path):
+    nothing = SearchedImages(np.zeros([0, 0]), np.arange(9) // 3, np.arange(9), lambda indices: [])
+    panels = RetrievalPanels(EventLog(str(tmp_path), lambda: 0), lambda: nothing, np.array([0]))
+    panels.on_train_begin()
+    panels.on_train_end()
+    assert not (tmp_path / "validation").exists()
