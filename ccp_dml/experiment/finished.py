@@ -65,7 +65,7 @@ class FinishedRun:
             empty = folder.is_dir() and not any(folder.iterdir())
             export_model(config, self.model, folder, projection, overwrite=empty)
         except (OSError, tf.errors.OpError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error.message
+            reason = error.strerror or error if isinstance(error, OSError) else error.message
             raise UserError(f"--output={output}: cannot be written: {reason}") from error
         print(f"SavedModel: {output}", flush=True)
 
