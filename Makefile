@@ -9,8 +9,8 @@ PYTHON ?= $(shell for python in python3.11 python3 python; do \
 	$$python $(VERSION_CHECK) 2>/dev/null && echo $$python && break; done)
 VERSION_CHECK := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'
 
-BENCHMARKS := retrieval search_parts losses sampling step reset input startup shares scaling growth
-STUDIES := emoji_study methods
+BENCHMARKS := retrieval search_stages losses sampling step reset input startup time_shares scaling growth
+STUDIES := emoji methods
 
 RUN_TIME := $(VENV)/.installed
 DEVELOPMENT := $(VENV)/.installed-dev
@@ -36,8 +36,8 @@ lint: $(DEVELOPMENT)  ## Check style, types, who imports whom, the lock, and adv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m tests.lock
-	$(BIN)/python -m tests.audit
+	$(BIN)/python -m tests.project.lock
+	$(BIN)/python -m tests.project.audit
 
 lock:  ## Pin every package with its hashes in requirements.lock (minutes, needs the network)
 	"$(PYTHON)" -m venv --clear $(LOCKING)
@@ -48,11 +48,12 @@ lock:  ## Pin every package with its hashes in requirements.lock (minutes, needs
 
 bench: $(COMPARISON)  ## Run every benchmark (one: BENCHMARKS="losses" ARGS=--quick)
 	@for name in $(BENCHMARKS); do \
-		echo "== benchmarks/$$name.py"; $(BIN)/python -m "benchmarks.$$name" $(ARGS) || exit 1; done
-	@$(BIN)/python -m benchmarks.summary
+		echo "== benchmarks/$$name"; $(BIN)/python -m "benchmarks.$$name.run" $(ARGS) || exit 1; done
+	@$(BIN)/python -m benchmarks.common.summary
 
 study: $(DEVELOPMENT)  ## Repeat the studies of docs/results.md (hours; they continue where they stopped)
-	@for name in $(STUDIES); do $(BIN)/python -m "benchmarks.$$name" run --jobs 2 --threads 1 $(ARGS) || exit 1; done
+	@for name in $(STUDIES); do $(BIN)/python -m "studies.$$name.run" --jobs 2 --threads 1 $(ARGS) && \
+		$(BIN)/python -m "studies.$$name.report" || exit 1; done
 
 clean:  ## Delete the virtual environment and caches, not runs
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -1,4 +1,8 @@
-"""Trains, evaluates and exports an embedding model: `python train.py --flagfile=configs/emoji.cfg`."""
+"""Trains, evaluates and exports an embedding model.
+
+python train.py --flagfile=configs/emoji.cfg
+python train.py --help
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from ccp_dml.run_directory import RunDirectory
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs the experiment that the flags describe, or prints the help or configuration that they ask for."""
+    """Runs the experiment that the flags describe, or prints the help or explanation that they ask for."""
     help_text = command_line.help_asked(arguments)
     if help_text is not None:
         print(help_text)
@@ -24,7 +28,7 @@ def main(arguments: Sequence[str]) -> None:
         text, problem = explained
         print(text)
         if problem is not None:
-            commands.warn(f"as it is, the command stops with: {problem}")
+            commands.warn(f"the command would stop with: {problem}")
         return
     config = command_line.parse(arguments)
     directory, writes = RunDirectory.of(config), is_chief(config.devices, os.environ)
@@ -33,7 +37,7 @@ def main(arguments: Sequence[str]) -> None:
         commands.warn(warning)
 
     with files.run_lock(directory.path) if writes else contextlib.nullcontext():
-        from ccp_dml.experiment import run  # TensorFlow, which a mistake above must not wait for
+        from ccp_dml.experiment import run  # Imports TensorFlow; errors above should not have to wait for it.
 
         run.train(config)
 

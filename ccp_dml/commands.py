@@ -1,4 +1,4 @@
-"""What the commands have in common: quiet TensorFlow, errors in one line, exit codes."""
+"""Shared code of the commands: quiet TensorFlow, errors in one line, exit codes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ OUTPUT_CLOSED = 141
 def run(action: Callable[[], object]) -> int:
     """Runs `action` and returns the exit code of the command.
 
-    Bad input gives one line on standard error and code 2, and so does a full disk; an interruption one line
-    and code 130. Whoever closes standard output early (`| head`) ends the command silently with code 141. Any
-    other exception is a defect and keeps its traceback.
+    Bad input and a full disk give one line on standard error and code 2, an interruption one line and code
+    130. If standard output is closed early (`| head`), the command ends silently with code 141. Any other
+    exception is a defect and keeps its traceback.
     """
     environment.quiet()
     try:
@@ -34,7 +34,7 @@ def run(action: Callable[[], object]) -> int:
             action()
         sys.stdout.flush()
     except BrokenPipeError:
-        # What is still buffered would fail once more when Python exits.
+        # Otherwise the rest of the buffer would raise the error again when Python exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OUTPUT_CLOSED
     except UserError as error:
@@ -47,7 +47,7 @@ def run(action: Callable[[], object]) -> int:
         _print_line("interrupted", f"stopped by {str(interruption) or 'Ctrl-C'}")
         return INTERRUPTED
     except Exception as error:
-        # Python, TensorFlow and the record writer each have a type of their own for it.
+        # Python, TensorFlow and the record writer use different types for this error.
         if os.strerror(errno.ENOSPC) not in str(error):
             raise
         _print_line("error", f"the disk is full: {error}")
@@ -61,24 +61,24 @@ def warn(message: str) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of a few arguments that reports a mistake as every command does."""
+    """A parser of a few arguments that reports mistakes as `UserError`."""
 
     def __init__(self, program: str, description: str) -> None:
         super().__init__(prog=program, description=description, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        """Reports a mistake in one line instead of usage and message."""
+        """Raises `UserError`, where argparse prints its usage and exits."""
         raise UserError(f"{message}; --help lists the arguments")
 
 
 @contextlib.contextmanager
 def _termination_as_interrupt() -> Iterator[None]:
-    """Lets SIGTERM do what Ctrl-C does, so that files are closed and the user is told."""
+    """Context in which SIGTERM raises `KeyboardInterrupt`, as Ctrl-C does."""
 
     def interrupt(number: int, frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt(signal.Signals(number).name)
 
-    if threading.current_thread() is not threading.main_thread():  # Python handles signals in that one only.
+    if threading.current_thread() is not threading.main_thread():  # Only the main one may set handlers.
         yield
         return
     previous = signal.signal(signal.SIGTERM, interrupt)

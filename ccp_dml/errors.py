@@ -1,4 +1,4 @@
-"""What a command reports in one line instead of a traceback: mistakes in its input, and interruption."""
+"""Exceptions that a command reports in one line, without a traceback: mistakes in its input, interruption."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ from collections.abc import Iterator
 
 
 class UserError(ValueError):
-    """Something that the user can mend: its message names it, what was found, and what was expected."""
+    """A mistake that the user can correct; the message names it, and what was found and expected."""
 
 
 class ConfigError(UserError):
-    """A flag, or a combination of flags, that cannot be used."""
+    """A flag or a combination of flags that cannot be used; the message begins with `--flag=value:`."""
 
 
 class Interrupted(Exception):
-    """Training was interrupted (Ctrl-C) after its state was saved."""
+    """The command was interrupted (Ctrl-C, SIGTERM); the message tells how to continue."""
 
 
 @contextlib.contextmanager
 def as_user_errors() -> Iterator[None]:
-    """Turns the `ValueError` and `OSError` of reading a user's files into `UserError`.
+    """Context that turns `ValueError` and `OSError` into `UserError`.
 
-    Only for blocks that handle input, such as preparing a data set: elsewhere such an error is a defect and
-    deserves its traceback.
+    Only for code that reads a user's files: elsewhere such an error is a defect and keeps its traceback.
     """
     try:
         yield

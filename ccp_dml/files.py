@@ -1,4 +1,4 @@
-"""Durable files, which are whole on the disk or not there, and locks on folders."""
+"""Durable files, which are complete on the disk or not there at all, and locks on folders."""
 
 from __future__ import annotations
 
@@ -10,25 +10,23 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import filelock
-
 from ccp_dml.errors import ConfigError
 
-# Files that a process leaves in a run directory without having begun a run.
+# Files that a process may leave in a run directory without having begun a run.
 LOCK, LOCK_HOLDER = ".lock", ".lock_holder"
 _PARTIAL = ".partial"
 
 
 def partial(file: Path) -> Path:
-    """The name of a file while it is being written."""
+    """Returns the name of a file while it is being written."""
     return file.with_name(file.name + _PARTIAL)
 
 
 def write_text(file: Path, text: str) -> None:
-    """Writes a file in UTF-8 to another name and renames it once it is on the disk.
+    """Writes a file in UTF-8 under another name, and renames it once it is on the disk.
 
     Raises:
-        OSError: if the folder cannot be written to; the file is as it was.
+        OSError: if the folder cannot be written to; an earlier file stays as it was.
     """
     unfinished = partial(file)
     with unfinished.open("w", encoding="utf-8", newline="") as stream:
@@ -40,30 +38,32 @@ def write_text(file: Path, text: str) -> None:
 
 
 def to_disk(folder: Path) -> None:
-    """Waits until all files below a folder have reached the disk: a rename must not overtake them."""
+    """Waits until all files below a folder are on the disk, as they have to be before it is renamed."""
     for path in folder.rglob("*"):
         _sync(path)
     _sync(folder)
 
 
 def rename(unfinished: Path, name: Path) -> None:
-    """Gives a folder whose files are on the disk its name, and waits until that is there, too."""
+    """Renames a folder whose files are on the disk, and waits until the new name is on the disk too."""
     unfinished.rename(name)
     _sync(name.parent)
 
 
 @contextlib.contextmanager
 def run_lock(run_dir: str | os.PathLike[str]) -> Iterator[None]:
-    """Context that one process at a time can be in for the same run directory, made if it is missing.
+    """Locks a run directory, which is made if it is missing, for the duration of the context.
 
-    The operating system frees the lock of a process that was killed; the file stays, and means nothing then.
-    If nothing else was written, file and folder are removed at the end.
+    The operating system frees the lock of a process that was killed; the files that stay do no harm. If
+    nothing else was written, the folder is removed at the end.
 
     Raises:
-        ConfigError: if another process is in it, or the folder cannot be written to.
+        ConfigError: if another process has the lock, or the folder cannot be written to.
     """
+    import filelock  # It imports asyncio, which would make `--help` noticeably slower.
+
     folder = Path(run_dir)
-    # Not the lock itself, which every process that tries to lock it empties.
+    # Not in the lock file, which is emptied by every process that tries to lock it.
     holder = folder / LOCK_HOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,14 +85,16 @@ def run_lock(run_dir: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def preparation_lock(prepared_dir: str | os.PathLike[str], name: str) -> Iterator[None]:
-    """Context that one process at a time can be in for the same data set; others wait.
+    """Locks the prepared data of a data set for the duration of the context; waits for other processes.
 
-    Where the folder cannot be written to, nothing is locked: data that are there already can be read.
+    If the folder cannot be written to, nothing is locked: data that is already there can be read.
 
     Args:
         prepared_dir: folder of prepared data; made if it is missing.
         name: name of the data set.
     """
+    import filelock
+
     folder = Path(prepared_dir).expanduser()
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):

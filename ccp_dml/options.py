@@ -1,13 +1,13 @@
-"""Options: dataclass fields with a range and a help text, each of which is also a command-line flag.
+"""Options: dataclass fields with a default, a range and a help text.
 
     @dataclasses.dataclass(frozen=True)
     class OptimizerOptions(Options):
-        "How weights are updated."
+        "The optimizer and its learning rate."
 
         learning_rate: float = option(1e-4, Number(above=0), "Learning rate.")
 
-The class lies beside the code that takes it; `ccp_dml.config` makes flags of all such classes. Neither
-imports TensorFlow.
+An options class is defined beside the code that takes it, in a module without TensorFlow. Values are checked
+when an instance is made. `ccp_dml.config` turns every field of these classes into a command-line flag.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import enum
+import functools
 import itertools
 import math
 import re
@@ -31,45 +32,50 @@ _METADATA = "ccp_dml_option"
 
 
 class OptionError(ValueError):
-    """An option has a value out of its range; the message reads `name=value: what is expected`."""
+    """An option has a value out of its range; the message is `name=value: expected ...`."""
 
 
 class Change(enum.Enum):
-    """Whether an unfinished run may continue with another value of an option."""
+    """Permission to continue an unfinished run with another value of an option."""
 
     NEVER = "the result would differ"
-    FREE = "the result is the same but for rounding"
+    FREE = "the result is the same, up to rounding"
     LARGER = "a larger value only makes the run longer"
 
     def allows(self, before: Any, now: Any) -> bool:
-        """Whether a run that began with one value may continue with another."""
+        """Returns True if a run that began with the value `before` may continue with `now`."""
         if before == now or self is Change.FREE:
             return True
         return self is Change.LARGER and now > before
 
 
 class Kind(abc.ABC):
-    """The values that an option takes, and how they are written as text."""
+    """The valid values of an option, and their form as text."""
 
     @property
     @abc.abstractmethod
     def expected(self) -> str:
         """A noun phrase for the valid values, such as "an integer, at least 1"."""
 
+    @property
+    def is_switch(self) -> bool:
+        """True if `--name` and `--noname` are flags without a value."""
+        return False
+
     @abc.abstractmethod
     def holds(self, value: Any) -> bool:
-        """Whether a value is of this kind and in range."""
+        """Returns True if a value is of this kind and in range."""
 
     def convert(self, text: str) -> Any:
-        """The value of a text; raises `ValueError` or `OverflowError` if there is none."""
+        """Converts text to a value; raises `ValueError` or `OverflowError` if that is not possible."""
         return text
 
     def format(self, value: Any) -> str:
-        """The text from which `parse` returns `value`."""
+        """Converts a value to text, from which `parse` returns the same value."""
         return str(value)
 
     def parse(self, text: str) -> Any:
-        """The valid value of a text; raises `ValueError` naming the expected values."""
+        """Converts text to a valid value; raises `ValueError` naming the valid values."""
         try:
             value = self.convert(text.strip())
         except (ValueError, OverflowError):
@@ -87,16 +93,16 @@ class Kind(abc.ABC):
 class Text(Kind):
     """A non-empty line of text without surrounding blanks; `expected` describes its meaning."""
 
-    expected: str = "a text"
+    expected: str = "text"
 
     def holds(self, value: Any) -> bool:
-        """Whether a value is such a text."""
+        """Returns True if a value is such a text."""
         return isinstance(value, str) and value == value.strip() and len(value.splitlines()) == 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice(Kind):
-    """One of several names; a bare `--name` and `--noname` mean `on` and `off` where these are set."""
+    """One of several names; if `on` and `off` are given, `--name` and `--noname` stand for them."""
 
     names: tuple[str, ...]
     on: str | None = None
@@ -107,12 +113,17 @@ class Choice(Kind):
         """The names."""
         return "one of " + ", ".join(self.names)
 
+    @property
+    def is_switch(self) -> bool:
+        """True if `on` and `off` are given."""
+        return self.on is not None
+
     def holds(self, value: Any) -> bool:
-        """Whether a value is one of the names."""
+        """Returns True if a value is one of the names."""
         return value in self.names
 
     def convert(self, text: str) -> str:
-        """The text, or the name that a switch stands for."""
+        """Returns the text, or the name that `true` or `false` stands for."""
         switched = {"true": self.on, "false": self.off}.get(text.lower())
         return text if switched is None else switched
 
@@ -122,25 +133,26 @@ class Switch(Kind):
     """True or false: `--name` and `--noname` on the command line."""
 
     expected: str = "true or false"
+    is_switch = True
 
     def holds(self, value: Any) -> bool:
-        """Whether a value is a `bool`."""
+        """Returns True if a value is a `bool`."""
         return isinstance(value, bool)
 
     def convert(self, text: str) -> bool:
-        """True or false, in one of the usual spellings."""
+        """Converts one of the usual spellings of true and false."""
         if text.lower() not in _TRUE + _FALSE:
             raise ValueError(text)
         return text.lower() in _TRUE
 
     def format(self, value: Any) -> str:
-        """The word `true` or `false`."""
+        """Returns `true` or `false`."""
         return "true" if value else "false"
 
 
 @dataclasses.dataclass(frozen=True)
 class Integer(Kind):
-    """An integer in the closed range [low, high], or the word `word` where one is set."""
+    """An integer in [low, high], or the word `word` if it is given."""
 
     low: int
     high: int = LARGEST_INTEGER
@@ -148,18 +160,18 @@ class Integer(Kind):
 
     @property
     def expected(self) -> str:
-        """The range, and the word."""
+        """The range and the word."""
         alternative = "" if self.word is None else f", or {self.word}"
         return f"an integer, {_range(low=self.low, high=self.high)}{alternative}"
 
     def holds(self, value: Any) -> bool:
-        """Whether a value is an integer in range, or the word."""
+        """Returns True if a value is an integer in range, or the word."""
         if isinstance(value, str):
             return value == self.word
         return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
 
     def convert(self, text: str) -> int | str:
-        """The integer, or the word."""
+        """Converts to an integer, unless the text is the word."""
         return text if text == self.word else int(text)
 
 
@@ -180,7 +192,7 @@ class Number(Kind):
         return f"a number, {_range(low=low, above=self.above, high=high, below=self.below)}"
 
     def holds(self, value: Any) -> bool:
-        """Whether a value is a number in range."""
+        """Returns True if a value is a number in range."""
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             return False
         return (
@@ -192,64 +204,64 @@ class Number(Kind):
         )
 
     def convert(self, text: str) -> float:
-        """The number."""
+        """Converts to a number."""
         return float(text)
 
     def format(self, value: Any) -> str:
-        """The shortest text of exactly this value."""
+        """Returns the shortest text that gives exactly this value."""
         return repr(float(value)).removesuffix(".0")
 
 
 @dataclasses.dataclass(frozen=True)
 class Integers(Kind):
-    """A tuple of increasing positive integers, separated by commas in text; may be empty."""
+    """A tuple of increasing positive integers, possibly empty; in text, separated by commas."""
 
     expected: str = "increasing positive integers separated by commas, such as 1,2,4"
 
     def holds(self, value: Any) -> bool:
-        """Whether a value is such a tuple."""
+        """Returns True if a value is such a tuple."""
         if not isinstance(value, tuple) or not all(Integer(1).holds(item) for item in value):
             return False
         return all(first < second for first, second in itertools.pairwise(value))
 
     def convert(self, text: str) -> tuple[int, ...]:
-        """The integers."""
-        return tuple(int(part) for part in text.split(",")) if text else ()
+        """Splits the text at commas."""
+        return tuple(int(item) for item in text.split(",")) if text else ()
 
     def format(self, value: Any) -> str:
-        """The integers separated by commas."""
+        """Joins the integers with commas."""
         return ",".join(map(str, value))
 
 
 @dataclasses.dataclass(frozen=True)
 class StepRange(Kind):
-    """A pair of step numbers from 0, the first one smaller; START:STOP in text."""
+    """A pair (start, stop) of step numbers with 0 <= start < stop; in text, START:STOP."""
 
-    expected: str = "START:STOP, two step numbers of which the first is smaller, such as 100:120"
+    expected: str = "START:STOP, two step numbers in increasing order, such as 100:120"
 
     def holds(self, value: Any) -> bool:
-        """Whether a value is such a pair."""
+        """Returns True if a value is such a pair."""
         if not isinstance(value, tuple) or len(value) != 2 or any(type(item) is not int for item in value):
             return False
         return 0 <= value[0] < value[1]
 
     def convert(self, text: str) -> tuple[int, ...]:
-        """The two numbers."""
-        return tuple(int(part) for part in text.split(":"))
+        """Splits the text at the colon."""
+        return tuple(int(item) for item in text.split(":"))
 
     def format(self, value: Any) -> str:
-        """The numbers with a colon between them."""
+        """Joins the numbers with a colon."""
         return ":".join(map(str, value))
 
 
 @dataclasses.dataclass(frozen=True)
 class Patterns(Kind):
-    """A tuple of regular expressions, separated by blanks in text; may be empty."""
+    """A tuple of regular expressions, possibly empty; in text, separated by blanks."""
 
     expected: str = "regular expressions separated by blanks"
 
     def holds(self, value: Any) -> bool:
-        """Whether a value is a tuple of expressions that compile."""
+        """Returns True if a value is a tuple of expressions that compile."""
         try:
             return isinstance(value, tuple) and all(
                 isinstance(item, str) and item.split() == [item] and bool(re.compile(item)) for item in value
@@ -258,29 +270,29 @@ class Patterns(Kind):
             return False
 
     def convert(self, text: str) -> tuple[str, ...]:
-        """The expressions."""
+        """Splits the text at blanks."""
         return tuple(text.split())
 
     def format(self, value: Any) -> str:
-        """The expressions separated by blanks."""
+        """Joins the expressions with blanks."""
         return " ".join(value)
 
 
+# Some values of another option (None: not given), or a kind that its value is of.
 Condition = tuple[Any, ...] | Kind
 
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """Everything that is declared of an option.
+    """The declaration of an option.
 
     Attributes:
         name: name of the field and of the flag.
-        kind: the values that it takes.
-        default: the default; None where it follows from other options, or is the loss's own.
+        kind: the valid values.
+        default: the default; None if it follows from other options, or is that of the loss.
         help: one or two lines for `--help`.
-        change: whether an unfinished run may continue with another value.
-        only_with: conditions on other options, by name, without which this one has no effect: some values
-            (None for "not given") or a kind.
+        change: permission to continue an unfinished run with another value.
+        only_with: conditions on other options, by their names; this option has no effect unless they hold.
     """
 
     name: str
@@ -292,11 +304,11 @@ class Option:
 
     @property
     def optional(self) -> bool:
-        """Whether the value may be None, which is empty text on the command line."""
+        """True if the value may be None, which is empty text on the command line."""
         return self.default is None
 
     def parse(self, text: str) -> Any:
-        """The value of a text; raises `ValueError` naming the expected values."""
+        """Converts text to a valid value; raises `ValueError` naming the valid values."""
         return None if self.optional and not text.strip() else self.kind.parse(text)
 
     def check(self, value: Any) -> None:
@@ -309,11 +321,11 @@ class Option:
             raise OptionError(f"{self.written(value)}: {error}") from None
 
     def format(self, value: Any) -> str:
-        """The text that `parse` reads as `value`."""
+        """Converts a value to text, from which `parse` returns the same value."""
         return "" if value is None else self.kind.format(value)
 
     def written(self, value: Any) -> str:
-        """`name=value`, as a user would write it; a value of a wrong type as Python shows it."""
+        """Returns `name=value` as on the command line; a value of a wrong type as Python shows it."""
         try:
             return f"{self.name}={self.format(value)}"
         except (TypeError, ValueError):
@@ -321,7 +333,7 @@ class Option:
 
 
 class Options:
-    """Base of all option classes, which are frozen dataclasses: checks every value by itself."""
+    """Base of all options classes, which are frozen dataclasses; checks each value when one is made."""
 
     def __post_init__(self) -> None:
         for declared in options_of(self):
@@ -335,14 +347,20 @@ def option(
     change: Change = Change.NEVER,
     only_with: Mapping[str, Condition] | None = None,
 ) -> Any:
-    """A dataclass field of an `Options` class; see `Option` for the arguments."""
+    """Declares a field of an options class; see `Option` for the arguments."""
     metadata = {_METADATA: (kind, default, help, change, dict(only_with or {}))}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def options_of(section: Any) -> tuple[Option, ...]:
-    """The options of an `Options` class, or of an instance, in the order of the fields."""
-    return tuple(Option(field.name, *field.metadata[_METADATA]) for field in dataclasses.fields(section))
+    """The options of an options class, or of an instance, in the order of the fields."""
+    return _declared(section if isinstance(section, type) else type(section))
+
+
+@functools.cache
+def _declared(options_class: Any) -> tuple[Option, ...]:
+    fields = dataclasses.fields(options_class)
+    return tuple(Option(field.name, *field.metadata[_METADATA]) for field in fields)
 
 
 def _range(**bounds: float | None) -> str:

@@ -1,4 +1,4 @@
-"""The folder of a run: where its files are, and whether a run may begin, continue or be replaced there."""
+"""The folder of a run: its files, and the rules for beginning, continuing and replacing a run in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ccp_dml.errors import ConfigError, UserError
 from ccp_dml.options import Change
 
 _MARKER = ".ccp_dml_run"
-# What a process may leave behind that is killed before it has written the marker.
+# Files of a process that was killed before it had written the marker.
 _BEFORE_MARKER = (files.LOCK, files.LOCK_HOLDER, files.partial(Path(_MARKER)).name)
 # Folders of the runs of a group.
 _MEMBERS = "fold_*/repeat_*"
@@ -25,7 +25,7 @@ EMBEDDED_SETS = ("test", "test_gallery", "training")
 
 
 class State(enum.Enum):
-    """What a folder holds."""
+    """The content of a folder."""
 
     NEW = "nothing"
     UNFINISHED = "a run without results"
@@ -34,10 +34,10 @@ class State(enum.Enum):
 
 
 class RunDirectory:
-    """The files of one run, or of a group of runs (folds, repeats) whose folders are below it.
+    """The files of a run, or of a group of runs (folds, repeats) that have folders inside it.
 
-    A run directory is recognised by a marker file and finished once it has `results.json`. Nothing is ever
-    deleted that a run does not write itself.
+    A marker file identifies a run directory; with `results.json` the run is finished. Only files that a run
+    has written are ever deleted.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -54,17 +54,17 @@ class RunDirectory:
 
     @classmethod
     def of(cls, config: ExperimentConfig) -> RunDirectory:
-        """The directory that a configuration names."""
+        """Makes the run directory that a configuration names."""
         if config.run.run_dir is None:
             raise ConfigError("--run_dir: expected a folder")
         return cls(config.run.run_dir)
 
     @property
     def state(self) -> State:
-        """What the folder holds now.
+        """The present content of the folder.
 
         Raises:
-            ConfigError: the path is no folder, or the folder cannot be read.
+            ConfigError: if the path is not a folder, or the folder cannot be read.
         """
         try:
             if not self.path.exists() or all(file.name in _BEFORE_MARKER for file in self.path.iterdir()):
@@ -76,11 +76,11 @@ class RunDirectory:
         return State.FINISHED if self.results.exists() else State.UNFINISHED
 
     def check(self, config: ExperimentConfig, *, writes: bool = True) -> None:
-        """Raises `ConfigError` if a run with this configuration may not use the folder; changes nothing.
+        """Raises `ConfigError` if a run may not use the folder; changes nothing.
 
         Args:
-            config: the run's.
-            writes: whether this process is going to write there.
+            config: configuration of the run.
+            writes: True if this process is going to write into the folder.
         """
         existing = next(
             path for path in (self.path.absolute(), *self.path.absolute().parents) if path.exists()
@@ -105,10 +105,10 @@ class RunDirectory:
             self._check_same_flags(config)
 
     def holds_finished(self, config: ExperimentConfig) -> bool:
-        """Whether the run with this configuration is here and finished.
+        """Returns True if the folder holds a finished run with this configuration.
 
         Raises:
-            ConfigError: a finished run is here, with other flags.
+            ConfigError: if it holds a finished run with other flags.
         """
         if self.state is not State.FINISHED:
             return False
@@ -121,13 +121,13 @@ class RunDirectory:
         return True
 
     def begin(self, config: ExperimentConfig) -> bool:
-        """Prepares the folder for a run, or for going on with one.
+        """Prepares the folder for a new run, or for continuing one.
 
-        The same command always continues an unfinished run, also one that began with --overwrite; --overwrite
-        replaces any other run.
+        The same command always continues an unfinished run, even with --overwrite, if the run began with it;
+        --overwrite replaces any other run.
 
         Returns:
-            Whether an unfinished run is continued.
+            True if an unfinished run is continued.
 
         Raises:
             ConfigError: see `check`.
@@ -141,10 +141,10 @@ class RunDirectory:
         return False
 
     def read_config(self) -> ExperimentConfig:
-        """The configuration of the run that is here; its `run_dir` is this folder.
+        """Reads the configuration of the run; its `run_dir` is this folder.
 
         Raises:
-            ConfigError: the folder is no run directory, or its flagfile cannot be read.
+            ConfigError: if the folder is not a run directory, or its flagfile cannot be read.
         """
         if self.state not in (State.UNFINISHED, State.FINISHED):
             raise ConfigError(
@@ -155,10 +155,10 @@ class RunDirectory:
         return command_line.read([f"--flagfile={self.config}"]).replace(run_dir=str(self.path))
 
     def record_data(self, fingerprint: str) -> None:
-        """Records which data the run is trained on, or compares them with those that it began with.
+        """Records the fingerprint of the data, or compares it with the one recorded when the run began.
 
         Raises:
-            ConfigError: they are others.
+            ConfigError: if they differ.
         """
         recorded = json.loads(self.environment.read_text(encoding="utf-8"))
         before = recorded.setdefault("data_fingerprint", fingerprint)
@@ -170,20 +170,20 @@ class RunDirectory:
         files.write_text(self.environment, json.dumps(recorded, indent=2) + "\n")
 
     def embeddings(self, part: str) -> Path:
-        """The file with the embeddings of a part of the data: test, test_gallery or training."""
+        """Returns the file of the embeddings of a part of the data: test, test_gallery or training."""
         return self.path / f"{part}_embeddings.npy"
 
     def finish(self, results: dict[str, Any], table: str | None = None) -> None:
-        """Writes `results.json`, with which the run is finished, and before it `results.csv` if given."""
+        """Finishes the run: writes `results.csv`, if a table is given, and then `results.json`."""
         if table is not None:
             files.write_text(self.table, table)
         files.write_text(self.results, json.dumps(results, indent=2) + "\n")
 
     def read_results(self) -> dict[str, Any]:
-        """The content of `results.json`.
+        """Reads `results.json`.
 
         Raises:
-            UserError: the run is not finished, or the file is damaged.
+            UserError: if the run is not finished, or the file is damaged.
         """
         if self.state is not State.FINISHED:
             raise UserError(f"--run_dir={self.path}: expected a finished run; found {self.state.value}")
@@ -194,7 +194,7 @@ class RunDirectory:
         return results
 
     def _continues(self, config: ExperimentConfig) -> bool:
-        """Whether a run with this configuration, having passed `check`, goes on with the one that is here."""
+        """Returns True if a run that has passed `check` continues the unfinished run in the folder."""
         if self.state is not State.UNFINISHED or not self.config.exists():
             return False
         if not config.run.overwrite:
@@ -215,7 +215,7 @@ class RunDirectory:
         files.write_text(self.config, flagfiles.to_flagfile(config.replace(run_dir=None, overwrite=False)))
 
     def _clear(self) -> None:
-        """Deletes what a run wrote; the marker goes last, so that an interrupted deletion can be repeated."""
+        """Deletes the files of a run, but not the marker, so that an interrupted deletion can be repeated."""
         self.results.unlink(missing_ok=True)
         for member in self.path.glob(_MEMBERS):
             RunDirectory(member)._remove()
@@ -226,7 +226,7 @@ class RunDirectory:
             file.unlink(missing_ok=True)
 
     def _remove(self) -> None:
-        """Deletes a run of a group, and its folders if nothing else is in them."""
+        """Deletes a run of a group, and its folders if they are empty."""
         if not self._marker.exists():
             return
         self._clear()
@@ -245,7 +245,7 @@ class RunDirectory:
     def _changed_flags(
         self, config: ExperimentConfig, unless: tuple[Change, ...] = tuple(Change)
     ) -> dict[str, tuple[Any, Any]]:
-        """Flags whose value differs from the run's that is here, with both, unless that is allowed."""
+        """Flags that differ from those of the run in the folder, with both values, unless that is allowed."""
         before = {flag.name: value for flag, value in self.read_config().items()}
         return {
             flag.name: (before[flag.name], now)

@@ -1,4 +1,4 @@
-"""Collections of small random images that note which of them are read."""
+"""Collections of small random images that record which of them are read."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ SIDE = 8
 
 
 class CountedRecords(InMemoryRecords):
-    """Notes which images are read.
+    """Encoded images that record how often each is read.
 
     Attributes:
-        rows: of every image, as often as it was read.
+        rows: rows of all images read so far, in order, with repetitions.
     """
 
     def __init__(self, images: list[bytes]) -> None:
@@ -31,7 +31,7 @@ class CountedRecords(InMemoryRecords):
 
 
 def collection(number: int, seed: int, num_classes: int = 2) -> ImageCollection:
-    """Images of 8 x 8 pixels whose classes take turns."""
+    """Images of 8 x 8 pixels with classes in turn."""
     pixels = np.random.default_rng(seed).integers(0, 256, (number, SIDE, SIDE, 3), np.uint8)
     images = [tf.io.encode_png(image).numpy() for image in pixels]
     numbers, names = np.arange(number), tuple("abcdefghijklmnop"[:num_classes])

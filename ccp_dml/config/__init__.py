@@ -1,4 +1,4 @@
-"""The configuration of an experiment: options, flags, flagfiles and checks; imports no TensorFlow."""
+"""The configuration of an experiment: options, flags, flagfiles, checks; imports no TensorFlow."""
 
 from ccp_dml.config.experiment_config import ExperimentConfig
 

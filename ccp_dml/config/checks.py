@@ -1,4 +1,7 @@
-"""Rules between options: what contradicts, what has no effect, what has to exist; imports no TensorFlow."""
+"""Rules between options: contradictions, options without effect, missing files; imports no TensorFlow.
+
+The range of a single option is not checked here: a value out of range is an error when the options are made.
+"""
 
 from __future__ import annotations
 
@@ -15,26 +18,27 @@ from ccp_dml.errors import ConfigError, as_user_errors
 from ccp_dml.evaluation.options import METRIC_AT_K, METRICS
 from ccp_dml.losses import registry as losses
 from ccp_dml.models.backbones import registry as backbones
-from ccp_dml.options import Kind, Option, Options, options_of
+from ccp_dml.options import Condition, Kind, Option, options_of
 from ccp_dml.training.options import OPTIMIZERS_OF_WHOLE_VARIABLES, GradientOptions
 
 
 def check(config: ExperimentConfig, *, may_have_no_effect: Container[str] = ()) -> None:
-    """Checks how values go together, then that cluster, data, backbone and weights exist.
+    """Checks that the options fit together, and that cluster, data, backbone and weights exist.
 
     Args:
         config: any configuration.
-        may_have_no_effect: names of flags that may be set without effect.
+        may_have_no_effect: names of options that may have no effect, unlike all others that are set.
 
     Raises:
-        ConfigError: names the flag or flags, what was found and what is expected.
+        ConfigError: if an option is wrong; the message names it.
+        UserError: if the data cannot be used.
     """
     check_flags(config, may_have_no_effect=may_have_no_effect)
     check_cluster(config)
     num_classes = check_data(config)
     check_backbone(config)
     complete = protocols.resolve(config)
-    # How many classes a closed set has is known once the data is open.
+    # The number of classes of a closed set is known only after the data is read.
     if config.split.closed_set == "off":
         for member in protocols.members(complete):
             protocols.split_classes(member.config.split, member.config.batches, num_classes)
@@ -42,7 +46,7 @@ def check(config: ExperimentConfig, *, may_have_no_effect: Container[str] = ()) 
 
 
 def check_flags(config: ExperimentConfig, *, may_have_no_effect: Container[str] = ()) -> None:
-    """The part of `check` that looks at no files."""
+    """Does the part of `check` that reads neither files nor the environment."""
     for problem in _contradictions(config):
         raise ConfigError(problem)
     check_pca(config)
@@ -50,53 +54,59 @@ def check_flags(config: ExperimentConfig, *, may_have_no_effect: Container[str] 
     if config.projections.ccp_monitor not in (None, "loss"):
         _check_metric("ccp_monitor", config.projections.ccp_monitor, config)
     _check_loss(config)
-    for declared, message in without_effect(config):
-        if declared.name not in may_have_no_effect:
+    for name, message in without_effect(config):
+        if name not in may_have_no_effect:
             raise ConfigError(message)
 
 
-def without_effect(config: ExperimentConfig) -> Iterator[tuple[Option, str]]:
-    """Options that have another value than their default but no effect, with a message each."""
-    values = {declared.name: (declared, value) for declared, value in config.items()}
-    for declared, value in values.values():
+def without_effect(config: ExperimentConfig) -> Iterator[tuple[str, str]]:
+    """Names of the options that are not at their default but have no effect, with a message each."""
+    flags, options = config.flags, {declared.name: declared for declared, _ in config.items()}
+    of_projections = {declared.name for declared in options_of(config.projections)}
+    for declared, value in config.items():
         if value == declared.default:
             continue
+        written = f"--{declared.written(value)}: has no effect with "
         for name, condition in declared.only_with.items():
-            other, found = values[name]
-            if _meets(condition, found):
-                continue
-            if isinstance(condition, Kind):
-                expected = condition.expected
-            else:
-                known = [other.format(item) for item in condition if item is not None]
-                expected = f"--{name}={' or '.join(known)}"
-            yield (
-                declared,
-                (
-                    f"--{declared.written(value)}: it does nothing with --{other.written(found)}; "
-                    f"expected {expected}"
-                ),
-            )
+            other, found = options[name], getattr(flags, name)
+            if not _meets(condition, found):
+                yield (
+                    declared.name,
+                    f"{written}--{other.written(found)}; expected {_expected(other, condition)}",
+                )
+        if declared.name in of_projections and not config.uses_projections:
+            yield declared.name, f"{written}--loss={flags.loss}; expected ccp/... as --loss"
+    if flags.warm_up_learning_rate is not None and not flags.warm_up_epochs:
+        written = f"--warm_up_learning_rate={flags.warm_up_learning_rate:g}"
+        yield "warm_up_learning_rate", f"{written}: has no effect; expected --warm_up_epochs above 0"
+    if flags.ema_decay != GradientOptions.ema_decay and not (flags.ema_attraction or flags.ema_repulsion):
+        expected = "expected --ema_attraction or --ema_repulsion above 0"
+        yield "ema_decay", f"--ema_decay={flags.ema_decay:g}: has no effect; {expected}"
+    if flags.data_seed and flags.closed_set != "shuffled" and not flags.label_noise:
+        expected = "expected --closed_set=shuffled or --label_noise above 0"
+        yield "data_seed", f"--data_seed={flags.data_seed}: has no effect; {expected}"
 
 
 def check_cluster(config: ExperimentConfig) -> None:
-    """Raises `ConfigError` unless the environment tells which of several workers this is."""
+    """Raises `ConfigError` unless the environment describes the cluster and this worker."""
     if config.devices.strategy != "multi_worker":
         return
     if config.devices.cluster == "tf_config":
         check_tf_config(os.environ)
     if config.run.run_dir is None:
-        raise ConfigError("--strategy=multi_worker needs --run_dir, the same on all workers; none was given")
+        raise ConfigError(
+            "--strategy=multi_worker: there is no --run_dir; expected one, the same on all workers"
+        )
 
 
 def check_data(config: ExperimentConfig) -> int:
-    """Returns the number of training classes; raises `ConfigError` unless the source images exist."""
+    """Returns the number of training classes; raises `UserError` unless the source images exist."""
     with as_user_errors():
         return catalog.check(config.source)
 
 
 def check_pca(config: ExperimentConfig) -> None:
-    """Raises `ConfigError` if a PCA has more components than there are dimensions."""
+    """Raises `ConfigError` if the PCA has more components than embeddings have dimensions."""
     dimensions, most = config.evaluation.pca_dim, config.model.embedding_size
     if dimensions is not None and dimensions > most:
         raise ConfigError(f"--pca_dim={dimensions}: expected at most --embedding_size={most}")
@@ -110,7 +120,7 @@ def check_backbone_name(config: ExperimentConfig) -> None:
 
 
 def check_backbone(config: ExperimentConfig) -> None:
-    """Raises `ConfigError` unless the backbone can be built with its options and weights."""
+    """Raises `ConfigError` unless the backbone can be built with its options, image size and weights."""
     check_backbone_name(config)
     model, size = config.model, config.images.image_size
     name, weights = model.backbone, model.backbone_weights
@@ -123,7 +133,7 @@ def check_backbone(config: ExperimentConfig) -> None:
         least = f"expected at least {spec.min_image_size} with --backbone={name}"
         raise ConfigError(f"--image_size={size}: {least}")
     if model.freeze_batch_norm and (weights or spec.default_weights) == backbones.RANDOM:
-        raise ConfigError("--freeze_batch_norm: expected weights that are loaded; found random ones")
+        raise ConfigError("--freeze_batch_norm: the weights are random; expected other --backbone_weights")
     try:
         backbones.check(name, weights)
     except ValueError as error:
@@ -132,24 +142,24 @@ def check_backbone(config: ExperimentConfig) -> None:
 
 
 def warnings(config: ExperimentConfig) -> tuple[str, ...]:
-    """Sentences on valid options that make results incomparable."""
+    """Warnings about valid options that make results incomparable."""
     found = []
     if protocols.monitor_split(config) == "test":
         conventional = config.split.protocol == CONVENTIONAL
         written = f"--protocol={CONVENTIONAL}" if conventional else "--monitor_split=test"
         found.append(
             f"{written} chooses the best epoch by the test classes: "
-            "the result flatters the model and compares with no other"
+            "the result flatters the model and cannot be compared with others"
         )
     if not config.source.check_counts:
         found.append(
-            "--check_counts=false takes a part of a data set for the whole: "
-            "the result compares with no published one"
+            "--check_counts=false accepts a part of a data set: "
+            "the result cannot be compared with published ones"
         )
     if config.source.skip_bad_images and config.source.dataset != "image_folder":
         found.append(
             "--skip_bad_images may leave out images of a published data set: "
-            "the result then compares with no published one"
+            "the result then cannot be compared with published ones"
         )
     return tuple(found)
 
@@ -162,14 +172,14 @@ def with_other_evaluation(
     prepared_dir: str | None = None,
     pca_dim: int | None = None,
 ) -> ExperimentConfig:
-    """The configuration of a finished run with other test images or a PCA; None leaves a value as it is.
+    """Makes the configuration of a finished run with other test images or a PCA.
 
     Args:
-        config: the run's, complete.
-        dataset: the data set whose test images are scored.
-        data_dir: folder of its source images; with another data set that of the run does not count.
-        prepared_dir: folder of prepared data.
-        pca_dim: dimensions that a PCA leaves.
+        config: complete configuration of the run.
+        dataset: data set whose test images are scored; None: that of the run.
+        data_dir: folder of its source images; None: that of the run if the data set is the same, else none.
+        prepared_dir: folder of prepared data; None: that of the run.
+        pca_dim: number of dimensions that the PCA keeps; None: that of the run.
 
     Raises:
         ConfigError: if a value cannot be used; the message names the flag.
@@ -198,12 +208,19 @@ def with_other_evaluation(
     return evaluated
 
 
-def _meets(condition: tuple[Any, ...] | Kind, value: Any) -> bool:
+def _meets(condition: Condition, value: Any) -> bool:
     return condition.holds(value) if isinstance(condition, Kind) else value in condition
 
 
+def _expected(declared: Option, condition: Condition) -> str:
+    """A phrase for the values of an option that meet a condition."""
+    if isinstance(condition, Kind):
+        return f"--{declared.name} to be {condition.expected}"
+    return f"--{declared.name}={' or '.join(declared.format(item) for item in condition if item is not None)}"
+
+
 def _check_loss(config: ExperimentConfig) -> None:
-    """Raises `ConfigError` unless the loss exists and takes the loss flags that are given."""
+    """Raises `ConfigError` unless the loss exists and has the parameters that are given."""
     options, path = config.loss, config.loss.loss
     try:
         losses.parse(path)
@@ -212,48 +229,31 @@ def _check_loss(config: ExperimentConfig) -> None:
     taken, normalizations = losses.parameters(path), losses.normalizations(path)
     if options.normalization not in (None, *normalizations):
         raise ConfigError(
-            f"--normalization={options.normalization} contradicts --loss={path}: evaluation would measure "
-            f"other distances than training, as mdr scales embeddings; expected {' or '.join(normalizations)}"
+            f"--normalization={options.normalization}: contradicts --loss={path}, as mdr scales embeddings "
+            "and evaluation would measure other distances than training; "
+            f"expected {' or '.join(normalizations)}"
         )
     for declared in options_of(options):
         if declared.name in options.parameters and declared.name not in taken:
             written = declared.written(options.parameters[declared.name])
             raise ConfigError(f"--{written}: --{declared.name} is not an option of --loss={path}; remove it")
-    if not config.uses_projections:
-        for declared in _changed(config.projections):
-            written = declared.written(getattr(config.projections, declared.name))
-            raise ConfigError(f"--{written}: expected it with ccp/... as --loss; found --loss={path}")
-
-
-def _changed(section: Options) -> list[Option]:
-    return [
-        declared for declared in options_of(section) if getattr(section, declared.name) != declared.default
-    ]
 
 
 def _contradictions(config: ExperimentConfig) -> Iterator[str]:
-    """Pairs of flags that cannot both hold, a line each."""
+    """Messages on flags that cannot be used together."""
     yield from _contradictions_of_data(config)
     yield from protocols.contradictions(config)
     yield from _contradictions_of_projections(config)
     flags = config.flags
-    if flags.warm_up_learning_rate is not None and flags.warm_up_epochs == 0:
-        yield f"--warm_up_learning_rate={flags.warm_up_learning_rate} needs --warm_up_epochs above 0"
-    uses_averages = flags.ema_attraction or flags.ema_repulsion
-    if flags.ema_decay != GradientOptions.ema_decay and not uses_averages:
-        yield (
-            f"--ema_decay={flags.ema_decay}: it does nothing without the averages; "
-            "expected --ema_attraction or --ema_repulsion above 0"
-        )
     if flags.shard_proxies and flags.jit_compile:
         yield (
-            "--shard_proxies contradicts --jit_compile: XLA cannot compile the exchange between replicas "
+            "--shard_proxies: contradicts --jit_compile, as XLA cannot compile the exchange between replicas "
             "inside the loss; expected --nojit_compile"
         )
     if flags.shard_proxies and flags.optimizer in OPTIMIZERS_OF_WHOLE_VARIABLES:
         yield (
-            f"--shard_proxies contradicts --optimizer={flags.optimizer}, which takes norms of the whole "
-            f"table of proxies; expected another one than {' and '.join(OPTIMIZERS_OF_WHOLE_VARIABLES)}"
+            f"--shard_proxies: contradicts --optimizer={flags.optimizer}, which takes norms of the whole "
+            f"table of proxies; expected any other than {' and '.join(OPTIMIZERS_OF_WHOLE_VARIABLES)}"
         )
 
 
@@ -266,17 +266,17 @@ def _contradictions_of_projections(config: ExperimentConfig) -> Iterator[str]:
         yield f"--ccp_monitor={flags.ccp_monitor}: expected loss with --ccp_step_at_batch"
     if flags.ccp_reset_rule == "staleness" and not flags.ccp_use_representative_proxy:
         yield (
-            "--ccp_reset_rule=staleness contradicts --noccp_use_representative_proxy: "
-            "expected another rule, as only proxies chosen from images can grow stale"
+            "--ccp_reset_rule=staleness: contradicts --noccp_use_representative_proxy, as only proxies "
+            "chosen from images can grow stale; expected another rule"
         )
     if flags.ccp_reset_rule == "staleness" and flags.pool_memory_steps:
         yield (
-            f"--pool_memory_steps={flags.pool_memory_steps} contradicts --ccp_reset_rule=staleness: "
-            "the memory holds embeddings of augmented images, which lie elsewhere from the start; expected 0 "
-            "or another rule"
+            f"--pool_memory_steps={flags.pool_memory_steps}: contradicts --ccp_reset_rule=staleness, as the "
+            "memory holds embeddings of augmented images, which differ from the start; expected 0 or another "
+            "rule"
         )
     if config.uses_projections and flags.proxies_per_class == 0:
-        yield f"--proxies_per_class=0 contradicts --loss={flags.loss}: ccp expects at least 1"
+        yield f"--proxies_per_class=0: contradicts --loss={flags.loss}; expected at least 1 with ccp"
 
 
 def _contradictions_of_data(config: ExperimentConfig) -> Iterator[str]:
@@ -295,20 +295,18 @@ def _contradictions_of_data(config: ExperimentConfig) -> Iterator[str]:
         for name in ("protocol", "validation_fraction", "fold", "num_folds"):
             if getattr(flags, name) is not None:
                 yield (
-                    f"--{name}={getattr(flags, name)} contradicts --closed_set={flags.closed_set}, "
-                    "which validates on images of every class: expected one of the two"
+                    f"--{name}={getattr(flags, name)}: contradicts --closed_set={flags.closed_set}, "
+                    "which validates on images of every class; expected one of the two"
                 )
-    if flags.data_seed and flags.closed_set != "shuffled" and not flags.label_noise:
-        yield f"--data_seed={flags.data_seed}: it does nothing without --closed_set or --label_noise"
     if flags.representative_lifetime and flags.samples_per_class < 2:
         yield (
-            f"--samples_per_class={flags.samples_per_class}: expected at least 2 with "
-            f"--representative_lifetime={flags.representative_lifetime}, the representative and another"
+            f"--samples_per_class={flags.samples_per_class}: expected at least 2, the representative and "
+            f"another image, with --representative_lifetime={flags.representative_lifetime}"
         )
 
 
 def _check_metric(name: str, metric: str | None, config: ExperimentConfig) -> None:
-    """Raises `ConfigError` unless the flag `name` has the name of a metric that is measured."""
+    """Raises `ConfigError` unless `metric`, the value of the flag `name`, is a metric that is measured."""
     if metric in METRICS:
         return
     match = METRIC_AT_K.fullmatch(str(metric))

@@ -1,4 +1,4 @@
-"""The command line of an experiment: absl flags, made from the options."""
+"""The command line of an experiment: absl flags of the options, help, and the explanation of a command."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import shutil
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 
@@ -17,135 +17,118 @@ from ccp_dml.config import checks, flagfiles, protocols
 from ccp_dml.config.experiment_config import ExperimentConfig
 from ccp_dml.config.flagfiles import Argument
 from ccp_dml.errors import ConfigError, UserError
-from ccp_dml.options import Choice, Option, Switch, options_of
+from ccp_dml.options import Option, options_of
 
 _HELP = ("--help", "-help", "-h", "--helpshort", "-helpshort")
 _FULL_HELP = ("--helpfull", "-helpfull")
 _PRINT_CONFIG = ("--print_config", "-print_config")
 _USAGE = """\
-Trains an embedding model, evaluates it on classes that it never saw, and exports it.
+Trains an embedding model, evaluates it on classes that it has never seen, and exports it.
 
   python train.py --flagfile=configs/emoji.cfg [--flag=value ...]
 
-Of several values of a flag the last one counts. --helpfull adds the values that each flag takes;
---print_config shows what a command would do, and where each value comes from."""
+If a flag is given more than once, its last value counts. --helpfull adds the values that each flag takes;
+--print_config shows the runs that a command would make, and the origin of every value."""
+
+
+class Given(NamedTuple):
+    """The value of a flag, and the argument that gave it."""
+
+    value: Any
+    argument: Argument
 
 
 def parse(arguments: Sequence[str]) -> ExperimentConfig:
-    """The valid and complete configuration of command-line arguments (without the program).
+    """Makes the valid and complete configuration of command-line arguments (without the program).
 
     Raises:
         ConfigError: if an argument is wrong; the message is one line that names it and its flagfile.
+        UserError: if the data cannot be used.
     """
-    expanded = flagfiles.expand(arguments)
-    config = _read(expanded)
-    checks.check(config, may_have_no_effect=_only_in_flagfiles(expanded))
+    given = _given(flagfiles.expand(arguments))
+    config = _config(given)
+    checks.check(config, may_have_no_effect=_from_flagfiles(given))
     return _with_run_dir(protocols.resolve(config), arguments)
 
 
 def read(arguments: Sequence[str]) -> ExperimentConfig:
-    """The configuration as written: each value in its range, none checked against another or filled in.
+    """Makes the configuration as written: each value in its range, without further checks or derived values.
 
     Raises:
-        ConfigError: if an argument is no flag, or its value is not one that the flag takes.
+        ConfigError: if an argument is not a flag, or its value is out of range.
     """
-    return _read(flagfiles.expand(arguments))
+    return _config(_given(flagfiles.expand(arguments)))
 
 
 def warnings(arguments: Sequence[str]) -> list[str]:
-    """Sentences on valid arguments that the user should know of.
+    """Warnings about valid arguments.
 
-    Flags of flagfiles that have no effect are among them; on the command line they are errors.
+    Flags in flagfiles that have no effect are among them. On the command line they are errors.
     """
-    expanded = flagfiles.expand(arguments)
-    config, given = _read(expanded), flagfiles.last_given(expanded)
-    ignored = [f"{given[declared.name].origin}: {text}" for declared, text in checks.without_effect(config)]
+    given = _given(flagfiles.expand(arguments))
+    config = _config(given)
+    ignored = [f"{given[name].argument.origin}: {text}" for name, text in checks.without_effect(config)]
     return [*checks.warnings(config), *ignored]
 
 
-def define_flags(values: flags.FlagValues) -> None:
-    """Defines one flag in `values` for each option."""
-    for declared, _ in ExperimentConfig().items():
-        kind = declared.kind
-        boolean = isinstance(kind, Switch) or (isinstance(kind, Choice) and kind.on is not None)
-        # No default here: an absent flag differs from one that is set to its default.
-        flags.DEFINE_flag(
-            flags.Flag(_Parser(declared), None, declared.name, None, declared.help, boolean=boolean),
-            flag_values=values,
-        )
-
-
-def from_flags(values: flags.FlagValues) -> ExperimentConfig:
-    """The configuration of parsed flags."""
-    given = [declared.name for declared, _ in ExperimentConfig().items() if values[declared.name].present]
-    return ExperimentConfig.from_dict({name: values[name].value for name in given})
-
-
-def explanation_asked(arguments: Sequence[str]) -> tuple[str, ConfigError | None] | None:
-    """What the command would do if the arguments ask for that, else None.
+def explanation_asked(arguments: Sequence[str]) -> tuple[str, str | None] | None:
+    """The explanation of a command, if its arguments ask for that.
 
     Data and weights need not exist, but the flags have to be right.
 
     Returns:
-        The text of `explain`, and the reason why the command would stop before it begins, if it would.
+        The text of `explain`, and the error with which the command would stop, if any; None if the arguments
+        do not ask for an explanation.
 
     Raises:
-        ConfigError: as `parse` does, but for missing files.
+        ConfigError: as `parse`, except for missing files.
     """
     rest = [argument for argument in arguments if argument not in _PRINT_CONFIG]
     if len(rest) == len(arguments):
         return None
-    expanded = flagfiles.expand(rest)
-    written, ignored = _read(expanded), _only_in_flagfiles(expanded)
+    given = _given(flagfiles.expand(rest))
+    written, ignored = _config(given), _from_flagfiles(given)
     checks.check_flags(written, may_have_no_effect=ignored)
     checks.check_backbone_name(written)
     problem = None
     try:
         checks.check(written, may_have_no_effect=ignored)
     except UserError as error:
-        problem = ConfigError(str(error))
-    return explain(written, _with_run_dir(protocols.resolve(written), rest), expanded), problem
+        problem = str(error)
+    return explain(_with_run_dir(protocols.resolve(written), rest), given), problem
 
 
-def explain(written: ExperimentConfig, config: ExperimentConfig, arguments: Sequence[Argument]) -> str:
-    """The runs that a command makes, and every flag that has a value.
+def explain(config: ExperimentConfig, given: dict[str, Given]) -> str:
+    """Lists the runs that a command makes, and every flag that has a value.
 
     Args:
-        written: the flags as they were given.
-        config: the same, complete, with a run directory.
-        arguments: the command line with its flagfiles expanded.
+        config: complete, with a run directory.
+        given: the flags that were given.
 
     Returns:
         Lines `--flag=value  origin` by group of flags; the origin is "default", "FILE, line N", "command
-        line", or "derived" where the value follows from other flags. Flags without a value (the loss's own
-        holds) and those of CCP where it is not used are left out.
+        line", or "derived" for a value that follows from other flags. Flags without a value (the default of
+        the loss holds) are left out, and those of CCP if the loss does not use it.
     """
-    origins = {name: last.origin or "command line" for name, last in flagfiles.last_given(arguments).items()}
-    given = {declared.name: value for declared, value in written.items()}
 
     def origin(declared: Option, value: Any) -> str:
-        if declared.name in origins and given[declared.name] is not None:
-            return origins[declared.name]
+        if declared.name in given and given[declared.name].value is not None:
+            return given[declared.name].argument.origin
         return "default" if value == declared.default else "derived"
 
     blocks = [_runs(config)]
-    for group, section in config.groups():
-        if group == "projections" and not config.uses_projections:
-            continue
-        lines = {
-            f"  --{declared.name}={declared.format(value)}": origin(declared, value)
-            for declared in options_of(section)
-            if (value := getattr(section, declared.name)) is not None
-        }
-        if lines:
-            width = max(map(len, lines))
-            rows = [f"{line.ljust(width)}  {place}" for line, place in lines.items()]
-            blocks.append("\n".join([str(type(section).__doc__), *rows]))
+    for heading, values in flagfiles.groups_with_values(config):
+        lines = [
+            (f"  --{declared.name}={declared.format(value)}", origin(declared, value))
+            for declared, value in values
+        ]
+        width = max(len(line) for line, _ in lines)
+        blocks.append("\n".join([heading, *(f"{line.ljust(width)}  {found}" for line, found in lines)]))
     return "\n\n".join(blocks)
 
 
 def help_asked(arguments: Sequence[str]) -> str | None:
-    """The help text if the arguments ask for one, else None."""
+    """The help text, if the arguments ask for it, else None."""
     if any(argument in _FULL_HELP for argument in arguments):
         return help_text(full=True)
     if any(argument in _HELP for argument in arguments):
@@ -154,7 +137,7 @@ def help_asked(arguments: Sequence[str]) -> str | None:
 
 
 def help_text(full: bool) -> str:
-    """All flags by group, with their meaning and default; `full` adds the values that they take."""
+    """Lists all flags by group, with their meaning and default; `full` adds the values that they take."""
     width = min(shutil.get_terminal_size((110, 24)).columns, 120)
     blocks = [_USAGE]
     for _, section in ExperimentConfig().groups():
@@ -164,8 +147,50 @@ def help_text(full: bool) -> str:
     return "\n\n".join(blocks)
 
 
+def _given(expanded: Sequence[Argument]) -> dict[str, Given]:
+    """Reads flags; of several values of a flag, the last one counts."""
+    values, found = _flag_values(), {}
+    remaining = iter(expanded)
+    for argument in remaining:
+        text = argument.text
+        name = text.lstrip("-").partition("=")[0]
+        if name in values and "=" not in text and not values[name].boolean:
+            # `--name value`; the value may begin with a dash.
+            following = next(remaining, None)
+            if following is None:
+                raise ConfigError(f"{argument.prefix}--{name}: there is no value; expected --{name}=value")
+            text += f"={following.text}"
+        try:
+            # One argument at a time, so that an error has its origin.
+            rest = values(["train.py", text])[1:]
+        except flags.IllegalFlagValueError as error:
+            raise ConfigError(argument.prefix + str(error).removeprefix("flag ")) from None
+        except flags.UnrecognizedFlagError:
+            similar = difflib.get_close_matches(name, list(values), n=1)
+            advice = f"did you mean --{similar[0]}?" if similar else "--help lists all flags"
+            raise ConfigError(f"{argument.prefix}--{name}: unknown flag; {advice}") from None
+        except ValueError:  # --noname=value
+            raise ConfigError(f"{argument.prefix}{text}: unexpected value; expected --{name}") from None
+        if rest or text == "--":
+            raise ConfigError(f"{argument.prefix}{text}: unexpected argument; expected --flag=value")
+        given = name if name in values else name.removeprefix("no")
+        found[given] = Given(values[given].value, argument)
+    return found
+
+
+def _flag_values() -> flags.FlagValues:
+    """One absl flag for each option."""
+    values = flags.FlagValues()
+    for declared, _ in ExperimentConfig().items():
+        flag = flags.Flag(
+            _Parser(declared), None, declared.name, None, declared.help, boolean=declared.kind.is_switch
+        )
+        flags.DEFINE_flag(flag, flag_values=values)
+    return values
+
+
 class _Parser(flags.ArgumentParser):  # type: ignore[type-arg,unused-ignore]
-    """Lets absl parse the text of a flag as its option does."""
+    """Lets absl read the text of a flag as its option does."""
 
     def __init__(self, declared: Option) -> None:
         super().__init__()
@@ -175,33 +200,17 @@ class _Parser(flags.ArgumentParser):  # type: ignore[type-arg,unused-ignore]
         return self._declared.parse(argument)
 
 
-def _read(expanded: Sequence[Argument]) -> ExperimentConfig:
-    values = flags.FlagValues()
-    define_flags(values)
-    try:
-        rest = values(["train.py", *(argument.text for argument in expanded)])[1:]
-    except flags.IllegalFlagValueError as error:
-        problem = str(error).removeprefix("flag ")
-        written = problem.partition(": expected")[0]
-        raise ConfigError(_origin(expanded, written) + problem) from None
-    except flags.UnrecognizedFlagError as error:
-        name = error.flagname
-        raise ConfigError(f"{_origin(expanded, name)}--{name}: unknown flag; {_hint(name)}") from None
-    except (flags.Error, ValueError) as error:
-        raise ConfigError(str(error)) from None
-    if rest:
-        raise ConfigError(
-            f"{_origin(expanded, rest[0])}{rest[0]}: unexpected argument; expected --flag=value"
-        )
-    return from_flags(values)
+def _config(given: dict[str, Given]) -> ExperimentConfig:
+    return ExperimentConfig.from_dict({name: value for name, (value, _) in given.items()})
 
 
-def _only_in_flagfiles(expanded: Sequence[Argument]) -> set[str]:
-    """Flags whose value is from a flagfile: they may have no effect with the flags added to it."""
-    return {name for name, last in flagfiles.last_given(expanded).items() if last.file}
+def _from_flagfiles(given: dict[str, Given]) -> set[str]:
+    """Flags whose values are from flagfiles; they may have no effect with the other flags."""
+    return {name for name, (_, argument) in given.items() if argument.file}
 
 
 def _runs(config: ExperimentConfig) -> str:
+    """The runs and their folders."""
     if not protocols.is_group(config):
         return f"One run in {config.run.run_dir}."
     members = protocols.members(config)
@@ -211,43 +220,35 @@ def _runs(config: ExperimentConfig) -> str:
 
 
 def _help_of(declared: Option, full: bool, width: int) -> str:
-    shown = not declared.optional and declared.default != ()
-    default = f" (default: {declared.format(declared.default)})" if shown else ""
-    values = f" Takes {declared.kind.expected}." if full else ""
+    """The lines of help on a flag."""
+    text = declared.help
+    if not declared.optional and declared.default != ():
+        text = f"{text.removesuffix('.')} (default: {declared.format(declared.default)})."
+    if full:
+        text += f" Takes {declared.kind.expected}."
     return textwrap.fill(
-        f"{declared.help}{values}{default}",
-        width,
-        initial_indent=f"  --{declared.name}".ljust(34) + " ",
-        subsequent_indent=" " * 35,
+        text, width, initial_indent=f"  --{declared.name}".ljust(34) + " ", subsequent_indent=" " * 35
     )
 
 
-def _hint(name: str) -> str:
-    """Advice on the unknown flag `name`."""
-    known = [declared.name for declared, _ in ExperimentConfig().items()]
-    similar = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean --{similar[0]}?" if similar else "--help lists all flags"
-
-
-def _origin(arguments: Sequence[Argument], written: str) -> str:
-    """The place where a flag was written, as a prefix of a message; empty for the command line."""
-    wanted = written.lstrip("-")
-    for argument in reversed(arguments):
-        text = argument.text.lstrip("-")
-        if argument.origin and (text == wanted or text.startswith(f"{wanted}=")):
-            return f"{argument.origin}: "
-    return ""
+def _config_name(flagfile: str) -> str:
+    """The path of a flagfile below configs/, joined by dashes, such as cub-ms_ccp; else its name."""
+    *folders, name = os.path.normpath(os.path.splitext(flagfile)[0]).split(os.sep)
+    if "configs" in folders:
+        below = len(folders) - folders[::-1].index("configs")
+        return "-".join([*folders[below:], name])
+    return name
 
 
 def _with_run_dir(config: ExperimentConfig, arguments: Sequence[str]) -> ExperimentConfig:
-    """Names the run directory runs/<config>-<UTC time> unless there is one.
+    """Sets the run directory to runs/<name>-<UTC time>, unless there is one.
 
-    The config are the flagfiles on the command line, such as cub-ms_ccp.
+    The name is that of the flagfiles on the command line, else that of the data set and the loss.
     """
     if config.run.run_dir is not None:
         return config
-    flagged = [os.path.splitext(os.path.basename(file))[0] for file in flagfiles.included(arguments)]
-    name = "-".join(flagged) or f"{config.source.dataset}-{config.loss.loss.replace('/', '-')}"
+    names = [_config_name(file) for file in flagfiles.included(arguments)]
+    name = "-".join(names) or f"{config.source.dataset}-{config.loss.loss.replace('/', '-')}"
     folder = os.path.join("runs", f"{name}-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}")
     # Another run may have begun in the same second, or before the clock was set back.
     others = (f"{folder}-{number}" for number in itertools.count(2))

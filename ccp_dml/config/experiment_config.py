@@ -1,4 +1,4 @@
-"""All options of an experiment in one object; each is a flag of the same name."""
+"""The configuration of an experiment: all options, in groups."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ class RunOptions(Options):
     )
     overwrite: bool = option(False, Switch(), "Replace the run in --run_dir.", Change.FREE)
     seed: int = option(0, Integer(0, LARGEST_INTEGER), "Seed of everything random.")
-    repeat: int = option(1, Integer(1), "Runs of each fold, with the seeds seed, seed + 1, ….")
+    repeat: int = option(1, Integer(1), "Number of runs of each fold; repeat r has the seed seed + r - 1.")
 
 
 @dataclasses.dataclass(frozen=True)
 class ExperimentConfig:
-    """The options of an experiment in groups. Names are unique over all groups.
+    """The options of an experiment, in groups.
 
-    Every value is in its range. `config.checks` has the rules between options, `config.protocols` fills in
-    the values that follow from others.
+    Names are unique over all groups; each is a flag of the same name. Every value is in its range. The rules
+    between options are in `config.checks`; `config.protocols` fills in values that follow from others.
     """
 
     source: SourceOptions = field(default_factory=SourceOptions)
@@ -69,7 +69,7 @@ class ExperimentConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ExperimentConfig:
-        """Makes a configuration of options by name; the others have their defaults.
+        """Makes a configuration from options by name; the others have their defaults.
 
         Raises:
             ConfigError: if a name is no option or a value is out of its range.
@@ -84,18 +84,19 @@ class ExperimentConfig:
         """
         groups = {}
         for group, section in self.groups():
-            names = [declared.name for declared in options_of(section)]
-            changed = {name: _immutable(values.pop(name)) for name in names if name in values}
-            try:
-                groups[group] = dataclasses.replace(section, **changed)
-            except OptionError as error:
-                raise ConfigError(f"--{error}") from None
+            names = [declared.name for declared in options_of(section) if declared.name in values]
+            changed = {name: _immutable(values.pop(name)) for name in names}
+            if changed:
+                try:
+                    groups[group] = dataclasses.replace(section, **changed)
+                except OptionError as error:
+                    raise ConfigError(f"--{error}") from None
         if values:
-            raise ConfigError(f"--{next(iter(values))}: unknown flag")
+            raise ConfigError(f"--{next(iter(values))}: unknown flag; --help lists all flags")
         return dataclasses.replace(self, **groups)
 
     def groups(self) -> Iterator[tuple[str, Any]]:
-        """Name and section of each group."""
+        """Name and options of each group."""
         for group in dataclasses.fields(self):
             yield group.name, getattr(self, group.name)
 
@@ -107,11 +108,11 @@ class ExperimentConfig:
 
     @property
     def flags(self) -> types.SimpleNamespace:
-        """All values by name, whatever their group, for rules that span groups."""
+        """The values of all options by name, for rules that span groups."""
         return types.SimpleNamespace(**{declared.name: value for declared, value in self.items()})
 
     def to_dict(self) -> dict[str, Any]:
-        """Names to values, as JSON has them."""
+        """The values of all options by name; lists instead of tuples, as in JSON."""
         return {
             declared.name: list(value) if isinstance(value, tuple) else value
             for declared, value in self.items()
@@ -119,7 +120,7 @@ class ExperimentConfig:
 
     @property
     def uses_projections(self) -> bool:
-        """Whether the loss is CCP, whose problem instances alternate."""
+        """True if the loss is CCP, which needs the alternating projections."""
         return "ccp" in self.loss.loss.split("/")
 
 

@@ -1,22 +1,22 @@
-"""Flagfiles that include one another relative to the including file."""
+"""Flagfiles: files of flags that may include one another; reading and writing."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from ccp_dml.config.experiment_config import ExperimentConfig
 from ccp_dml.errors import ConfigError
-from ccp_dml.options import options_of
+from ccp_dml.options import Option, options_of
 
 _NAMES = ("--flagfile", "-flagfile")
 
 
 @dataclasses.dataclass(frozen=True)
 class Argument:
-    """An argument and where it was written: file and line, from 1; no file stands for the command line."""
+    """An argument and its origin: file and line, from 1; no file stands for the command line."""
 
     text: str
     file: str = ""
@@ -24,64 +24,54 @@ class Argument:
 
     @property
     def origin(self) -> str:
-        """Such as "FILE, line N"; empty for the command line."""
-        return f"{self.file}, line {self.line}" if self.file else ""
+        """The text "FILE, line N" or "command line"."""
+        return f"{self.file}, line {self.line}" if self.file else "command line"
 
     @property
-    def flag(self) -> str | None:
-        """Name of the flag that the argument sets; None if it sets none, as the value behind `--flag`."""
-        name = self.text.lstrip("-").partition("=")[0]
-        for candidate in (name, name.removeprefix("no")):
-            if self.text.startswith("-") and candidate in _flag_names():
-                return candidate
-        return None
+    def prefix(self) -> str:
+        """The beginning of a message on the argument: its origin, if that is a file."""
+        return f"{self.origin}: " if self.file else ""
 
 
 def expand(arguments: Sequence[str]) -> list[Argument]:
-    """Replaces each `--flagfile=FILE` by the arguments in FILE, and so on for the flagfiles in it.
+    """Replaces each `--flagfile=FILE` by the arguments in FILE, and likewise for the flagfiles in it.
 
     A flagfile has one flag per line; empty lines and lines that start with # or // are comments. A path is
-    relative to the working directory on the command line, and to the including file in a flagfile. As always,
-    the last of several values of a flag counts.
+    relative to the working directory on the command line, and to the including file in a flagfile.
 
     Raises:
-        ConfigError: if a file cannot be read or includes itself; the message names the includer.
+        ConfigError: if a file cannot be read or includes itself; the message names the including file.
     """
     return list(_expanded([Argument(text) for text in arguments], folder="", includers=()))
 
 
 def included(arguments: Sequence[str]) -> list[str]:
-    """The files that the arguments themselves include, without those included by these files."""
+    """The flagfiles that the arguments name, without those that are named in these files."""
     given = iter([Argument(text) for text in arguments])
     return [path for argument in given if (path := _path(argument, given)) is not None]
 
 
-def last_given(arguments: Sequence[Argument]) -> dict[str, Argument]:
-    """For each flag that expanded arguments set, the last one that does, which counts."""
-    return {argument.flag: argument for argument in arguments if argument.flag is not None}
-
-
 def to_flagfile(config: ExperimentConfig) -> str:
-    """A flagfile that gives back `config`.
+    """Writes a flagfile that gives the same configuration."""
+    blocks = []
+    for heading, values in groups_with_values(config):
+        lines = [f"--{declared.name}={declared.format(value)}" for declared, value in values]
+        blocks.append("\n".join([f"# {heading}", *lines, ""]))
+    return "\n".join(blocks)
 
-    Flags without a value are left out, and those of CCP where it is not used.
+
+def groups_with_values(config: ExperimentConfig) -> Iterator[tuple[str, list[tuple[Option, Any]]]]:
+    """Heading and options of each group, with values; without options that have no value.
+
+    The options of CCP are left out if the loss does not use it.
     """
-    lines = []
     for group, section in config.groups():
         if group == "projections" and not config.uses_projections:
             continue
-        lines.append(f"# {type(section).__doc__}")
-        for declared in options_of(section):
-            value = getattr(section, declared.name)
-            if value is not None:
-                lines.append(f"--{declared.name}={declared.format(value)}")
-        lines.append("")
-    return "\n".join(lines)
-
-
-@functools.cache
-def _flag_names() -> frozenset[str]:
-    return frozenset(declared.name for declared, _ in ExperimentConfig().items())
+        values = [(declared, getattr(section, declared.name)) for declared in options_of(section)]
+        found = [(declared, value) for declared, value in values if value is not None]
+        if found:
+            yield str(type(section).__doc__), found
 
 
 def _expanded(arguments: Sequence[Argument], folder: str, includers: tuple[str, ...]) -> Iterator[Argument]:
@@ -104,24 +94,20 @@ def _path(argument: Argument, following: Iterator[Argument]) -> str | None:
     if not equals:
         path = next(following, Argument("")).text
     if not path.strip():
-        raise ConfigError(f"{_place(argument)}--flagfile: expected a file name")
+        raise ConfigError(f"{argument.prefix}--flagfile: expected a file name")
     return path.strip()
 
 
 def _read(file: str, includer: Argument, includers: tuple[str, ...]) -> list[Argument]:
     if os.path.realpath(file) in includers:
-        raise ConfigError(f"{_place(includer)}--flagfile={file}: the file includes itself")
+        raise ConfigError(f"{includer.prefix}--flagfile={file}: the file includes itself; remove the line")
     try:
         with open(file, encoding="utf-8") as stream:
             lines = stream.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise ConfigError(f"{_place(includer)}--flagfile={file}: cannot be read: {reason}") from None
+        raise ConfigError(f"{includer.prefix}--flagfile={file}: cannot be read: {reason}") from None
     numbered = ((number, line.strip()) for number, line in enumerate(lines, start=1))
     return [
         Argument(line, file, number) for number, line in numbered if line and not line.startswith(("#", "//"))
     ]
-
-
-def _place(argument: Argument) -> str:
-    return f"{argument.origin}: " if argument.origin else ""

@@ -1,21 +1,21 @@
-"""Values that follow from others: protocols, folds and repeats, and the runs that they make."""
+"""Values that follow from others, and the runs that protocols, folds and repeats make."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ccp_dml.config.experiment_config import ExperimentConfig
 from ccp_dml.data.options import ABLATION, ALL_FOLDS, CONVENTIONAL, MLRC, BatchOptions, SplitOptions
+from ccp_dml.data.random_streams import IntArray
+from ccp_dml.data.splits import class_fold, hold_out_classes
 from ccp_dml.errors import ConfigError, UserError
 from ccp_dml.losses import registry as losses
 from ccp_dml.models.backbones import registry as backbones
 from ccp_dml.options import LARGEST_INTEGER
-
-if TYPE_CHECKING:
-    from ccp_dml.data.random_streams import IntArray
+from ccp_dml.projections.options import ProjectionOptions
 
 _DEFAULT_NUM_FOLDS = 4
 # Two thirds of the classes train, the last third validates.
@@ -23,7 +23,7 @@ _ABLATION = {"num_folds": 3, "fold": 1}
 _DEFAULT_VALIDATION_FRACTION = 0.25
 _MOST_RUNS = 1000
 _DEFAULT_BATCH_SIZE = 32
-# Images are shown to the published models at 227 of 256 pixels.
+# The published results are from crops of 227 pixels of images of 256.
 _SHORTER_SIDE_RATIO = 256 / 227
 
 
@@ -32,9 +32,9 @@ class Member:
     """One run of a group of runs.
 
     Attributes:
-        fold: the part of the training classes that validates, from 1; 1 where there are no folds.
-        repeat: from 1.
-        config: the configuration of this run alone, in a folder of its own.
+        fold: number of the part of the training classes that validates, from 1; 1 without folds.
+        repeat: number of the repeat, from 1.
+        config: configuration of this run, which has its own folder.
     """
 
     fold: int
@@ -59,7 +59,7 @@ def resolve(config: ExperimentConfig) -> ExperimentConfig:
         test_shorter_side=shorter_side if flags.preprocessing == "dml" else None,
         batch_size=flags.batch_size or (None if flags.sampler == "m_per_class" else _DEFAULT_BATCH_SIZE),
         normalization=flags.normalization or losses.normalizations(flags.loss)[0],
-        # Names as they are, files with their whole path: a run may be evaluated from elsewhere.
+        # An absolute path, as the run may be evaluated from another working directory.
         backbone_weights=_absolute(weights) if backbones.is_file(weights) else weights,
         freeze_batch_norm=_first_of(flags.freeze_batch_norm, weights != backbones.RANDOM),
         initial_weights=_absolute(flags.initial_weights),
@@ -69,6 +69,8 @@ def resolve(config: ExperimentConfig) -> ExperimentConfig:
         monitor = flags.ccp_monitor or ("loss" if flags.ccp_step_at_batch else flags.monitor)
         lower_is_better = _first_of(flags.ccp_stop_at_min, monitor == "loss")
         complete = complete.replace(ccp_monitor=monitor, ccp_stop_at_min=lower_is_better)
+    else:
+        complete = replace(complete, projections=ProjectionOptions())
     if flags.warm_up_epochs:
         rate = flags.warm_up_learning_rate or flags.learning_rate
         complete = complete.replace(warm_up_learning_rate=rate)
@@ -76,15 +78,15 @@ def resolve(config: ExperimentConfig) -> ExperimentConfig:
 
 
 def is_group(config: ExperimentConfig) -> bool:
-    """Whether a complete configuration stands for several runs: folds, repeats or both."""
+    """Returns True if a complete configuration stands for several runs: folds, repeats or both."""
     return config.split.fold == ALL_FOLDS or config.run.repeat > 1
 
 
 def members(config: ExperimentConfig) -> tuple[Member, ...]:
     """The runs that a complete configuration stands for, repeat by repeat.
 
-    Repeat r has the seed `seed + r - 1`, the same for all folds. In a group, fold f and repeat r have the
-    folder `fold_f/repeat_r` below that of the group.
+    Repeat r has the seed `seed + r - 1`, the same for all folds. In a group, the run of fold f and repeat r
+    has the folder `fold_f/repeat_r` inside the folder of the group.
     """
     found = []
     for repeat in range(1, config.run.repeat + 1):
@@ -104,7 +106,7 @@ def members(config: ExperimentConfig) -> tuple[Member, ...]:
 
 
 def folds(split: SplitOptions) -> tuple[int, ...]:
-    """The folds that complete options run; (1,) where there are none."""
+    """The numbers of the folds of complete options; (1,) without folds."""
     if split.fold == ALL_FOLDS:
         assert split.num_folds is not None
         return tuple(range(1, split.num_folds + 1))
@@ -112,7 +114,7 @@ def folds(split: SplitOptions) -> tuple[int, ...]:
 
 
 def initial_weights(config: ExperimentConfig, fold: int, repeat: int) -> str | None:
-    """`--initial_weights` of one run, its placeholders filled in."""
+    """The value of `--initial_weights` of one run, with its placeholders filled in."""
     pattern = config.model.initial_weights
     if pattern is None:
         return None
@@ -120,19 +122,19 @@ def initial_weights(config: ExperimentConfig, fold: int, repeat: int) -> str | N
 
 
 def split_classes(split: SplitOptions, batches: BatchOptions, num_classes: int) -> tuple[IntArray, IntArray]:
-    """Classes to train on and classes to validate on; the latter may be none.
+    """Splits the training classes of a data set into those that train and those that validate.
 
     Args:
-        split: complete, of a single run.
-        batches: the batches that the training classes have to suffice for.
+        split: complete options of a single run.
+        batches: options of the batches, which need enough classes.
         num_classes: number of training classes of the data set.
+
+    Returns:
+        Two arrays of class numbers; the second one may be empty.
 
     Raises:
         UserError: if the options do not fit the number of classes.
     """
-    # NumPy, which the help text must not wait for.
-    from ccp_dml.data.splits import class_fold, hold_out_classes
-
     if split.fold is None:
         written = f"--validation_fraction={split.validation_fraction}"
     else:
@@ -147,53 +149,55 @@ def split_classes(split: SplitOptions, batches: BatchOptions, num_classes: int) 
     if len(validation) == 1:
         raise UserError(
             f"{written}: holds out one of the {num_classes} training classes, and within one class every "
-            "neighbour is right; expected at least two"
+            "neighbour is correct; expected at least two"
         )
     if batches.sampler == "m_per_class" and len(train) < batches.classes_per_batch:
         raise UserError(
             f"--classes_per_batch={batches.classes_per_batch}: expected at most {len(train)}, the number of "
-            f"classes to train on ({num_classes} less {len(validation)} held out for validation)"
+            f"classes to train on ({num_classes} minus {len(validation)} held out for validation)"
         )
     return train, validation
 
 
 def monitor_split(config: ExperimentConfig) -> str:
-    """The classes that are monitored, `validation` or `test`, also of an incomplete configuration."""
+    """The monitored classes, `validation` or `test`; the configuration may be incomplete."""
     default = "test" if config.split.protocol == CONVENTIONAL else "validation"
     return config.training.monitor_split or default
 
 
 def contradictions(config: ExperimentConfig) -> Iterator[str]:
-    """Problems of the flags of protocol, folds and repeats, a line each."""
+    """Messages on contradictions between the flags of protocol, folds and repeats."""
     yield from _contradictions_of_protocol(config)
     flags = config.flags
     if flags.protocol is None and flags.fold is None and flags.num_folds is not None:
-        yield f"--num_folds={flags.num_folds} needs --fold: expected 1 to {flags.num_folds}, or all"
+        expected = f"expected --fold, 1 to {flags.num_folds} or all"
+        yield f"--num_folds={flags.num_folds}: has no effect without --fold; {expected}"
     num_folds = flags.num_folds or _DEFAULT_NUM_FOLDS
     if flags.fold is not None:
         if flags.validation_fraction is not None:
             yield (
-                f"--validation_fraction={flags.validation_fraction:g} contradicts --fold={flags.fold}, "
-                "which is itself the validation part: expected one of the two"
+                f"--validation_fraction={flags.validation_fraction:g}: contradicts --fold={flags.fold}, "
+                "which selects the validation classes itself; expected one of the two"
             )
         if flags.fold != ALL_FOLDS and int(flags.fold) > num_folds:
             yield f"--fold={flags.fold}: expected at most --num_folds={num_folds}"
     validates = flags.monitor_split in (None, "validation") and flags.max_epochs > 0
     if flags.protocol is None and flags.validation_fraction == 0 and validates:
-        yield "--validation_fraction=0 leaves no classes for --monitor_split=validation: expected more than 0"
+        yield "--validation_fraction=0: contradicts --monitor_split=validation; expected more than 0"
     all_folds = flags.fold == ALL_FOLDS or (flags.protocol == MLRC and flags.fold is None)
     runs = flags.repeat * (num_folds if all_folds else 1)
     if runs > _MOST_RUNS:
-        yield (f"--num_folds and --repeat={flags.repeat} make {runs:,} runs: expected at most {_MOST_RUNS:,}")
+        expected = f"expected at most {_MOST_RUNS:,}"
+        yield f"--repeat={flags.repeat}: makes {runs:,} runs with --num_folds={num_folds}; {expected}"
     if flags.seed + flags.repeat - 1 > LARGEST_INTEGER:
         yield (
-            f"--repeat={flags.repeat} contradicts --seed={flags.seed}: "
-            f"the last repeat's seed, seed + repeat - 1, is expected to be at most {LARGEST_INTEGER}"
+            f"--repeat={flags.repeat}: contradicts --seed={flags.seed}; expected the seed of the last "
+            f"repeat, seed + repeat - 1, to be at most {LARGEST_INTEGER}"
         )
 
 
 def check_initial_weights(config: ExperimentConfig) -> None:
-    """Raises `ConfigError` unless the start weights of every run of a complete configuration exist."""
+    """Raises `ConfigError` unless the initial weights of every run of a complete configuration exist."""
     for member in members(config):
         path = member.config.model.initial_weights
         if path is None:
@@ -202,13 +206,12 @@ def check_initial_weights(config: ExperimentConfig) -> None:
         if os.path.isdir(path):
             if not os.path.exists(os.path.join(path, "checkpoints", "best.index")):
                 raise ConfigError(
-                    f"{written}: found a folder without checkpoints/best; expected that of a finished run, "
-                    "in a run with folds or repeats one such as DIR/fold_{fold}/repeat_{repeat}, or a file "
-                    "of weights"
+                    f"{written}: found a folder without checkpoints/best; expected the folder of a finished "
+                    "run (DIR/fold_{fold}/repeat_{repeat} of a group), or a file of weights"
                 )
         elif not os.path.isfile(path) and not os.path.isfile(f"{path}.index"):
             raise ConfigError(
-                f"{written}: found nothing there; expected the folder of a finished run, or a file of weights"
+                f"{written}: does not exist; expected the folder of a finished run, or a file of weights"
             )
 
 
@@ -226,10 +229,10 @@ def _of_protocol(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def _contradictions_of_protocol(config: ExperimentConfig) -> Iterator[str]:
-    """Flags that contradict `--protocol`."""
-    # Per protocol: flags with the values they may have, besides None, and its own way.
+    """Messages on flags that contradict `--protocol`."""
+    # By protocol: flags with the values that they may have, besides None, and the reason.
     allowed: dict[str | None, tuple[dict[str, tuple[Any, ...]], str]] = {
-        MLRC: ({"validation_fraction": ()}, "whose validation part is one of --num_folds"),
+        MLRC: ({"validation_fraction": ()}, "which validates on one of --num_folds parts"),
         CONVENTIONAL: (
             {"num_folds": (), "fold": (), "validation_fraction": (0,), "monitor_split": ("test",)},
             "which trains on all training classes and monitors the test classes",
@@ -244,14 +247,11 @@ def _contradictions_of_protocol(config: ExperimentConfig) -> Iterator[str]:
         ),
     }
     protocol = config.split.protocol
-    allowed_values, meaning = allowed.get(protocol, ({}, ""))
+    allowed_values, reason = allowed.get(protocol, ({}, ""))
     for name, values in allowed_values.items():
         value = getattr(config.flags, name)
         if value is not None and value not in values:
-            yield (
-                f"--{name}={value} contradicts --protocol={protocol}, {meaning}: "
-                "expected one of the two flags"
-            )
+            yield (f"--{name}={value}: contradicts --protocol={protocol}, {reason}; expected one of the two")
 
 
 def _first_of(value: Any, default: Any) -> Any:

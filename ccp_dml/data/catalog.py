@@ -19,27 +19,123 @@ from ccp_dml.files import preparation_lock
 
 __all__ = ["check", "is_published", "load", "names"]
 
-
-# What the builders themselves do not say without TensorFlow.
+# The builders tell these numbers only with TensorFlow.
 _EMOJI_CLASSES = 322
 _FASHION_MNIST_CLASSES = 10
 
 
-def _emoji(source: SourceOptions) -> int:
-    """The training classes of the built-in data set, which is always there."""
-    del source
+def names() -> tuple[str, ...]:
+    """Returns the names of all data sets."""
+    return tuple(_ENTRIES)
+
+
+def is_published(name: str) -> bool:
+    """Returns True for a published data set with known numbers of classes and images."""
+    return name in _ENTRIES and _ENTRIES[name].variant is not None
+
+
+def check(source: SourceOptions) -> int:
+    """Checks, without TensorFlow, that `load` has what it needs.
+
+    Returns:
+        The number of training classes, including classes that are held out for validation.
+
+    Raises:
+        UserError: if the name is unknown, an option does not fit the data set, or the source is missing or
+            has another layout; the message says what to get and where to put it.
+    """
+    if source.dataset not in _ENTRIES:
+        raise UserError(f"--dataset={source.dataset} is unknown, expected one of: {', '.join(names())}")
+    entry = _ENTRIES[source.dataset]
+    _check_options(source, entry)
+    return entry.find(source)
+
+
+def load(source: SourceOptions) -> ImageDataset:
+    """Opens a data set, after preparing it if necessary.
+
+    Returns:
+        Collections of the training and the test images. Their classes are disjoint, except for closed-set
+        data sets and manifests.
+
+    Raises:
+        UserError: see `check`; or if an image cannot be read, the numbers of classes and images are not the
+            published ones, or prepared data cannot be written.
+    """
+    check(source)
+    entry = _ENTRIES[source.dataset]
+    prepared_dir = source.prepared_dir or default_prepared_dir()
+    module = importlib.import_module(f"datasets.{entry.folder}.{entry.folder}_dataset_builder")
+    with as_user_errors(), preparation_lock(prepared_dir, entry.folder), _explained(source, prepared_dir):
+        # Inside the lock, because the builder looks for prepared data when it is created.
+        builder = module.Builder(
+            file_format="array_record", data_dir=prepared_dir, **entry.builder_options(source)
+        )
+        if source.prepared_shorter_side is not None:
+            prepare(source.dataset, builder)
+            copies = importlib.import_module("datasets.common.smaller_copy")
+            builder = copies.smaller_copy(builder, source.prepared_shorter_side)
+        dataset = load_prepared(source.dataset, builder)
+    if not source.crop_to_box:
+        return dataset.map(lambda images: replace(images, boxes=None))
+    return dataset.map(functools.partial(_with_valid_boxes, source.dataset))
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A data set.
+
+    Attributes:
+        folder: folder of the builder in `datasets`.
+        find: returns the number of training classes, or raises `UserError` if the source is missing.
+        options: fields of `SourceOptions` that the builder takes.
+        variant: TFDS configuration of a published data set; None for other data sets.
+    """
+
+    folder: str
+    find: Callable[[SourceOptions], int]
+    options: tuple[str, ...] = ()
+    variant: str | None = None
+
+    @property
+    def release(self) -> Any:
+        """The `datasets.common.release.Release` of a published data set; None for other data sets."""
+        return None if self.variant is None else _release(self.folder, self.variant)
+
+    @property
+    def has_boxes(self) -> bool:
+        """True if the images come with bounding boxes."""
+        return self.release is not None and self.release.has_boxes
+
+    @property
+    def is_public(self) -> bool:
+        """True if the source can be downloaded without registration."""
+        return self.release is not None and self.release.download_url is not None
+
+    def builder_options(self, source: SourceOptions) -> dict[str, Any]:
+        """Returns the arguments of the builder."""
+        names = {"data_dir": "source_dir"}  # In TFDS, data_dir is the folder of prepared data.
+        options = {names.get(name, name): getattr(source, name) for name in self.options}
+        return options if self.variant is None else {"config": self.variant, **options}
+
+
+def _release(folder: str, variant: str) -> Any:
+    releases = importlib.import_module(f"datasets.{folder}.release").RELEASES
+    return next(release for release in releases if release.variant == variant)
+
+
+def _find_emoji(source: SourceOptions) -> int:
+    del source  # The built-in data set needs none.
     return _EMOJI_CLASSES
 
 
-def _fashion_mnist(source: SourceOptions) -> int:
-    """The training classes of Fashion-MNIST, whose four files must be there."""
+def _find_fashion_mnist(source: SourceOptions) -> int:
     with as_user_errors():
         importlib.import_module("datasets.fashion_mnist.source").find(source.data_dir)
     return _FASHION_MNIST_CLASSES
 
 
-def _image_folder(source: SourceOptions) -> int:
-    """The training classes of a user's folder."""
+def _find_image_folder(source: SourceOptions) -> int:
     data_dir = source.data_dir
     if not data_dir:
         raise UserError("--dataset=image_folder needs --data_dir, the folder with the images; none was given")
@@ -52,16 +148,18 @@ def _image_folder(source: SourceOptions) -> int:
 
 
 def _find_published(source: SourceOptions, folder: str, variant: str) -> int:
-    """The training classes of a published data set; one that need not be whole needs its source."""
-    release = release_of(folder, variant)
-    num_classes = release.sizes["train"].classes
-    is_whole = source.check_counts and not source.skip_bad_images
-    if is_whole and _is_prepared(release, source):
+    """Returns the number of training classes; the source may be missing if the full set is prepared."""
+    release = _release(folder, variant)
+    num_classes = int(release.sizes["train"].classes)
+    is_complete = source.check_counts and not source.skip_bad_images
+    # TFDS renames the folder once all data is written.
+    top = pathlib.Path(source.prepared_dir or default_prepared_dir()).expanduser()
+    if is_complete and (top / release.name / release.variant / release.VERSION).is_dir():
         return num_classes
     if not source.data_dir:
-        if source.download and is_whole:
+        if source.download and is_complete:
             return num_classes
-        needs = "--data_dir or --download" if release.download_url and is_whole else "--data_dir"
+        needs = "--data_dir or --download" if release.download_url and is_complete else "--data_dir"
         raise UserError(f"--dataset={source.dataset} needs {needs}: {release.advice('--data_dir')}")
     try:
         files = release.find(source.data_dir)
@@ -70,66 +168,17 @@ def _find_published(source: SourceOptions, folder: str, variant: str) -> int:
         raise UserError(f"--dataset={source.dataset} --data_dir={source.data_dir}: {error}") from error
 
 
-def release_of(folder: str, variant: str) -> Any:
-    """The `Release` of that variant among those in a folder of `datasets`."""
-    releases = importlib.import_module(f"datasets.{folder}.release").RELEASES
-    return next(release for release in releases if release.variant == variant)
-
-
-def _is_prepared(release: Any, source: SourceOptions) -> bool:
-    top = pathlib.Path(source.prepared_dir or default_prepared_dir()).expanduser()
-    # TFDS gives the folder its name when all is written.
-    return (top / release.name / release.variant / release.VERSION).is_dir()
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A data set.
-
-    Attributes:
-        folder: the folder of its builder in `datasets`.
-        find: finds its source, or raises `UserError`; returns the number of training classes.
-        options: the fields of `SourceOptions` that its builder takes.
-        variant: the TFDS configuration of its builder, a variant of the classes; None: it is not one of the
-            published data sets, which alone have some.
-    """
-
-    folder: str
-    find: Callable[[SourceOptions], int]
-    options: tuple[str, ...] = ()
-    variant: str | None = None
-
-    @property
-    def release(self) -> Any:
-        """What is published, a `Release` of `datasets`; None if it is not one of the published data sets."""
-        return None if self.variant is None else release_of(self.folder, self.variant)
-
-    def builder_options(self, source: SourceOptions) -> dict[str, Any]:
-        """The arguments of the builder that `source` gives."""
-        names = {"data_dir": "source_dir"}  # To a builder, data_dir is where prepared data go.
-        options = {names.get(name, name): getattr(source, name) for name in self.options}
-        return options if self.variant is None else {"config": self.variant, **options}
-
-
-def names() -> tuple[str, ...]:
-    """Names that `--dataset` accepts."""
-    return tuple(ENTRIES)
-
-
-def is_published(name: str) -> bool:
-    """Whether it is one of the published data sets, whose numbers of classes and images can be checked."""
-    return name in ENTRIES and ENTRIES[name].variant is not None
-
-
-def _published(folder: str, variant: str = "zero_shot") -> Entry:
+def _published(folder: str, variant: str = "zero_shot") -> _Entry:
     find = functools.partial(_find_published, folder=folder, variant=variant)
-    return Entry(folder, find, ("data_dir", "check_counts", "skip_bad_images"), variant)
+    return _Entry(folder, find, ("data_dir", "check_counts", "skip_bad_images"), variant)
 
 
-ENTRIES = {
-    "emoji": Entry("emoji", _emoji),
-    "image_folder": Entry("image_folder", _image_folder, ("data_dir", "train_fraction", "skip_bad_images")),
-    "fashion_mnist": Entry("fashion_mnist", _fashion_mnist, ("data_dir",)),
+_ENTRIES = {
+    "emoji": _Entry("emoji", _find_emoji),
+    "image_folder": _Entry(
+        "image_folder", _find_image_folder, ("data_dir", "train_fraction", "skip_bad_images")
+    ),
+    "fashion_mnist": _Entry("fashion_mnist", _find_fashion_mnist, ("data_dir",)),
     "cub": _published("cub"),
     "cars196": _published("cars196"),
     "sop": _published("sop"),
@@ -144,30 +193,12 @@ ENTRIES = {
 }
 
 
-def check(source: SourceOptions) -> int:
-    """Finds out, without TensorFlow, whether `load` has what it needs.
-
-    Returns:
-        The number of training classes, those held out for validation included.
-
-    Raises:
-        UserError: if the name is unknown, an option is not for this data set, or the source is missing or has
-            not the layout expected; the message says what to get and where to put it.
-    """
-    if source.dataset not in ENTRIES:
-        raise UserError(f"--dataset={source.dataset} is unknown, expected one of: {', '.join(names())}")
-    entry = ENTRIES[source.dataset]
-    _check_options(source, entry)
-    return entry.find(source)
-
-
-def _check_options(source: SourceOptions, entry: Entry) -> None:
-    """Every option is for this data set."""
+def _check_options(source: SourceOptions, entry: _Entry) -> None:
+    """Raises `UserError` if an option does not fit the data set."""
     name = source.dataset
-    if source.crop_to_box and not _has_boxes(entry):
-        raise UserError(
-            f"--crop_to_box: {name} has no bounding boxes; expected it with one of {_names_of(_has_boxes)}"
-        )
+    if source.crop_to_box and not entry.has_boxes:
+        expected = ", ".join(name for name, other in _ENTRIES.items() if other.has_boxes)
+        raise UserError(f"--crop_to_box: {name} has no bounding boxes; expected it with one of {expected}")
     if not source.check_counts and "check_counts" not in entry.options:
         raise UserError(
             f"--check_counts=false: expected it with a published data set; found --dataset={name}"
@@ -177,62 +208,20 @@ def _check_options(source: SourceOptions, entry: Entry) -> None:
             "--skip_bad_images: expected it with image_folder or a published data set; "
             f"found --dataset={name}"
         )
-    if source.download and not _is_public(entry):
+    if source.download and not entry.is_public:
+        expected = ", ".join(name for name, other in _ENTRIES.items() if other.is_public)
         advice = "" if entry.release is None else f"; {entry.release.advice('--data_dir')}"
         raise UserError(
-            f"--download: {name} cannot be downloaded; expected it with one of "
-            f"{_names_of(_is_public)}{advice}"
+            f"--download: {name} cannot be downloaded; expected it with one of {expected}{advice}"
         )
-
-
-def _has_boxes(entry: Entry) -> bool:
-    return entry.release is not None and entry.release.has_boxes
-
-
-def _is_public(entry: Entry) -> bool:
-    """Whether the source may be downloaded without asking anybody."""
-    return entry.release is not None and entry.release.download_url is not None
-
-
-def _names_of(kind: Callable[[Entry], bool]) -> str:
-    return ", ".join(name for name, entry in ENTRIES.items() if kind(entry))
-
-
-def load(source: SourceOptions) -> ImageDataset:
-    """Opens a data set, preparing it (once) if need be.
-
-    Returns:
-        Collections of the training and the test images. Their classes are disjoint, unless a manifest or the
-        name of the data set says otherwise.
-
-    Raises:
-        UserError: see `check`; also if an image cannot be read, a data set has not its published numbers of
-            classes and images, or prepared data cannot be written.
-    """
-    check(source)
-    entry = ENTRIES[source.dataset]
-    prepared_dir = source.prepared_dir or default_prepared_dir()
-    builder_class = importlib.import_module(f"datasets.{entry.folder}.{entry.folder}_dataset_builder").Builder
-    with as_user_errors(), preparation_lock(prepared_dir, entry.folder), _explained(source, prepared_dir):
-        # The builder looks for prepared data when it is made, so that is inside the lock too.
-        builder = builder_class(
-            file_format="array_record", data_dir=prepared_dir, **entry.builder_options(source)
-        )
-        if source.prepared_shorter_side is not None:
-            copying = importlib.import_module("datasets.smaller_copy")
-            prepare(source.dataset, builder)
-            builder = copying.smaller_copy(builder, source.prepared_shorter_side)
-        dataset = load_prepared(source.dataset, builder)
-    with_boxes = functools.partial(_check_boxes, source.dataset)
-    return dataset.map(with_boxes if source.crop_to_box else _without_boxes)
 
 
 @contextlib.contextmanager
 def _explained(source: SourceOptions, prepared_dir: str) -> Iterator[None]:
-    """Turns the errors of preparing and opening into such as say what to do."""
+    """Adds advice to the errors of preparing and opening data."""
     from google.protobuf import json_format
 
-    images = importlib.import_module("datasets.images")
+    images = importlib.import_module("datasets.common.images")
     try:
         yield
     except images.ImageError as error:
@@ -241,22 +230,18 @@ def _explained(source: SourceOptions, prepared_dir: str) -> Iterator[None]:
     except json_format.ParseError as error:
         raise UserError(
             f"--prepared_dir={prepared_dir}: the description of {source.dataset} is damaged ({error}); "
-            f"delete its folder {ENTRIES[source.dataset].folder} there, and it is prepared again"
+            f"delete its folder {_ENTRIES[source.dataset].folder} there, and it is prepared again"
         ) from error
-    except OSError as error:  # Errors of source images are told apart and name the image.
+    except OSError as error:  # Errors of source images are `ImageError`.
         raise UserError(f"--prepared_dir={prepared_dir}: cannot be used: {error.strerror}") from error
 
 
-def _without_boxes(part: ImageCollection) -> ImageCollection:
-    return replace(part, boxes=None)
-
-
-def _check_boxes(name: str, part: ImageCollection) -> ImageCollection:
-    """The collection, of whose images every one has a box that is for it."""
-    unknown = 0 if part.boxes is None else int((part.boxes[:, 2] == 0).sum())
+def _with_valid_boxes(name: str, images: ImageCollection) -> ImageCollection:
+    """Returns the collection; raises `UserError` if an image has no valid box."""
+    unknown = 0 if images.boxes is None else int((images.boxes[:, 2] == 0).sum())
     if unknown:
         raise UserError(
             f"--crop_to_box: {unknown:,} images of {name} have another size than the one that "
             "their bounding boxes are for; expected the images as published"
         )
-    return part
+    return images

@@ -1,9 +1,9 @@
-"""What a data set is to the rest of the library: labelled images that are read by index."""
+"""Collections of labelled images that are read by index, and data sets of such collections."""
 
 from __future__ import annotations
 
-import collections
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -12,19 +12,22 @@ import numpy as np
 
 from ccp_dml.data.random_streams import IntArray
 
+_FINGERPRINT_IMAGES = 64
+_MAX_SHRUNK_CLASSES = 20
+
 
 class RecordSource(Protocol):
     """Random access to encoded images."""
 
     def __len__(self) -> int:
-        """Number of records."""
+        """Returns the number of records."""
 
     def encoded(self, rows: Sequence[int]) -> list[bytes]:
-        """Returns the images of the given records, JPEG or PNG, upright RGB."""
+        """Returns the upright RGB images, JPEG or PNG, of the given records."""
 
 
 class InMemoryRecords:
-    """Encoded images held in memory."""
+    """Encoded images in memory."""
 
     def __init__(self, images: Sequence[bytes]):
         self._images = list(images)
@@ -37,19 +40,43 @@ class InMemoryRecords:
         return [self._images[row] for row in rows]
 
 
+class JoinedRecords:
+    """The records of several sources, one source after the other."""
+
+    def __init__(self, sources: Sequence[RecordSource]):
+        self._sources = list(sources)
+        self._ends = np.cumsum([len(source) for source in self._sources])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def encoded(self, rows: Sequence[int]) -> list[bytes]:
+        """Returns the images of the given records; each source is read once."""
+        wanted = np.asarray(rows, np.int64)
+        owner = np.searchsorted(self._ends, wanted, side="right")
+        images = [b""] * len(wanted)
+        for number, source in enumerate(self._sources):
+            places = np.flatnonzero(owner == number)
+            if len(places):
+                local = wanted[places] - (self._ends[number] - len(source))
+                for place, image in zip(places, source.encoded(local.tolist())):
+                    images[place] = image
+        return images
+
+
 @dataclass(frozen=True)
 class ImageCollection:
-    """Labelled images that are read when asked for.
+    """Labelled images that are read on demand.
 
     Attributes:
-        labels: int64 [N], index into `class_names`. Every class of a training collection has an image;
-            collections that share one numbering, as queries and their gallery do, may miss a class.
+        labels: int64 [N], index into `class_names`. Every class of a training collection has an image.
+            Collections that share a numbering of classes, such as queries and gallery, may lack some classes.
         class_names: names of the C classes.
-        image_ids: int64 [N], unique over the whole data set.
-        source: where the encoded images are.
-        rows: int64 [N], the record of each image in `source`.
-        boxes: int64 [N, 4], top, left, height and width of the part of each encoded image that is the image,
-            in pixels; None: all of it.
+        image_ids: int64 [N], unique in the data set.
+        source: the encoded images.
+        rows: int64 [N], record of each image in `source`.
+        boxes: int64 [N, 4], top, left, height and width in pixels to which each encoded image is cropped;
+            None to use the full images.
     """
 
     labels: IntArray
@@ -82,16 +109,16 @@ class ImageCollection:
         return len(self.class_names)
 
     def class_sizes(self) -> dict[str, int]:
-        """Number of images of each class by its name."""
+        """Returns the number of images of each class by its name."""
         sizes = np.bincount(self.labels, minlength=self.num_classes)
         return dict(zip(self.class_names, sizes.tolist()))
 
     def encoded(self, indices: Sequence[int] | np.ndarray[Any, Any]) -> list[bytes]:
-        """Returns the encoded images at `indices`, read in one go."""
+        """Reads the encoded images at `indices`, all at once."""
         return self.source.encoded(self.rows[np.asarray(indices, np.int64)].tolist())
 
     def subset(self, indices: Sequence[int] | np.ndarray[Any, Any]) -> ImageCollection:
-        """Returns the images at `indices`, in that order, with labels and classes as they are."""
+        """Returns the images at `indices`, in that order, with unchanged labels and classes."""
         chosen = np.asarray(indices, np.int64)
         return replace(
             self,
@@ -102,10 +129,10 @@ class ImageCollection:
         )
 
     def by_classes(self, classes: Sequence[int] | np.ndarray[Any, Any]) -> ImageCollection:
-        """Returns all images of the given classes; the i-th of these becomes class i.
+        """Returns all images of the given classes; the i-th given class becomes class i.
 
         Raises:
-            ValueError: if a class is named twice or is out of range.
+            ValueError: if a class is repeated or out of range.
         """
         chosen = np.asarray(classes, np.int64)
         if len(np.unique(chosen)) != len(chosen):
@@ -114,21 +141,79 @@ class ImageCollection:
             raise ValueError(f"classes must be between 0 and {self.num_classes - 1}, found {chosen.tolist()}")
         new_label = np.full(self.num_classes, -1, np.int64)
         new_label[chosen] = np.arange(len(chosen))
-        part = self.subset(np.flatnonzero(new_label[self.labels] >= 0))
+        found = self.subset(np.flatnonzero(new_label[self.labels] >= 0))
         names = tuple(self.class_names[label] for label in chosen)
-        return replace(part, labels=new_label[part.labels], class_names=names)
+        return replace(found, labels=new_label[found.labels], class_names=names)
+
+
+def join(collections: Sequence[ImageCollection]) -> ImageCollection:
+    """Returns the images of several collections as one, in which classes of equal names are one class.
+
+    Classes are numbered in the order of the collections. Boxes are kept if all collections have them.
+    """
+    names = tuple(dict.fromkeys(name for images in collections for name in images.class_names))
+    number = {name: label for label, name in enumerate(names)}
+    sources = [images.source for images in collections]
+    boxes = [images.boxes for images in collections if images.boxes is not None]
+    begins = np.cumsum([0, *(len(source) for source in sources[:-1])])
+    return ImageCollection(
+        labels=np.concatenate(
+            [np.array([number[name] for name in images.class_names])[images.labels] for images in collections]
+        ),
+        class_names=names,
+        image_ids=np.concatenate([images.image_ids for images in collections]),
+        source=JoinedRecords(sources),
+        rows=np.concatenate([images.rows + begin for images, begin in zip(collections, begins)]),
+        boxes=np.concatenate(boxes) if len(boxes) == len(collections) else None,
+    )
+
+
+def fingerprint(collections: Iterable[ImageCollection | None]) -> str:
+    """Hashes all labels, class names and image ids of collections, and some of their images.
+
+    To be fast for any size, it reads 64 evenly spaced images of each collection. A change of other images
+    that keeps the number, order and labels is not noticed.
+
+    Args:
+        collections: in a fixed order; None for a missing one.
+
+    Returns:
+        SHA-256 in hexadecimal.
+    """
+    digest = hashlib.sha256()
+    for images in collections:
+        if images is None:
+            digest.update(b"none")
+            continue
+        for numbers in (images.labels, images.image_ids):
+            digest.update(np.ascontiguousarray(numbers, "<i8").tobytes())
+        digest.update("\n".join(images.class_names).encode())
+        count = min(_FINGERPRINT_IMAGES, len(images))
+        for encoded in images.encoded(np.unique(np.linspace(0, len(images) - 1, count).astype(int))):
+            digest.update(encoded)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class SkippedImage:
+    """An unusable image of the source: its file, class and split, and the reason."""
+
+    file: str
+    label: str
+    split: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """The collections of a zero-shot retrieval task.
+    """The collections of a retrieval task.
 
     Attributes:
         name: name of the data set.
-        train: images to train (and, on held-out classes, to validate) on.
-        test: images of classes that training never sees; the queries if there is a gallery.
-        gallery: images to be found; None: the test images are searched for one another.
-        skipped: images that are left out, as they cannot be used.
+        train: images for training and, if classes are held out, for validation.
+        test: images of classes that are not trained on; the queries if there is a gallery.
+        gallery: images to be found; None if test images are searched for one another.
+        skipped: unusable images, which are left out.
     """
 
     name: str
@@ -138,7 +223,7 @@ class ImageDataset:
     skipped: tuple[SkippedImage, ...] = ()
 
     def map(self, change: Callable[[ImageCollection], ImageCollection]) -> ImageDataset:
-        """Returns the data set with `change` of each of its collections."""
+        """Returns the data set with a function applied to each collection."""
         return replace(
             self,
             train=change(self.train),
@@ -147,87 +232,32 @@ class ImageDataset:
         )
 
     def skipped_in_words(self) -> str | None:
-        """What is left out, and which classes shrank or vanished by that; None if nothing is."""
+        """Describes the images that are left out and the classes that shrank; None if there are none."""
         if not self.skipped:
             return None
-        evaluated = {"test": self.test} if self.gallery is None else {"query": self.test}
-        parts = {"train": self.train, **evaluated, "gallery": self.gallery}
-        kept = {name: part.class_sizes() for name, part in parts.items() if part is not None}
-        return in_words(self.skipped, kept)
+        splits = {"train": self.train, "test" if self.gallery is None else "query": self.test}
+        if self.gallery is not None:
+            splits["gallery"] = self.gallery
+        sizes = {name: images.class_sizes() for name, images in splits.items()}
+        return _skipped_in_words(self.skipped, sizes)
 
 
-_MAX_NAMED = 20
-
-
-@dataclass(frozen=True)
-class SkippedImage:
-    """An image of the source that cannot be used: its file, class and split, and what is wrong with it."""
-
-    file: str
-    label: str
-    split: str
-    reason: str
-
-
-def from_metadata(metadata: Mapping[str, Any] | None) -> tuple[SkippedImage, ...]:
-    """What the metadata of a prepared data set note; nothing where it was prepared whole."""
-    return tuple(SkippedImage(**entry) for entry in (metadata or {}).get("skipped_images", ()))
-
-
-def in_words(skipped: Sequence[SkippedImage], kept: Mapping[str, Mapping[str, int]]) -> str:
-    """How many images were left out, and which classes shrank, are left with one image or vanished.
-
-    Args:
-        skipped: at least one image.
-        kept: for each split the number of images that are left of each class; absent classes have none.
-    """
-    lost = collections.Counter((image.split, image.label) for image in skipped)
-    left = {key: kept.get(key[0], {}).get(key[1], 0) for key in lost}
-    total = len(skipped) + sum(sum(classes.values()) for classes in kept.values())
-    shrunk = [f"{_name(*key)} to {left[key]:,} of {left[key] + lost[key]:,}" for key in lost if left[key] > 1]
-    single = [_name(*key) for key in lost if left[key] == 1]
-    vanished = [_name(*key) for key in lost if left[key] == 0]
-    parts = [f"{len(skipped):,} of {total:,} images cannot be used and are left out"]
+def _skipped_in_words(skipped: Sequence[SkippedImage], sizes: Mapping[str, Mapping[str, int]]) -> str:
+    """Describes skipped images, given the number of remaining images of each class of each split."""
+    lost = Counter((image.split, image.label) for image in skipped)
+    left = {key: sizes.get(key[0], {}).get(key[1], 0) for key in lost}
+    total = len(skipped) + sum(sum(classes.values()) for classes in sizes.values())
+    names = {(split, label): f"{label!r} ({split})" for split, label in lost}
+    shrunk = [f"{names[key]} to {left[key]:,} of {left[key] + lost[key]:,}" for key in lost if left[key] > 1]
+    single = [names[key] for key in lost if left[key] == 1]
+    vanished = [names[key] for key in lost if left[key] == 0]
+    clauses = [f"{len(skipped):,} of {total:,} images cannot be used and are left out"]
     if shrunk:
-        parts.append(f"these classes shrank: {_listed(shrunk, _MAX_NAMED)}")
+        more = len(shrunk) - _MAX_SHRUNK_CLASSES
+        ending = f" and {more:,} more" if more > 0 else ""
+        clauses.append(f"these classes shrank: {', '.join(shrunk[:_MAX_SHRUNK_CLASSES])}{ending}")
     if single:
-        parts.append(f"these have one image left, less than the two that make a pair: {_listed(single)}")
+        clauses.append(f"these have one image left, less than the two that make a pair: {', '.join(single)}")
     if vanished:
-        parts.append(f"these vanished: {_listed(vanished)}")
-    return "; ".join(parts)
-
-
-def _name(split: str, label: str) -> str:
-    return f"{label!r} ({split})"
-
-
-def _listed(names: Iterable[str], most: int | None = None) -> str:
-    names = list(names)
-    more = 0 if most is None else max(0, len(names) - most)
-    return ", ".join(names[: len(names) - more]) + (f" and {more:,} more" if more else "")
-
-
-_RECORDS = 64
-
-
-def fingerprint(collections: Iterable[ImageCollection | None]) -> str:
-    """SHA-256, in hexadecimal, of all labels, class names and image ids, and of some of the images.
-
-    Of each collection 64 evenly spaced encoded images are read, so that it costs a moment whatever the size:
-    an image elsewhere that has changed, while number, order and labels have not, is not noticed.
-
-    Args:
-        collections: in a fixed order; None where there is none.
-    """
-    digest = hashlib.sha256()
-    for collection in collections:
-        if collection is None:
-            digest.update(b"none")
-            continue
-        for numbers in (collection.labels, collection.image_ids):
-            digest.update(np.ascontiguousarray(numbers, "<i8").tobytes())
-        digest.update("\n".join(collection.class_names).encode())
-        chosen = np.unique(np.linspace(0, len(collection) - 1, min(_RECORDS, len(collection))).astype(int))
-        for encoded in collection.encoded(chosen):
-            digest.update(encoded)
-    return digest.hexdigest()
+        clauses.append(f"these vanished: {', '.join(vanished)}")
+    return "; ".join(clauses)

@@ -1,4 +1,4 @@
-"""The options of the data: which images, which classes train, how batches and images are made."""
+"""The options of data sets, splits, batches and images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SourceOptions(Options):
     download: bool = option(
         False,
         Switch(),
-        "Without --data_dir, download the source where that needs no registration.",
+        "Download the source if --data_dir is not given and no registration is needed.",
         Change.FREE,
     )
     check_counts: bool = option(
@@ -57,14 +57,14 @@ class SourceOptions(Options):
     train_fraction: float = option(
         0.5,
         Number(above=0, below=1),
-        "Training share of the classes of an image_folder without manifest.",
+        "Share of training classes in an image_folder without a manifest.",
         only_with={"closed_set": ("off",)},
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitOptions(Options):
-    """The classes that train and those that validate."""
+    """The split into training and validation classes."""
 
     protocol: str | None = option(
         None,
@@ -78,25 +78,24 @@ class SplitOptions(Options):
         "Share of the training classes held out for validation (default: 0.25; 0 if --monitor_split=test).",
     )
     num_folds: int | None = option(
-        None, Integer(2), "Number of contiguous parts of the training classes (default: 4 with folds)."
+        None, Integer(2), "Number of contiguous blocks of the training classes (default: 4 with folds)."
     )
     fold: int | str | None = option(
         None,
         Integer(1, word=ALL_FOLDS),
-        "The part of --num_folds that validates, from 1, or all in turn; part 1 holds the last classes "
+        "The fold that validates, from 1, or all in turn; fold 1 holds the last classes "
         "(default: all with --protocol=mlrc).",
     )
     closed_set: str = option(
         "off",
         Choice(("off", "shuffled", "in_order"), on="shuffled", off="off"),
-        "Train, validate and test on 65, 15 and 20 % of the images of each class; alone it means shuffled.",
+        "Train, validate and test on 65, 15 and 20 % of the images of each class; a bare --closed_set means "
+        "shuffled.",
     )
     label_noise: float = option(
         0.0, Number(low=0, below=1), "Share of the training images that get the label of another class."
     )
-    data_seed: int = option(
-        0, Integer(0), "Seed of --closed_set and --label_noise, the same for runs of any --seed."
-    )
+    data_seed: int = option(0, Integer(0), "Seed of --closed_set and --label_noise, independent of --seed.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,12 +105,13 @@ class BatchOptions(Options):
     sampler: str = option(
         "m_per_class",
         Choice(("m_per_class", "random", "class_uniform")),
-        "Batches of a few images of each class, of any images, or of random classes.",
+        "m_per_class: several images of each class; random: any images; class_uniform: one image of each "
+        "class.",
     )
     batch_size: int | None = option(
         None,
         Integer(1),
-        "Images in a batch of another sampler than m_per_class (default: 32).",
+        "Images in a batch of the samplers random and class_uniform (default: 32).",
         only_with={"sampler": ("random", "class_uniform")},
     )
     classes_per_batch: int = option(8, Integer(1), "Distinct classes in a batch.", only_with=_WITH_CLASSES)
@@ -127,14 +127,14 @@ class BatchOptions(Options):
     augment_representatives: bool = option(
         False,
         Switch(),
-        "Augment these first images too, instead of preparing them like test images.",
+        "Augment representatives too, instead of preparing them like test images.",
         only_with={**_WITH_CLASSES, "representative_lifetime": Integer(1)},
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageOptions(Options):
-    """The images as the model sees them."""
+    """The preprocessing of images."""
 
     preprocessing: str = option(
         "dml",
@@ -151,10 +151,10 @@ class ImageOptions(Options):
         only_with=_WITH_CROPS,
     )
     crop_area_min: float = option(
-        0.16, _SHARE, "Smallest area of a training crop, as a share.", only_with=_WITH_CROPS
+        0.16, _SHARE, "Smallest area of a training crop, as a share of the image.", only_with=_WITH_CROPS
     )
     crop_area_max: float = option(
-        1.0, _SHARE, "Largest area of a training crop, as a share.", only_with=_WITH_CROPS
+        1.0, _SHARE, "Largest area of a training crop, as a share of the image.", only_with=_WITH_CROPS
     )
     crop_aspect_min: float = option(
         0.75, _ABOVE_ZERO, "Smallest width / height of a training crop.", only_with=_WITH_CROPS

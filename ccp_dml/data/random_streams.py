@@ -1,4 +1,23 @@
-"""Words that keep the random streams of one seed apart."""
+"""Random numbers and permutations that are functions of their place in a stream.
+
+Everything here follows from a hash of integers, its *words*: a seed, one of the stream numbers below, and
+counters such as the step. It needs no state, gives the same numbers on every machine, and can be computed
+for any place of a stream without the places before it.
+
+A stream of permutations is made of *passes*. Pass `p` visits each of `n` items once, in its own random order.
+The stream is cut into consecutive windows of `w` items. If `w <= n`, the items of a window are distinct: if
+a window begins in pass `p` and ends in pass `p + 1`, the items of pass `p + 1` that are already in the window
+are deferred, which means that they move to the place right after the window and keep their order. Therefore
+
+* places `p * n … p * n + n - 1` of the stream hold every item exactly once, and
+* window `i`, places `i * w … i * w + w - 1`, holds no item twice.
+
+If `w > n`, nothing is deferred: a window repeats items, but none a second time before all were used.
+
+Deferring changes only the first `w` places of a pass. If `n >= 2w`, the end of a pass, which decides what the
+next pass defers, therefore follows from the random order of that pass alone. Otherwise the passes since the
+last one that began together with a window are replayed, which are fewer than `w`.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +25,8 @@ import functools
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+# Words that keep the random streams of one seed apart.
 CLASS_ORDER = 1
 IMAGES_OF_BATCHES = 2
 IMAGES_OF_DRAWS = 3
@@ -18,47 +37,50 @@ CLOSED_SET = 7
 NOISY_IMAGES = 8
 NOISY_LABELS = 9
 
-
 _INCREMENT = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
+_MANTISSA_BITS = 24
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 KeyArray = np.ndarray[Any, np.dtype[np.uint64]]
-
-
-def _mix(state: KeyArray) -> KeyArray:
-    state = (state ^ (state >> _SHIFTS[0])) * _MULTIPLIERS[0]
-    state = (state ^ (state >> _SHIFTS[1])) * _MULTIPLIERS[1]
-    return state ^ (state >> _SHIFTS[2])
+FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 
 def random_keys(*words: Any) -> KeyArray:
-    """64 random bits for every combination of words: a counter-based random generator.
+    """Hashes words to 64 random bits: a counter-based random generator.
 
-    The output function of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014), applied once per word.
+    Applies the generator SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) once per word.
 
     Args:
-        words: integers or integer arrays that broadcast together; negative ones count modulo 2^64.
+        words: integers or integer arrays that broadcast together; integers count modulo 2^64.
 
     Returns:
-        uint64 array of the broadcast shape (at least one dimension).
+        uint64 array of the broadcast shape, of at least one dimension.
     """
-    state = np.zeros(1, np.uint64)
-    for word in words:
-        if isinstance(word, int):
-            word = np.array([word % 2**64], np.uint64)
-        state = _mix(state + (np.asarray(word).astype(np.uint64) + np.uint64(1)) * _INCREMENT)
-    return state
+    return functools.reduce(_add_word, words, np.zeros(1, np.uint64))
+
+
+def uniform_draws(*words: Any) -> FloatArray:
+    """Hashes words to uniform numbers in [0, 1), multiples of 2^-24.
+
+    Args:
+        words: see `random_keys`.
+
+    Returns:
+        float32 array of the broadcast shape, of at least one dimension.
+    """
+    bits = random_keys(*words) >> np.uint64(64 - _MANTISSA_BITS)
+    return bits.astype(np.float32) * np.float32(2.0**-_MANTISSA_BITS)
 
 
 def random_permutation(size: int, *words: Any) -> IntArray:
-    """Random order of `0 … size - 1`, int64 [size], a function of the words alone."""
+    """Returns a random order of `0 … size - 1`, int64 [size], that depends on the words alone."""
     return np.argsort(random_keys(*words, np.arange(size)), kind="stable").astype(np.int64)
 
 
 class PermutationWindows:
-    """Windows of one stream of permutations, as described at the top of this module."""
+    """Windows of one stream of permutations; see the top of this module."""
 
     def __init__(self, size: int, window: int, *words: int):
         """Creates the stream.
@@ -66,7 +88,7 @@ class PermutationWindows:
         Args:
             size: number of items `n`, at least 1.
             window: window length `w`, at least 1.
-            words: integers that name the stream; equal words give equal streams.
+            words: integers that identify the stream.
 
         Raises:
             ValueError: if `size` or `window` is less than 1.
@@ -83,34 +105,35 @@ class PermutationWindows:
         pieces = []
         while start < stop:
             number, offset = divmod(start, self.size)
-            piece = self._ordered(number)[offset : offset + stop - start]
-            pieces.append(piece)
-            start += len(piece)
+            pieces.append(self._ordered(number)[offset : offset + stop - start])
+            start += len(pieces[-1])
         return np.concatenate(pieces)
 
     def _shuffle(self, number: int) -> IntArray:
+        """Returns the order of pass `number` before deferring."""
         return random_permutation(self.size, *self.words, number)
 
     def _order(self, number: int) -> IntArray:
-        """Pass `number`, after deferring."""
+        """Returns the order of pass `number` after deferring."""
         if self.window > self.size:
             return self._shuffled(number)
         first = number
-        while self._started(first) and (
-            first == number or self.size - self._started(first + 1) < self.window
+        while self._carried(first) and (
+            first == number or self.size - self._carried(first + 1) < self.window
         ):
             first -= 1
         order = self._shuffled(first)
         for later in range(first + 1, number + 1):
-            started = self._started(later)
-            order = self._defer(self._shuffled(later), order[self.size - started :])
+            used = order[self.size - self._carried(later) :]
+            order = self._defer(self._shuffled(later), used)
         return order
 
-    def _started(self, number: int) -> int:
-        """How many items the window in which pass `number` begins has from the pass before."""
+    def _carried(self, number: int) -> int:
+        """Returns how many items of earlier passes are in the window in which pass `number` begins."""
         return number * self.size % self.window
 
     def _defer(self, order: IntArray, used: IntArray) -> IntArray:
+        """Moves items that are in the window already behind it."""
         if not len(used):
             return order
         head = order[: self.window]
@@ -120,9 +143,9 @@ class PermutationWindows:
 
 
 class RaggedPermutationWindows:
-    """The windows of many streams of different sizes at once; stream `r` equals `PermutationWindows`.
+    """Windows of many streams of different sizes, computed without a Python loop over streams.
 
-    That is `PermutationWindows(sizes[r], window, *words, r)`, without a Python loop over streams.
+    Stream `r` equals `PermutationWindows(sizes[r], window, *words, r)`.
     """
 
     def __init__(self, sizes: IntArray, window: int, *words: int):
@@ -131,7 +154,7 @@ class RaggedPermutationWindows:
         Args:
             sizes: int64 [R], number of items of each stream, at least 1.
             window: window length of all streams, at least 1.
-            words: integers that name the streams together.
+            words: integers that identify the set of streams.
 
         Raises:
             ValueError: if a size or `window` is less than 1.
@@ -142,19 +165,20 @@ class RaggedPermutationWindows:
         self.words: tuple[Any, ...] = words
 
     def __call__(self, rows: IntArray, indices: IntArray, variants: IntArray | None = None) -> IntArray:
-        """Returns window `indices[i]` of stream `rows[i]` for every i: int64 [len(rows), window].
+        """Returns window `indices[i]` of stream `rows[i]` for every i, int64 [B, window].
 
         Args:
-            rows: int64 [B], which streams.
-            indices: int64 [B], which window of each.
-            variants: int64 [B], words that name other orders of each stream; None: the stream itself.
+            rows: int64 [B], numbers of the streams.
+            indices: int64 [B], number of the window of each.
+            variants: int64 [B], a further word of each stream, placed before the number of the stream.
         """
-        sizes, window = self.sizes[rows], self.window
-        positions = indices[:, None] * window + np.arange(window)
-        passes, places = np.divmod(positions, sizes[:, None])
-        first = self._first_pass(sizes, passes[:, 0], places[:, 0])
-        items = np.empty_like(positions)
-        used = np.full_like(positions, -1)
+        sizes = self.sizes[rows]
+        places = indices[:, None] * self.window + np.arange(self.window)
+        passes, offsets = np.divmod(places, sizes[:, None])
+        first = self._first_pass(sizes, passes[:, 0], offsets[:, 0])
+        items = np.empty_like(places)
+        used = np.full_like(places, -1)
+        # Every stream is replayed from its own first pass on, all streams at once.
         for ahead in range(int((passes[:, -1] - first).max(initial=-1)) + 1):
             active = np.flatnonzero(first + ahead <= passes[:, -1])
             number, size = (first + ahead)[active], sizes[active]
@@ -162,35 +186,35 @@ class RaggedPermutationWindows:
             order, begin = self._shuffle(rows[active], number, words)
             if ahead:
                 self._defer(order, begin, number, size, used[active])
-            here, place = np.nonzero(passes[active] == number[:, None])
-            items[active[here], place] = order[begin[here] + places[active[here], place]]
+            stream, place = np.nonzero(passes[active] == number[:, None])
+            items[active[stream], place] = order[begin[stream] + offsets[active[stream], place]]
             used[active] = self._used(order, begin, number, size)
         return items
 
-    def _first_pass(self, sizes: IntArray, passes: IntArray, places: IntArray) -> IntArray:
-        """The pass to begin with: from the place on that is needed of it, deferring has changed nothing."""
-        first, needed_from = passes.copy(), places
+    def _first_pass(self, sizes: IntArray, passes: IntArray, offsets: IntArray) -> IntArray:
+        """Returns the pass from which each stream is replayed: none of its places that count was deferred."""
+        first, needed_from = passes.copy(), offsets
         while True:
-            started = first * sizes % self.window
-            back = (sizes >= self.window) & (started > 0) & (needed_from < self.window)
+            carried = first * sizes % self.window
+            back = (sizes >= self.window) & (carried > 0) & (needed_from < self.window)
             if not back.any():
                 return first
             first = first - back
-            needed_from = np.where(back, sizes - started, needed_from)
+            needed_from = np.where(back, sizes - carried, needed_from)
 
     def _shuffle(self, rows: IntArray, number: IntArray, words: tuple[Any, ...]) -> tuple[IntArray, IntArray]:
-        """Returns the order of pass `number[i]` of stream `rows[i]` for every i, and where each begins."""
+        """Returns the orders of passes before deferring, one after the other, and where each begins."""
         sizes = self.sizes[rows]
         begin = np.cumsum(sizes) - sizes
         owner = np.repeat(np.arange(len(rows)), sizes)
         item = np.arange(len(owner)) - begin[owner]
-        state = random_keys(*words, rows, number)
-        keys = _mix(state[owner] + (item.astype(np.uint64) + np.uint64(1)) * _INCREMENT)
+        keys = _add_word(random_keys(*words, rows, number)[owner], item)
         return item[np.lexsort((keys, owner))], begin
 
     def _defer(
         self, order: IntArray, begin: IntArray, number: IntArray, size: IntArray, used: IntArray
     ) -> None:
+        """Moves items that are in the windows already behind them, in place."""
         changed = (size >= self.window) & (number * size % self.window > 0)
         if not changed.any():
             return
@@ -203,56 +227,19 @@ class RaggedPermutationWindows:
         order[where] = np.take_along_axis(head, np.argsort(~taken, axis=1, kind="stable"), axis=1)
 
     def _used(self, order: IntArray, begin: IntArray, number: IntArray, size: IntArray) -> IntArray:
-        """Items [A, window] of the window that the pass leaves unfinished; -1 where it has none."""
+        """Returns the items of the windows that passes leave unfinished, [A, window], filled up with -1."""
         back = np.arange(self.window)
-        started = (number + 1) * size % self.window
+        carried = (number + 1) * size % self.window
         where = (begin + size)[:, None] - 1 - np.minimum(back, size[:, None] - 1)
-        known = (back < started[:, None]) & (size >= self.window)[:, None]
+        known = (back < carried[:, None]) & (size >= self.window)[:, None]
         return np.where(known, order[where], -1)
 
 
-_ROUNDS = 10
-_MULTIPLIERS_of_uniform_draws = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-_KEY_INCREMENTS = 0x9E3779B9, 0xBB67AE85
-_KEY_OF_SEEDS = 0x3EC8F720, 0x02461E29
-_LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
-_MANTISSA, _ONE = np.uint32(0x7FFFFF), np.uint32(0x3F800000)
-
-Words = npt.NDArray[np.uint64]
-
-
-def uniform_draws(seeds: npt.NDArray[Any], count: int) -> npt.NDArray[np.float32]:
-    """Uniform numbers in [0, 1).
-
-    Args:
-        seeds: int32 [n, 2].
-        count: numbers of each seed.
-
-    Returns:
-        float32 [n, count]; row i is `tf.random.stateless_uniform([count], seeds[i])` of a processor.
-    """
-    words = seeds.astype(np.int64).astype(np.uint64)
-    counter = [words[:, 0] & _LOW, words[:, 0] >> _HALF, words[:, 1] & _LOW, words[:, 1] >> _HALF]
-    key = [np.uint64(part) for part in _KEY_OF_SEEDS]
-    first, second, third, fourth = (part[:, None] for part in _philox(counter, key))
-    numbers = np.broadcast_to(np.arange(-(-count // 4), dtype=np.uint64), (len(seeds), -(-count // 4)))
-    blocks = _philox([numbers, np.zeros_like(numbers), third, fourth], [first, second])
-    bits = np.stack(blocks, -1).reshape(len(seeds), -1)[:, :count].astype(np.uint32)
-    return ((bits & _MANTISSA) | _ONE).view(np.float32) - np.float32(1)
-
-
-def _philox(counter: list[Words], key: list[Any]) -> list[Words]:
-    """Four words of 32 bits for every counter of four words, each in a uint64."""
-    for _ in range(_ROUNDS):
-        even, odd = (
-            counter[0] * _MULTIPLIERS_of_uniform_draws[0],
-            counter[2] * _MULTIPLIERS_of_uniform_draws[1],
-        )
-        counter = [
-            (odd >> _HALF) ^ counter[1] ^ key[0],
-            odd & _LOW,
-            (even >> _HALF) ^ counter[3] ^ key[1],
-            even & _LOW,
-        ]
-        key = [(part + np.uint64(increment)) & _LOW for part, increment in zip(key, _KEY_INCREMENTS)]
-    return counter
+def _add_word(state: KeyArray, word: Any) -> KeyArray:
+    """Returns the hash of the words so far and one more."""
+    if isinstance(word, int):
+        word = np.array([word % 2**64], np.uint64)
+    state = state + (np.asarray(word).astype(np.uint64) + np.uint64(1)) * _INCREMENT
+    state = (state ^ (state >> _SHIFTS[0])) * _MULTIPLIERS[0]
+    state = (state ^ (state >> _SHIFTS[1])) * _MULTIPLIERS[1]
+    return state ^ (state >> _SHIFTS[2])

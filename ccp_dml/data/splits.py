@@ -1,29 +1,39 @@
-"""Zero-shot splits: training and validation sets that share no class."""
+"""Splits of classes or images into training, validation and test sets, and label noise."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from ccp_dml.data.collection import ImageCollection, ImageDataset, RecordSource
-from ccp_dml.data.random_streams import CLOSED_SET, NOISY_IMAGES, NOISY_LABELS, IntArray, random_keys
+from ccp_dml.data.collection import ImageCollection, ImageDataset, join
+from ccp_dml.data.random_streams import (
+    CLOSED_SET,
+    NOISY_IMAGES,
+    NOISY_LABELS,
+    IntArray,
+    KeyArray,
+    random_keys,
+)
+
+_TRAIN_SHARE, _TEST_SHARE = 0.65, 0.2
+# Smallest class with two validation and two test images.
+_SMALLEST_CLASS = 10
 
 
 def class_fold(num_classes: int, num_folds: int, fold: int) -> tuple[IntArray, IntArray]:
-    """Classes of one fold of a cross-validation over classes.
+    """Returns the classes of one fold of a cross-validation over classes.
 
-    The classes in order are cut into `num_folds` blocks of almost equal size; fold 1 validates on the last
-    block, fold 2 on the one before it, and so on. With a single fold nothing is held out.
+    The classes are cut in order into `num_folds` blocks of almost equal size. Fold 1 validates on the last
+    block, fold 2 on the block before it, and so on. With a single fold, all classes train and validate.
 
     Args:
         num_classes: number of classes C.
         num_folds: number of blocks, 1..C.
-        fold: which fold, 1..num_folds.
+        fold: number of the fold, 1..num_folds.
 
     Returns:
-        (training classes, validation classes), both int64, ascending; a class's place is its new label.
+        Training classes and validation classes, both int64 and ascending.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -47,11 +57,11 @@ def hold_out_classes(num_classes: int, fraction: float) -> tuple[IntArray, IntAr
 
     Args:
         num_classes: number of classes C.
-        fraction: share of the classes to hold out, 0 <= fraction < 1; rounded to a whole number of classes,
-            at least one unless the fraction is 0.
+        fraction: share of the classes to hold out, 0 <= fraction < 1, rounded to a number of classes. At
+            least one class is held out, unless the fraction is 0.
 
     Returns:
-        (training classes, validation classes), both int64, ascending.
+        Training classes and validation classes, both int64 and ascending.
 
     Raises:
         ValueError: if the fraction is out of range or leaves no class to train on.
@@ -67,129 +77,75 @@ def hold_out_classes(num_classes: int, fraction: float) -> tuple[IntArray, IntAr
     return classes[: num_classes - held_out], classes[num_classes - held_out :]
 
 
-TRAIN_SHARE, TEST_SHARE = 0.65, 0.2
-# The smallest class of which two images validate and two test.
-_ENOUGH = 10
-
-
-class JoinedRecords:
-    """The records of several sources, one after the other."""
-
-    def __init__(self, sources: Sequence[RecordSource]):
-        self._sources = list(sources)
-        self._ends = np.cumsum([len(source) for source in self._sources])
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def encoded(self, rows: Sequence[int]) -> list[bytes]:
-        """Returns the images of the given records; each source is read in one go."""
-        wanted = np.asarray(rows, np.int64)
-        owner = np.searchsorted(self._ends, wanted, side="right")
-        images = [b""] * len(wanted)
-        for number, source in enumerate(self._sources):
-            places = np.flatnonzero(owner == number)
-            if len(places):
-                local = wanted[places] - (self._ends[number] - len(source))
-                for place, image in zip(places, source.encoded(local.tolist())):
-                    images[place] = image
-        return images
-
-
-def join(collections: Sequence[ImageCollection]) -> ImageCollection:
-    """One collection of the images of several; classes of equal names become one.
-
-    Classes are numbered in the order of the collections, and in each as they are there.
-    """
-    names = tuple(dict.fromkeys(name for part in collections for name in part.class_names))
-    number = {name: label for label, name in enumerate(names)}
-    sources = [part.source for part in collections]
-    boxes = [part.boxes for part in collections if part.boxes is not None]
-    begins = np.cumsum([0, *(len(source) for source in sources[:-1])])
-    return ImageCollection(
-        labels=np.concatenate(
-            [np.array([number[name] for name in part.class_names])[part.labels] for part in collections]
-        ),
-        class_names=names,
-        image_ids=np.concatenate([part.image_ids for part in collections]),
-        source=JoinedRecords(sources),
-        rows=np.concatenate([part.rows + begin for part, begin in zip(collections, begins)]),
-        boxes=np.concatenate(boxes) if len(boxes) == len(collections) else None,
-    )
-
-
 def closed_set(
     dataset: ImageDataset, seed: int | None = None
 ) -> tuple[ImageCollection, ImageCollection, ImageCollection]:
-    """Splits all images of a data set, gallery included, so that every class trains, validates and tests.
+    """Splits all images of a data set, including test images and gallery, within each class.
 
     Args:
-        dataset: the data set; what it trains and tests on plays no part.
-        seed: of the order of the images of each class; None: their order in the data set.
+        dataset: the data set.
+        seed: seed of the order of the images of each class; None for their order in the data set.
 
     Returns:
-        (training, validation, test) images, of one numbering of classes; see `split_images`.
+        Training, validation and test images with the same classes; see `split_images`.
 
     Raises:
         ValueError: if no class is large enough to be retrieved in validation and test.
     """
-    parts = [dataset.train, dataset.test, *([] if dataset.gallery is None else [dataset.gallery])]
-    images = join(parts)
+    images = join([dataset.train, dataset.test, *([] if dataset.gallery is None else [dataset.gallery])])
     keys = None if seed is None else random_keys(seed, CLOSED_SET, images.image_ids)
-    train, validation, test = (images.subset(part) for part in split_images(images.labels, keys))
-    for name, part in (("validation", validation), ("test", test)):
-        if np.bincount(part.labels, minlength=1).max() < 2:
+    train, validation, test = (images.subset(split) for split in split_images(images.labels, keys))
+    for name, found in (("validation", validation), ("test", test)):
+        if np.bincount(found.labels, minlength=1).max() < 2:
             largest = np.bincount(images.labels).max()
             raise ValueError(
-                f"no class has two images in the {name} part, of which one could find the other; "
-                f"expected classes of at least {_ENOUGH} images, found at most {largest}"
+                f"no class has two images in the {name} split, so no query has a positive; "
+                f"expected classes of at least {_SMALLEST_CLASS} images, found at most {largest}"
             )
     return train, validation, test
 
 
-def split_images(
-    labels: IntArray, keys: np.ndarray[tuple[int, ...], np.dtype[np.uint64]] | None = None
-) -> tuple[IntArray, IntArray, IntArray]:
-    """Splits the images of each class into 65 % to train, 20 % to test, and the rest to validate.
+def split_images(labels: IntArray, keys: KeyArray | None = None) -> tuple[IntArray, IntArray, IntArray]:
+    """Splits the images of each class into 65 % for training, 20 % for testing, and the rest for validation.
 
-    Of n images the first `round(0.65 n)` train, the last `round(0.2 n)` test, those between validate; halves
-    are rounded to even. A class of one image only trains; one of two has none to test, and one of three or
-    four none to validate.
+    Of n images, the first `round(0.65 n)` train, the last `round(0.2 n)` test, and those between validate,
+    where halves are rounded to even. A class of one image only trains. A class of two has no test image, and
+    a class of three or four has no validation image.
 
     Args:
-        labels: int64 [N], the class of each image.
-        keys: uint64 [N]; images of a class are in the order of their keys; None: in the order given.
+        labels: int64 [N], class of each image.
+        keys: uint64 [N], keys that order the images of a class; None for the order given.
 
     Returns:
-        Indices of the training, validation and test images, int64, each ascending.
+        Indices of the training, validation and test images, int64 and ascending.
     """
     sizes = np.bincount(labels)
     order = np.lexsort((np.arange(len(labels)) if keys is None else keys, labels))
     place = np.empty(len(labels), np.int64)
     place[order] = np.arange(len(labels)) - (np.cumsum(sizes) - sizes)[labels[order]]
-    num_train, num_test = np.rint(TRAIN_SHARE * sizes)[labels], np.rint(TEST_SHARE * sizes)[labels]
+    num_train, num_test = np.rint(_TRAIN_SHARE * sizes)[labels], np.rint(_TEST_SHARE * sizes)[labels]
     trains, tests = place < num_train, place >= sizes[labels] - num_test
     return np.flatnonzero(trains), np.flatnonzero(~trains & ~tests), np.flatnonzero(tests)
 
 
 def add_label_noise(images: ImageCollection, share: float, seed: int) -> ImageCollection:
-    """Gives a share of the images the label of another class.
+    """Replaces the labels of a share of the images by those of other classes.
 
-    Of N images `round(share * N)` are chosen at random, and each gets one of the other classes, all equally
-    likely. One image of each class, chosen at random, always keeps its label, so that no class is lost; a
-    class of one image therefore stays as it is. Which images, and which labels, depends on the seed and on
-    the identity of the images, not on their order.
+    Of N images, `round(share * N)` are chosen at random, and each gets one of the other classes with equal
+    probability. One random image of each class always keeps its label, so no class is lost; a class of one
+    image therefore does not change. Images and labels are functions of the seed and the image ids, not of the
+    order of the images.
 
     Args:
         images: a collection in which every class has an image.
-        share: 0 <= share < 1.
+        share: share of wrong labels, 0 <= share < 1.
         seed: any integer.
 
     Returns:
-        The collection with its new labels.
+        The collection with the new labels.
 
     Raises:
-        ValueError: if the share is out of range or is more than can be replaced.
+        ValueError: if the share is out of range, or larger than the share of labels that can be replaced.
     """
     if not 0 <= share < 1:
         raise ValueError(f"the share of wrong labels must be in [0, 1), found {share}")
@@ -212,7 +168,7 @@ def add_label_noise(images: ImageCollection, share: float, seed: int) -> ImageCo
 
 
 def _one_of_each_class(images: ImageCollection, seed: int) -> IntArray:
-    """The index of one random image of each class."""
+    """Returns the index of one random image of each class."""
     keys = random_keys(seed, NOISY_IMAGES, NOISY_LABELS, images.image_ids)
     order = np.lexsort((keys, images.labels))
     sizes = np.bincount(images.labels, minlength=images.num_classes)

@@ -16,10 +16,11 @@ import tensorflow as tf
 
 from ccp_dml.commands import warn
 from ccp_dml.config import ExperimentConfig
+from ccp_dml.data.augmentation import train_preprocessing
 from ccp_dml.data.collection import ImageCollection
-from ccp_dml.data.images import TestPreprocessing, test_preprocessing, train_preprocessing
+from ccp_dml.data.images import TestPreprocessing, test_preprocessing
 from ccp_dml.data.options import BatchOptions, ImageOptions
-from ccp_dml.data.pipeline import WHOLE, Shard, inference_batches, training_batches
+from ccp_dml.data.pipeline import FULL_BATCH, Shard, inference_batches, training_batches
 from ccp_dml.data.random_streams import IntArray
 from ccp_dml.data.sampling import OnePerClassSampler, make_sampler
 from ccp_dml.distributed.strategy import distributed_batches, make_workers
@@ -151,15 +152,18 @@ def build(config: ExperimentConfig) -> Run:
     task = load_task(config.source, config.split, config.batches)
 
     # Loss.
-    with workers.scope():
-        loss = losses.build(
-            config.loss.loss,
-            num_classes=task.train.num_classes,
-            embedding_size=config.model.embedding_size,
-            seed=config.run.seed,
-            shard_proxies=config.devices.shard_proxies,
-            options=config.loss.parameters,
-        )
+    try:
+        with workers.scope():
+            loss = losses.build(
+                config.loss.loss,
+                num_classes=task.train.num_classes,
+                embedding_size=config.model.embedding_size,
+                seed=config.run.seed,
+                shard_proxies=config.devices.shard_proxies,
+                options=config.loss.parameters,
+            )
+    except ValueError as error:
+        raise UserError(f"--loss={config.loss.loss}: {error}") from error
 
     # Evaluation.
     inference = evaluated = compiled_inference(model, config.images.image_size)
@@ -258,7 +262,7 @@ def make_batches(
     if options.representative_lifetime and not options.augment_representatives:
         unaugmented = (options.classes_per_batch, test_preprocessing(image_options))
 
-    def batches(first_step: int, shard: Shard = WHOLE) -> tf.data.Dataset:
+    def batches(first_step: int, shard: Shard = FULL_BATCH) -> tf.data.Dataset:
         return training_batches(
             images,
             sampler,

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from ccp_dml.data.collection import ImageCollection
 from ccp_dml.data.images import TestPreprocessing
-from ccp_dml.data.pipeline import KeptBatches, inference_batches
+from ccp_dml.data.pipeline import inference_batches
 from ccp_dml.distributed.workers import SINGLE_WORKER, Workers
 from ccp_dml.errors import UserError
 from ccp_dml.evaluation.blocks import DEFAULT_MEMORY_BYTES
@@ -70,7 +70,7 @@ class Scorer:
         local = [workers.local_slice(len(images)) for images in (queries, gallery) if images is not None]
         number = sum(rows.stop - rows.start for rows in local)
         self._keeps = number * preprocessing.image_size**2 * _BYTES_PER_PIXEL <= kept_megabytes * 1e6
-        self._kept: dict[str, KeptBatches] = {}
+        self._kept: dict[str, tf.data.Dataset] = {}
         self._kept_batch_size = 0
 
     def embed(self, embedder: Embedder) -> Embedded:
@@ -159,7 +159,7 @@ class Scorer:
             self._kept_batch_size = size
         if kept_as not in self._kept:
             batches = inference_batches(images, self._preprocessing, size, chosen)
-            self._kept[kept_as] = KeptBatches(batches)
+            self._kept[kept_as] = batches.cache()
         return self._kept[kept_as]
 
     def _embedded_training(self, embedder: Embedder) -> Floats | None:

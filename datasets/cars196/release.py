@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from datasets.release import TEST, TRAIN, Listing, Release, Size, SourceImage
-from datasets.source_files import Layout, SourceError, SourceFiles
+from datasets.common.release import TEST, TRAIN, Listing, Release, Size, SourceImage
+from datasets.common.source_files import Layout, SourceError, SourceFiles
 
 _ALL = "cars_annos.mat"
 _META = "cars_meta.mat"
@@ -16,10 +16,10 @@ _BOX = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 
 
 class Cars196(Release):
-    """196 models of cars; the first half of the classes trains, the second tests.
+    """196 models of cars: the first half of the classes for training, the second half for testing.
 
-    The two layouts hold the same images under different names and in different orders, so that image ids
-    differ between them.
+    The two layouts hold the same images under different names and in different orders, so image ids differ
+    between them.
     """
 
     name = "cars196"
@@ -45,7 +45,7 @@ class Cars196(Release):
     has_boxes = True
 
     def listing(self, files: SourceFiles) -> Listing:
-        """Reads the annotations, in their order."""
+        """Reads the images in the order of the annotations."""
         texts = files.read([name for name in files.layout.needed if name.endswith(".mat")])
         contents = {name: _load(content, name) for name, content in texts.items()}
         names = _class_names(contents, _ALL if _ALL in contents else _META)
@@ -67,12 +67,12 @@ class Cars196(Release):
 
 
 def _load(content: bytes, file: str) -> dict[str, Any]:
-    # Late: only preparation needs SciPy.
+    # Only preparation needs SciPy.
     from scipy import io as scipy_io
 
     try:
         return scipy_io.loadmat(io.BytesIO(content))
-    except Exception as error:  # It raises whatever broken content leads it to.
+    except Exception as error:  # SciPy raises errors of many types.
         raise SourceError(f"{file} cannot be read as a MATLAB file ({error})") from None
 
 
@@ -83,7 +83,7 @@ def _class_names(contents: dict[str, dict[str, Any]], file: str) -> tuple[str, .
 
 
 def _annotations(contents: dict[str, dict[str, Any]], file: str) -> Any:
-    """Returns the rows of the struct array of a file; none if the layout does not have the file."""
+    """Returns the rows of the struct array of a file; nothing if the layout does not have the file."""
     if file not in contents:
         return ()
     if "annotations" not in contents[file]:

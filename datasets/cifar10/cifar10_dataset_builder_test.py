@@ -2,8 +2,8 @@
 
 import tensorflow_datasets as tfds
 
-from datasets import testing
 from datasets.cifar10 import cifar10_dataset_builder
+from datasets.common import testing
 
 
 class Cifar10Test(testing.OfficialTestCase):

@@ -1,13 +1,13 @@
-"""CIFAR-10 as published in its binary version: zero-shot with five classes each, or closed as published."""
+"""CIFAR-10 as published in its binary version: split by classes, or as published."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
 
-from datasets import cifar_files
-from datasets.release import TEST, TRAIN, Listing, Release, Size, SourceImage
-from datasets.source_files import Layout, SourceError, SourceFiles
+from datasets.common import cifar_files
+from datasets.common.release import TEST, TRAIN, Listing, Release, Size, SourceImage
+from datasets.common.source_files import Layout, SourceError, SourceFiles
 
 _NAMES = "batches.meta.txt"
 _BATCHES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
@@ -17,7 +17,7 @@ _NEEDED = (_NAMES, *_BATCHES, _TEST_BATCH)
 
 
 class Cifar10(Release):
-    """The images of all batches: the first five classes train, the other five test."""
+    """The images of all batches: five classes for training, the other five for testing."""
 
     name = "cifar10"
     page = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -34,18 +34,18 @@ class Cifar10(Release):
     download_url = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 
     def listing(self, files: SourceFiles) -> Listing:
-        """Reads the labels of all records, in the order of the batches."""
+        """Reads the images in the order of the batches."""
         names = cifar_files.read_names(files, _NAMES)
-        labels, _, called = cifar_files.read_records(files, (*_BATCHES, _TEST_BATCH), 1)
+        labels, _, names_of_images = cifar_files.read_records(files, (*_BATCHES, _TEST_BATCH), 1)
         images = []
-        for label, file in zip(labels[:, 0].tolist(), called):
+        for label, file in zip(labels[:, 0].tolist(), names_of_images):
             if label >= len(names):
                 raise SourceError(f"{file} is of class {label}; expected less than {len(names)}")
             images.append(SourceImage(file, names[label], self._split(file, label)))
         return Listing(names, tuple(images))
 
     def check_sizes(self, listing: Listing, files: SourceFiles) -> None:
-        """Checks the records of each batch, then as every release."""
+        """Checks the number of records of each batch, and the numbers of classes and images."""
         cifar_files.check_records(files, dict.fromkeys((*_BATCHES, _TEST_BATCH), _IMAGES_OF_BATCH), 1)
         super().check_sizes(listing, files)
 
@@ -53,8 +53,8 @@ class Cifar10(Release):
         self, files: SourceFiles, images: Sequence[SourceImage]
     ) -> Iterator[tuple[SourceImage, Callable[[], bytes]]]:
         """Yields images with functions that encode their pixels."""
-        _, pixels, called = cifar_files.read_records(files, (*_BATCHES, _TEST_BATCH), 1)
-        rows = {file: row for row, file in enumerate(called)}
+        _, pixels, names_of_images = cifar_files.read_records(files, (*_BATCHES, _TEST_BATCH), 1)
+        rows = {file: row for row, file in enumerate(names_of_images)}
         for image in images:
             yield image, functools.partial(cifar_files.image_file, pixels[rows[image.file]])
 
@@ -63,7 +63,7 @@ class Cifar10(Release):
 
 
 class Cifar10Closed(Cifar10):
-    """The published split, in which both sides have every class."""
+    """The published split, in which training and test images have the same classes."""
 
     variant = "closed"
     sizes = {TRAIN: Size(10, 50000), TEST: Size(10, 10000)}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datasets import official_builder
 from datasets.cifar100 import release
+from datasets.common import official_builder
 
 
 class Builder(official_builder.OfficialBuilder):

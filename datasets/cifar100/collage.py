@@ -1,4 +1,4 @@
-"""Collages of CIFAR-100: one object and three pieces of background in a square of 2 x 2 tiles."""
+"""Collages of CIFAR-100: squares of 2 x 2 tiles, one object and three backgrounds."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datasets import cifar_files
-from datasets.cifar100.published import PublishedCifar100
-from datasets.cifar100.records import Records, read
-from datasets.release import TEST, TRAIN, Listing, Size, SourceImage
-from datasets.source_files import SourceFiles
+from datasets.cifar100.records import PublishedCifar100, Records, read
+from datasets.common import cifar_files
+from datasets.common.release import TEST, TRAIN, Listing, Size, SourceImage
+from datasets.common.source_files import SourceFiles
 
 BACKGROUNDS = ("flowers", "large_man-made_outdoor_things", "large_natural_outdoor_scenes", "trees")
 _TRAINING_FINE_CLASSES = 3
@@ -21,23 +20,25 @@ _SEED = 0
 
 
 class Cifar100Collage(PublishedCifar100):
-    """16 coarse classes, of which the first three fine classes train and the other two test.
+    """16 coarse classes: their first three fine classes for training, the other two for testing.
 
-    The four coarse classes of landscapes and plants are the background, split in the same way. Each image is
-    the object of one collage. Its place, and the backgrounds, are drawn at random, but the same whenever the
-    set is prepared; no background is drawn again before all were.
+    The four coarse classes of landscapes and plants are the backgrounds, and are split in the same way. Each
+    image is the object of one collage. Its place and the backgrounds are drawn at random with a fixed seed;
+    no background is drawn a second time before all were.
     """
 
     variant = "collage"
     sizes = {TRAIN: Size(16, 28800), TEST: Size(16, 19200)}
 
     def listing(self, files: SourceFiles) -> Listing:
-        """Reads which images are objects, in the order of their records."""
+        """Reads the images that are objects, in the order of the records."""
         records = read(files)
         is_training = _is_training(records)
         images = [
             SourceImage(file, records.coarse_names[coarse], TRAIN if trains else TEST)
-            for file, coarse, trains in zip(records.called, records.coarse.tolist(), is_training.tolist())
+            for file, coarse, trains in zip(
+                records.image_names, records.coarse.tolist(), is_training.tolist()
+            )
             if records.coarse_names[coarse] not in BACKGROUNDS
         ]
         return Listing(tuple(name for name in records.coarse_names if name not in BACKGROUNDS), tuple(images))
@@ -45,7 +46,7 @@ class Cifar100Collage(PublishedCifar100):
     def open_images(
         self, files: SourceFiles, images: Sequence[SourceImage]
     ) -> Iterator[tuple[SourceImage, Callable[[], bytes]]]:
-        """Yields images, all of one split, with functions that make their collages."""
+        """Yields images, all of the same split, with functions that make their collages."""
         records = read(files)
         is_background = np.isin(np.array(records.coarse_names)[records.coarse], BACKGROUNDS)
         is_wanted = _is_training(records) == (images[0].split == TRAIN)
@@ -57,14 +58,14 @@ class Cifar100Collage(PublishedCifar100):
 
 
 def _is_training(records: Records) -> npt.NDArray[np.bool_]:
-    """Whether the fine class of each image is among the first of its coarse class."""
+    """Returns True for each image of the first fine classes of its coarse class, bool [N]."""
     pairs = np.unique(np.stack([records.coarse, records.fine], 1), axis=0)
     fine_classes = [pairs[pairs[:, 0] == coarse, 1] for coarse in np.unique(pairs[:, 0])]
     return np.isin(records.fine, np.concatenate([of[:_TRAINING_FINE_CLASSES] for of in fine_classes]))
 
 
 def _draws(count: int, backgrounds: npt.NDArray[Any]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Yields, for each collage, the place of the object (0..3) and the rows of its three backgrounds."""
+    """Yields the place of the object (0..3) and the rows of the three backgrounds of each collage."""
     generator = np.random.default_rng(_SEED)
     places = generator.integers(0, 4, count)
     rest = np.zeros(0, np.int64)

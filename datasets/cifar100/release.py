@@ -1,16 +1,15 @@
-"""CIFAR-100 as published in its binary version: zero-shot (with the classes of CIFAR-FS), or closed."""
+"""CIFAR-100 as published in its binary version: split by the classes of CIFAR-FS, or as published."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
 
-from datasets import cifar_files
 from datasets.cifar100.collage import Cifar100Collage
-from datasets.cifar100.published import PublishedCifar100
-from datasets.cifar100.records import CLASSES, read
-from datasets.release import TEST, TRAIN, Listing, Size, SourceImage
-from datasets.source_files import SourceFiles
+from datasets.cifar100.records import CLASSES, PublishedCifar100, read
+from datasets.common import cifar_files
+from datasets.common.release import TEST, TRAIN, Listing, Size, SourceImage
+from datasets.common.source_files import SourceFiles
 
 # CIFAR-FS (Bertinetto et al., Meta-learning with differentiable closed-form solvers, ICLR 2019).
 VALIDATION_CLASSES = (
@@ -56,16 +55,16 @@ TEST_CLASSES = (
 
 
 class Cifar100(PublishedCifar100):
-    """All images: 80 classes train, of which the last 16 are those that CIFAR-FS validates on; 20 test."""
+    """All images, split by class: the training and validation classes of CIFAR-FS, and its test classes."""
 
     sizes = {TRAIN: Size(80, 48000), TEST: Size(20, 12000)}
 
     def listing(self, files: SourceFiles) -> Listing:
-        """Reads the labels of all records, in their order."""
+        """Reads the images in the order of the records."""
         records = read(files)
         images = [
             SourceImage(file, records.fine_names[fine], self._split(file, records.fine_names[fine]))
-            for file, fine in zip(records.called, records.fine.tolist())
+            for file, fine in zip(records.image_names, records.fine.tolist())
         ]
         held_out = (*VALIDATION_CLASSES, *TEST_CLASSES)
         training = [name for name in records.fine_names if name not in held_out]
@@ -85,7 +84,7 @@ class Cifar100(PublishedCifar100):
 
 
 class Cifar100Closed(Cifar100):
-    """The published split, in which both sides have every class."""
+    """The published split, in which training and test images have the same classes."""
 
     variant = "closed"
     sizes = {TRAIN: Size(CLASSES, 50000), TEST: Size(CLASSES, 10000)}

@@ -1,15 +1,15 @@
-"""CUB-200-2011 as published: `images.txt` and its companions, and the folder `images`."""
+"""CUB-200-2011 as published: four texts and the folder `images`."""
 
 from __future__ import annotations
 
-from datasets.release import TEST, TRAIN, Listing, Release, Size, SourceImage, integers, rows
-from datasets.source_files import Layout, SourceError, SourceFiles
+from datasets.common.release import TEST, TRAIN, Listing, Release, Size, SourceImage, integers, rows
+from datasets.common.source_files import Layout, SourceError, SourceFiles
 
 _TEXTS = ("classes.txt", "images.txt", "image_class_labels.txt", "bounding_boxes.txt")
 
 
 class Cub(Release):
-    """200 species of birds; the first half of the classes trains, the second tests."""
+    """200 species of birds: the first half of the classes for training, the second half for testing."""
 
     name = "cub"
     page = "https://data.caltech.edu/records/65de6-vp158"
@@ -27,7 +27,7 @@ class Cub(Release):
     download_url = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz?download=1"
 
     def listing(self, files: SourceFiles) -> Listing:
-        """Reads `images.txt`, in its order, and what the other texts say of each image."""
+        """Reads the images in the order of `images.txt`, and their classes and boxes from the other texts."""
         texts = files.read(_TEXTS)
         names = dict(rows(texts["classes.txt"], "classes.txt", 2))
         labels = dict(rows(texts["image_class_labels.txt"], "image_class_labels.txt", 2))

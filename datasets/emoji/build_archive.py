@@ -1,14 +1,14 @@
 """Draws the built-in emoji data set from its published sources into one archive.
 
-The sources are npm packages. Nothing of this is needed to use the data set: the archive is in the repository.
+The sources are npm packages. Using the data set does not need them: the archive is in the repository.
 
     python -m venv /tmp/emoji && /tmp/emoji/bin/pip install -r datasets/emoji/requirements.txt
     npm install --prefix /tmp/emoji-sources $(python datasets/emoji/build_archive.py --list_packages)
     /tmp/emoji/bin/python datasets/emoji/build_archive.py --sources=/tmp/emoji-sources
 
-A class is one emoji, that is one Unicode code point that all five designs draw. Emoji made of several code
-points (flags, families, key caps, skin tones) are left out: the font and Firefox's set cover few of them.
-The same sources and package versions give the same bytes.
+A class is one emoji: a single Unicode code point that all five designs draw. Emoji of several code points
+(flags, families, key caps, skin tones) are left out, because the font and Firefox's set cover few of them.
+The same package versions give the same bytes.
 """
 
 from __future__ import annotations
@@ -33,13 +33,12 @@ PACKAGES = {
 }
 ICON_SETS = ("noto", "noto-v1", "fluent-emoji-flat", "fxemoji")
 FONT_FILE = "files/noto-emoji-emoji-400-normal.woff"
-# Icons whose names are short names of other emoji: the wave of the sea is not the waving hand, and so on.
+# Icons named like other emoji: for example, the wave of the sea is not the waving hand.
 CORRECTIONS = {
     "fxemoji": {"1F199": "squaredup", "1F44B": "waving", "1F576": "darksunglasses", "1F647": "bowing"}
 }
-MINIMAL_INK = (
-    0.01  # Of the pixels; the faintest real drawings, fog and a small white square, cover just under 2 %.
-)
+# Share of the pixels. The faintest drawings, fog and a small white square, cover almost 2 %.
+MINIMAL_INK = 0.01
 OLDEST_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 Drawings = Mapping[str, str]  # Code point in upper-case hexadecimal -> SVG document
@@ -107,7 +106,7 @@ def _check_versions(root: pathlib.Path) -> None:
 
 
 def _read_emoji(root: pathlib.Path) -> dict[str, dict]:
-    """Returns the emoji of one code point (a variation selector aside), sorted by code point."""
+    """Returns the emoji of one code point (not counting a variation selector), sorted by code point."""
     emoji = {}
     for entry in json.loads((root / "emoji-datasource/emoji.json").read_text()):
         codes = [code for code in entry["unified"].split("-") if code != "FE0F"]
@@ -127,12 +126,12 @@ def _read_designs(root: pathlib.Path, emoji: Mapping[str, dict]) -> dict[str, Dr
 
 
 def _read_icon_set(folder: pathlib.Path, emoji: Mapping[str, dict], names: Mapping[str, str]) -> Drawings:
-    """Returns the icons that belong to one emoji, by their listed code point or else by their name.
+    """Returns the icons of single emoji, matched by their listed code point or else by name.
 
     Args:
         folder: the package of the icon set.
         emoji: entries of emoji-datasource by code point.
-        names: present-day names by code point; a package that lists no code points uses these or older ones.
+        names: current names by code point, for packages that list no code points.
     """
     icons = json.loads((folder / "icons.json").read_text())
     listed = _read_characters(folder)
@@ -143,7 +142,7 @@ def _read_icon_set(folder: pathlib.Path, emoji: Mapping[str, dict], names: Mappi
 
 
 def _read_characters(folder: pathlib.Path) -> dict[str, str]:
-    """Returns the icon names by code point that a package lists; some list none."""
+    """Returns the icon names that a package lists by code point; some packages list none."""
     characters = json.loads((folder / "chars.json").read_text())
     return {code.upper().removesuffix("-FE0F"): name for code, name in characters.items()}
 
@@ -151,7 +150,7 @@ def _read_characters(folder: pathlib.Path) -> dict[str, str]:
 def _match_names(
     icon_names: Iterable[str], emoji: Mapping[str, dict], names: Mapping[str, str]
 ) -> dict[str, str]:
-    """Returns icon names by code point; Unicode names count first, then present-day ones, then short ones."""
+    """Returns icon names by code point; matches Unicode names first, then current names, then short names."""
     kinds: tuple[Callable[[str], list[str]], ...] = (
         lambda code: [emoji[code]["name"] or ""],
         lambda code: [names.get(code, "")],
@@ -180,7 +179,7 @@ def _squeeze(name: str) -> str:
 
 
 def _icon_svg(icons: Mapping, name: str) -> str | None:
-    """Returns the SVG document of an icon or alias, made square; None where the set has no such icon."""
+    """Returns the square SVG document of an icon or alias; None if the set has no such icon."""
     mirrored = False
     while name in icons.get("aliases", {}):
         alias = icons["aliases"][name]
@@ -236,7 +235,7 @@ def _rasterise(svg: str, size: int, quality: int) -> bytes:
 
 
 def _check_images(images: Mapping[str, bytes]) -> None:
-    """Ends the script where an image has hardly any ink; mentions drawings that two classes share."""
+    """Stops the script if an image is almost blank; prints drawings that two classes share."""
     seen: dict[bytes, str] = {}
     blank = []
     for name, data in images.items():
@@ -251,7 +250,7 @@ def _check_images(images: Mapping[str, bytes]) -> None:
 
 
 def _ink(data: bytes) -> float:
-    """Returns the share of pixels that are visibly darker than the white ground."""
+    """Returns the share of pixels that are visibly darker than the white background."""
     from PIL import Image
 
     brightness = Image.open(io.BytesIO(data)).convert("L").histogram()

@@ -1,4 +1,4 @@
-"""Emoji: 645 classes, each drawn by five designers; the built-in data set."""
+"""Emoji, the built-in data set: 645 classes of five drawings each."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from datasets import images, labelled_images
+from datasets.common import images, labelled_images
 
 DESIGNS = ("noto", "noto-v1", "fluent-emoji-flat", "fxemoji", "noto-emoji")
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """Builds the data set from the archive beside this file; needs no network.
+    """Builds the data set from the archive beside this file.
 
-    The first half of the classes, in the order of their code points, is `train`, the second half `test`.
-    The image id is the index of the class times the number of designs, plus the index of the design.
+    In the order of code points, the first half of the classes is `train` and the second half is `test`. The
+    image id is the index of the class times the number of designs, plus the index of the design.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -31,7 +31,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return self.dataset_info_from_configs(
             features=labelled_images.features([f"{code} {name}" for code, name in self._read_classes()]),
             supervised_keys=("image", "label"),
-            disable_shuffling=True,  # Records lie in the order of their image ids.
+            disable_shuffling=True,  # Keeps records in the order of their image ids.
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
@@ -54,7 +54,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                     yield labelled_images.record(image, f"{code} {name}", label * len(DESIGNS) + index, file)
 
     def _read_classes(self) -> list[tuple[str, str]]:
-        """Returns code point and name of every class, in the order of code points."""
+        """Returns the code point and the name of every class, in the order of code points."""
         with zipfile.ZipFile(self.ARCHIVE) as archive:
             lines = archive.read("classes.tsv").decode().splitlines()
         return [tuple(line.split("\t", 1)) for line in lines]

@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 70,000 small grey pictures of ten kinds of clothing."""
+"""Fashion-MNIST: 70,000 small gray pictures of ten kinds of clothing."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from datasets import labelled_images
+from datasets.common import labelled_images
 from datasets.fashion_mnist import source
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
     """Builds the data set from its four official files.
 
-    A closed-set task: both splits have the same ten classes. The image id is the place of the image in its
-    file, that of the test images counted on from the training images.
+    A closed-set task: both splits have the same ten classes. The image id is the place of the image in the
+    training file; test images are counted on from there.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "Initial release."}
 
     def __init__(self, *, source_dir: str | os.PathLike[str] | None = None, **options: Any):
-        """Opens nothing yet.
+        """Opens no file.
 
         Args:
-            source_dir: folder of the four files; None or "" for the one of the Debian package.
-            **options: as of every builder; `data_dir` is where prepared data go.
+            source_dir: folder of the four files; None or "" for the folder of the Debian package.
+            **options: options of every TFDS builder; `data_dir` is the folder of prepared data.
         """
         self._arguments = {"source_dir": source_dir, **options}
         self._source_dir = source_dir
@@ -45,7 +45,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return self.dataset_info_from_configs(
             features=labelled_images.features(source.CLASS_NAMES),
             supervised_keys=("image", "label"),
-            disable_shuffling=True,  # Records lie in the order of their image ids.
+            disable_shuffling=True,  # Keeps records in the order of their image ids.
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:

@@ -1,4 +1,4 @@
-"""Which image of a user's folder belongs to which class and split; needs no TensorFlow and opens no image."""
+"""The classes and splits of a user's folder of images. Needs no TensorFlow and opens no image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from datasets.image_folder import manifest
-from datasets.image_folder.entries import TEST, TRAIN, Entry, LayoutError, check_splits, list_folder
+from datasets.image_folder.entries import TEST, TRAIN, Entry, LayoutError, check_name, check_splits
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp")
 
@@ -24,14 +24,12 @@ class Layout:
     Attributes:
         source_dir: the folder, as an absolute path.
         entries: all images, in the order of splits, classes and files.
-        num_ignored: files in class folders that are no images by their suffix; hidden ones are not counted.
-        fingerprint: 16 hexadecimal digits that change with the folder's path and with the name, class, split,
-            size or time of change of any image.
+        fingerprint: 16 hexadecimal digits that change with the path of the folder and with the name, class,
+            split, size or time of change of any image.
     """
 
     source_dir: pathlib.Path
     entries: tuple[Entry, ...]
-    num_ignored: int
     fingerprint: str
 
     @property
@@ -51,17 +49,18 @@ class Layout:
 def read_layout(source_dir: str | os.PathLike[str], train_fraction: float = 0.5) -> Layout:
     """Reads and checks the layout of a folder of images.
 
-    Where the folder has a `manifest.csv`, that says what belongs where (see `manifest.read`). Otherwise each
-    sub-folder is a class; of the classes, sorted by name, the first `floor(train_fraction * classes)` train
-    and the others test. Names that begin with a dot are passed over. Whether the files exist
-    and are images is found out when they are read, for all of them together.
+    If the folder has a `manifest.csv`, classes and splits are read from it (see `manifest.read`). Otherwise
+    each sub-folder is a class. Of the classes, sorted by name, the first `floor(train_fraction * classes)`
+    are for training and the others for testing. Names that begin with a dot are ignored. Files that are
+    missing or not images are all reported when images are read.
 
     Args:
         source_dir: the folder.
-        train_fraction: share of the classes that train, above 0 and below 1. Of no effect with a manifest.
+        train_fraction: share of the training classes, above 0 and below 1; without effect with a manifest.
 
     Raises:
-        LayoutError: one line that names the folder, class or line of the manifest that is wrong.
+        LayoutError: if the folder cannot be used; one line that names the folder, the class, or the line of
+            the manifest.
     """
     if not 0 < train_fraction < 1:
         raise LayoutError(f"train_fraction is {train_fraction}; expected a number above 0 and below 1")
@@ -71,16 +70,16 @@ def read_layout(source_dir: str | os.PathLike[str], train_fraction: float = 0.5)
         raise LayoutError(f"{root} {found}; expected a folder of images")
     manifest_file = root / manifest.FILE_NAME
     if os.path.lexists(manifest_file):
-        entries, num_ignored = manifest.read(root), 0
+        entries = manifest.read(root)
         check_splits(manifest_file, entries)
     else:
-        entries, num_ignored = _read_class_folders(root, train_fraction)
+        entries = _read_class_folders(root, train_fraction)
         check_splits(root, entries)
-    return Layout(root, tuple(entries), num_ignored, _fingerprint(root, entries))
+    return Layout(root, tuple(entries), _fingerprint(root, entries))
 
 
-def _read_class_folders(root: pathlib.Path, train_fraction: float) -> tuple[list[Entry], int]:
-    names = [found.name for found in list_folder(root) if found.is_dir()]
+def _read_class_folders(root: pathlib.Path, train_fraction: float) -> list[Entry]:
+    names = [found.name for found in _list_folder(root) if found.is_dir()]
     if not names:
         raise LayoutError(f"{root} holds no folders; expected one per class, or a {manifest.FILE_NAME}")
     num_train = math.floor(train_fraction * len(names) + 1e-9)  # 0.29 * 100 is 28.999999999999996.
@@ -89,33 +88,41 @@ def _read_class_folders(root: pathlib.Path, train_fraction: float) -> tuple[list
             f"{root} holds {len(names)} class folder(s), of which {num_train} would train at train_fraction "
             f"{train_fraction}; expected at least one to train and one to test"
         )
-    entries, num_ignored = [], 0
+    entries = []
     for index, name in enumerate(names):
-        images, others = _read_class(root / name)
-        num_ignored += others
         split = TRAIN if index < num_train else TEST
-        entries.extend(Entry(f"{name}/{image}", name, split) for image in images)
-    return entries, num_ignored
+        entries += [Entry(f"{name}/{image}", name, split) for image in _read_class(root / name)]
+    return entries
 
 
-def _read_class(folder: pathlib.Path) -> tuple[list[str], int]:
-    """Returns the sorted names of a class's images, and how many other files there are."""
-    images, others = [], 0
-    for found in list_folder(folder):
-        # What is named like an image and is none is reported with all others when images are read.
+def _read_class(folder: pathlib.Path) -> list[str]:
+    """Returns the sorted names of the images of a class; ignores files with other suffixes."""
+    images = []
+    for found in _list_folder(folder):
+        # A folder with the suffix of an image is reported with all bad images.
         if found.name.lower().endswith(IMAGE_SUFFIXES):
             images.append(found.name)
         elif found.is_dir():
             raise LayoutError(
                 f"{folder} holds the folder {found.name!r}; expected a class folder of images only"
             )
-        else:
-            others += 1
     if not images:
         raise LayoutError(
             f"class folder {folder} holds no image; expected files in {', '.join(IMAGE_SUFFIXES)}"
         )
-    return images, others
+    return images
+
+
+def _list_folder(folder: pathlib.Path) -> list[os.DirEntry]:
+    """Returns the entries of a folder by name, without hidden files and remains of macOS archives."""
+    try:
+        with os.scandir(folder) as found:
+            kept = [entry for entry in found if not entry.name.startswith(".") and entry.name != "__MACOSX"]
+    except OSError as error:
+        raise LayoutError(f"{folder} cannot be read ({error.strerror})") from None
+    for entry in kept:
+        check_name(entry.name, f"{folder}")
+    return sorted(kept, key=lambda entry: entry.name)
 
 
 def _fingerprint(root: pathlib.Path, entries: Sequence[Entry]) -> str:
@@ -127,7 +134,7 @@ def _fingerprint(root: pathlib.Path, entries: Sequence[Entry]) -> str:
 
 
 def _state(file: str) -> tuple[int, int]:
-    """Returns size and time of change of a file; of one that is absent, which reading reports, zeros."""
+    """Returns the size and time of change of a file; zeros if it is missing, which reading reports."""
     try:
         status = os.stat(file)
     except OSError:

@@ -1,4 +1,4 @@
-"""Reads `manifest.csv`, in which a user says which image belongs to which class and split."""
+"""The file `manifest.csv`, which lists the class and the split of each image of a folder."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import pathlib
 import posixpath
 from collections.abc import Iterator
 
+from datasets.common.source_files import read_file
 from datasets.image_folder.entries import SPLITS, Entry, LayoutError, check_name
-from datasets.regular_files import read_file
 
 FILE_NAME = "manifest.csv"
 COLUMNS = ("file", "label", "split")
 
 
 def read(root: pathlib.Path) -> list[Entry]:
-    """Returns the images that a folder's manifest lists, in the order of splits, classes and files.
+    """Reads the images that a manifest lists, and sorts them by split, class and file.
 
-    The manifest is UTF-8 with a header; of its columns, in any order, `file` (relative to the folder, with
-    forward slashes), `label` (text on one line) and `split` (`train`, `test`, `query` or `gallery`) count.
-    Blank lines are skipped.
+    The manifest is CSV in UTF-8 with a header. Of its columns, `file` (path relative to the folder, with
+    forward slashes), `label` (one line of text) and `split` (`train`, `test`, `query` or `gallery`) are read.
+    Blank lines are skipped. Files that do not exist are reported when images are read.
 
     Args:
         root: the folder that holds the manifest and the images.
 
     Raises:
-        LayoutError: naming the line, if a column or value is missing, a split is unknown, or a file is
-            outside the folder or listed twice. Whether files exist is found out when they are read.
+        LayoutError: if a column or value is missing, a split is unknown, or a file is outside the folder or
+            listed twice; the message names the line.
     """
     path = root / FILE_NAME
     entries: list[Entry] = []
@@ -45,9 +45,9 @@ def read(root: pathlib.Path) -> list[Entry]:
 
 
 def _rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yields the number of the line on which a row ends, and the row's values by column."""
+    """Yields the number of the last line of each row, and its values by column."""
     try:
-        # Spreadsheets put a byte order mark in front of UTF-8.
+        # Spreadsheets begin UTF-8 with a byte order mark.
         text = read_file(path).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise LayoutError(f"{path} is not text in UTF-8") from None

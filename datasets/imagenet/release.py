@@ -1,17 +1,17 @@
-"""ImageNet (ILSVRC 2012) as published and unpacked: a folder of images for each class."""
+"""ImageNet (ILSVRC 2012) as published, unpacked to a folder of images for each class."""
 
 from __future__ import annotations
 
 import os
 
-from datasets.release import TEST, TRAIN, Listing, Release, Size, SourceImage
-from datasets.source_files import Layout, SourceError, SourceFiles
+from datasets.common.release import TEST, TRAIN, Listing, Release, Size, SourceImage
+from datasets.common.source_files import Layout, SourceError, SourceFiles
 
 _FOLDER = "train"
 
 
 class Imagenet(Release):
-    """The training images of 1,000 classes; of these, sorted by WordNet id, the first half trains."""
+    """The published training images; the first 500 classes by WordNet id train, the other 500 test."""
 
     name = "imagenet"
     page = "https://image-net.org/challenges/LSVRC/2012/2012-downloads.php (after registering)"
@@ -24,7 +24,7 @@ class Imagenet(Release):
     counted_in = dict.fromkeys((TRAIN, TEST), (f"the folder {_FOLDER}",))
 
     def advice(self, folder: str | os.PathLike[str]) -> str:
-        """What to get, from where, and where to put it."""
+        """Returns a clause that says what to get, from where, and where to put it."""
         return f"get {self.to_get} from {self.page} and put the folder {_FOLDER} into {folder}"
 
     def listing(self, files: SourceFiles) -> Listing:

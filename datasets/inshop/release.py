@@ -1,9 +1,9 @@
-"""In-shop Clothes Retrieval as published: `list_eval_partition.txt`, `list_bbox_inshop.txt`, folder `img`."""
+"""In-shop Clothes Retrieval as published: the partition, the bounding boxes and the folder `img`."""
 
 from __future__ import annotations
 
-from datasets.release import GALLERY, QUERY, TRAIN, Listing, Release, Size, SourceImage, integers, rows
-from datasets.source_files import Layout, SourceError, SourceFiles
+from datasets.common.release import GALLERY, QUERY, TRAIN, Listing, Release, Size, SourceImage, integers, rows
+from datasets.common.source_files import Layout, SourceError, SourceFiles
 
 _PARTITION = "list_eval_partition.txt"
 _BOXES = "list_bbox_inshop.txt"
@@ -11,7 +11,7 @@ _TOPS = ("", "In-shop Clothes Retrieval Benchmark", "InShopClothesRetrievalBench
 
 
 class Inshop(Release):
-    """7,982 pieces of clothing; those of the queries are searched in a gallery."""
+    """7,982 pieces of clothing; queries are searched in a gallery."""
 
     name = "inshop"
     page = "https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html (after asking its authors)"
@@ -35,7 +35,7 @@ class Inshop(Release):
     box_image_size = (256, 256)
 
     def listing(self, files: SourceFiles) -> Listing:
-        """Reads the partition, in its order; boxes are found by the name of the image."""
+        """Reads the images in the order of the partition, and their boxes by the name of the image."""
         texts = files.read([_PARTITION, _BOXES])
         boxes = {file: box for file, _, _, *box in rows(texts[_BOXES], _BOXES, 7, header=2)}
         images = []

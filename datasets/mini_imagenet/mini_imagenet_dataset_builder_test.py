@@ -2,7 +2,7 @@
 
 import tensorflow_datasets as tfds
 
-from datasets import testing
+from datasets.common import testing
 from datasets.mini_imagenet import mini_imagenet_dataset_builder
 
 

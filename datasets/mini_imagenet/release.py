@@ -1,22 +1,22 @@
-"""mini-ImageNet: the images and the three lists of Ravi and Larochelle."""
+"""mini-ImageNet: images of ImageNet in the three lists of Ravi and Larochelle."""
 
 from __future__ import annotations
 
 import os
 
-from datasets.release import TEST, TRAIN, Listing, Release, Size, SourceImage
-from datasets.source_files import Layout, SourceError, SourceFiles
+from datasets.common.release import TEST, TRAIN, Listing, Release, Size, SourceImage
+from datasets.common.source_files import Layout, SourceError, SourceFiles
 
 _LISTS = {"train": TRAIN, "val": TRAIN, "test": TEST}
 _SUFFIXES = (".jpg", ".JPEG", ".png")
 
 
 class MiniImagenet(Release):
-    """100 classes: 80 train, of which the last 16 are those of the list `val`; 20 test.
+    """100 classes: 80 for training, the last 16 from the list `val`, and 20 for testing.
 
-    The lists are `train.csv`, `val.csv` and `test.csv` (columns `filename,label`) beside the folder `images`;
-    or `train.txt`, `val.txt` and `test.txt` in `splits/ravi-larochelle` (a class each line), beside the
-    folder `data` with a folder of images for each class.
+    The lists are `train.csv`, `val.csv` and `test.csv` (columns `filename,label`) beside the folder `images`,
+    or `train.txt`, `val.txt` and `test.txt` in `splits/ravi-larochelle` (one class per line) beside the
+    folder `data`, which has a folder of images for each class.
     """
 
     name = "mini_imagenet"
@@ -36,11 +36,11 @@ class MiniImagenet(Release):
     }
 
     def advice(self, folder: str | os.PathLike[str]) -> str:
-        """What to get, from where, and where to put it."""
+        """Returns a clause that says what to get, from where, and where to put it."""
         return f"get {self.to_get} from {self.page} and put all into {folder}"
 
     def listing(self, files: SourceFiles) -> Listing:
-        """Reads the lists, in their order."""
+        """Reads the images in the order of the lists."""
         by_class = files.layout.needed[-1] == "data"
         images: list[SourceImage] = []
         for text, split in zip(files.layout.needed, _LISTS.values()):

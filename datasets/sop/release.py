@@ -1,16 +1,16 @@
-"""Stanford Online Products as published: `Ebay_train.txt`, `Ebay_test.txt` and a folder for each category."""
+"""Stanford Online Products as published: two texts and a folder of images for each category."""
 
 from __future__ import annotations
 
-from datasets.release import TEST, TRAIN, Listing, Release, Size, SourceImage, rows
-from datasets.source_files import Layout, SourceFiles
+from datasets.common.release import TEST, TRAIN, Listing, Release, Size, SourceImage, rows
+from datasets.common.source_files import Layout, SourceFiles
 
 _TEXTS = {TRAIN: "Ebay_train.txt", TEST: "Ebay_test.txt"}
 _NEEDED = (*_TEXTS.values(), "bicycle_final")
 
 
 class Sop(Release):
-    """22,634 products that were on sale on eBay, of 12 categories."""
+    """22,634 products of 12 categories that were on sale on eBay."""
 
     name = "sop"
     page = "https://cvgl.stanford.edu/projects/lifted_struct/"
@@ -27,7 +27,7 @@ class Sop(Release):
     download_url = "ftp://cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip"
 
     def listing(self, files: SourceFiles) -> Listing:
-        """Reads both texts, in their order. A class is called by its category and its number."""
+        """Reads the images in the order of both texts. A class is named after its category and number."""
         texts = files.read(list(_TEXTS.values()))
         images = []
         for split, text in _TEXTS.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datasets import official_builder
+from datasets.common import official_builder
 from datasets.sop import release
 
 

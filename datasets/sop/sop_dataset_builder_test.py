@@ -2,7 +2,7 @@
 
 import tensorflow_datasets as tfds
 
-from datasets import testing
+from datasets.common import testing
 from datasets.sop import sop_dataset_builder
 
 

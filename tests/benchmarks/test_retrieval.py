@@ -1,3 +1,5 @@
+"""Problems and rows of the retrieval benchmark."""
+
 from __future__ import annotations
 
 import types
@@ -5,18 +7,17 @@ import types
 import numpy as np
 import pytest
 
-from benchmarks import retrieval, retrieval_cases, retrieval_rows
-from benchmarks.retrieval_worker import ROWS
+from benchmarks.retrieval import cases, evaluations, run
 from tests.evaluation import oracle
 
 
 @pytest.fixture(params=[0, 37], ids=["self_retrieval", "query_and_gallery"])
-def problem(request) -> retrieval_cases.Problem:
-    case = retrieval_cases.Case("", 150, queries=request.param, dimension=6, class_sizes=(2, 7))
-    return retrieval_cases.as_problem(case, *retrieval_cases.make(case))
+def problem(request) -> cases.Problem:
+    case = cases.Case("", 150, queries=request.param, dimension=6, class_sizes=(2, 7))
+    return cases.as_problem(case, *cases.make(case))
 
 
-def expected(problem: retrieval_cases.Problem) -> dict[str, float]:
+def expected(problem: cases.Problem) -> dict[str, float]:
     gallery = None if problem.is_self_retrieval else problem.gallery
     rankings = oracle.rankings(problem.queries, gallery)
     rows = [
@@ -27,15 +28,15 @@ def expected(problem: retrieval_cases.Problem) -> dict[str, float]:
     return {name: float(np.nanmean([row[key] for row in rows])) for name, key in names.items()}
 
 
-@pytest.mark.parametrize("row", [retrieval_rows.ours, retrieval_rows.ours_far, retrieval_rows.original])
+@pytest.mark.parametrize("row", [evaluations.ours, evaluations.ours_far, evaluations.original])
 def test_rows_have_the_values_of_brute_force(problem, row):
     found = row(problem)
-    assert {name: found[name] for name in retrieval.COMPARED} == pytest.approx(expected(problem), abs=1e-6)
+    assert {name: found[name] for name in run.COMPARED} == pytest.approx(expected(problem), abs=1e-6)
 
 
 def test_a_class_has_as_many_images_as_the_case_says():
-    case = retrieval_cases.Case("", 400, class_sizes=(3, 5))
-    problem = retrieval_cases.as_problem(case, *retrieval_cases.make(case))
+    case = cases.Case("", 400, class_sizes=(3, 5))
+    problem = cases.as_problem(case, *cases.make(case))
     # The last class may be cut.
     assert sorted(set(np.bincount(problem.gallery_labels)[:-1])) == [3, 4, 5]
     assert np.linalg.norm(problem.gallery, axis=1) == pytest.approx(1.0)
@@ -43,16 +44,16 @@ def test_a_class_has_as_many_images_as_the_case_says():
 
 def test_rows_that_differ_by_more_than_rounding_are_an_error():
     def row(value: float) -> types.SimpleNamespace:
-        return types.SimpleNamespace(values=dict.fromkeys(retrieval.COMPARED, value))
+        return types.SimpleNamespace(values=dict.fromkeys(run.COMPARED, value))
 
-    case = retrieval_cases.Case("made up", 1_000)
+    case = cases.Case("made up", 1_000)
     product = types.SimpleNamespace(values={})
-    assert retrieval.compare(case, {"product": product, "ours": row(0.5), "other": row(0.501)}) == (
+    assert run.compare(case, {"product": product, "ours": row(0.5), "other": row(0.501)}) == (
         pytest.approx(0.001)
     )
     with pytest.raises(SystemExit, match="made up: P@1 is .*'other': 0.51.*; expected them within 0.003"):
-        retrieval.compare(case, {"product": product, "ours": row(0.5), "other": row(0.51)})
+        run.compare(case, {"product": product, "ours": row(0.5), "other": row(0.51)})
 
 
 def test_large_cases_have_known_rows():
-    assert set(retrieval.ROWS_OF_LARGE_CASES) < set(ROWS)
+    assert set(run.ROWS_OF_LARGE_CASES) < set(run.ROWS)

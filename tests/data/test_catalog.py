@@ -1,3 +1,5 @@
+"""The data sets by name: finding sources, checking options, and loading."""
+
 from __future__ import annotations
 
 import pathlib
@@ -8,11 +10,11 @@ import sys
 import pytest
 
 from ccp_dml.data import catalog
-from ccp_dml.data.catalog import Source
+from ccp_dml.data.options import SourceOptions
+from datasets.common.release import Size
 from datasets.cub.release import Cub
-from datasets.release import Size
-from tests import miniatures
 from tests.data.conftest import encode, smooth_pixels
+from tests.datasets import miniatures
 
 
 @pytest.fixture
@@ -28,28 +30,39 @@ def folder(tmp_path: pathlib.Path) -> pathlib.Path:
     return root
 
 
-def test_listing_and_checking_import_no_tensorflow(folder: pathlib.Path) -> None:
-    program = (
-        "import sys; from ccp_dml.data.catalog import Source, check, names; names(); check(Source('emoji')); "
-        f"check(Source('image_folder', {str(folder)!r})); "
-        "sys.exit(any(name in sys.modules for name in ('tensorflow', 'tensorflow_datasets')))"
+def run_without_tensorflow(*lines: str) -> str:
+    """The output of a program that fails if it imports TensorFlow or TFDS."""
+    program = [
+        "import sys",
+        "from ccp_dml.data.catalog import check, names",
+        "from ccp_dml.data.options import SourceOptions",
+        *lines,
+        "sys.exit(any(name in sys.modules for name in ('tensorflow', 'tensorflow_datasets')))",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(program)], check=True, timeout=60, capture_output=True, text=True
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    return done.stdout
+
+
+def test_listing_and_checking_import_no_tensorflow(folder: pathlib.Path) -> None:
+    lines = [
+        "names()",
+        "check(SourceOptions('emoji'))",
+        f"check(SourceOptions('image_folder', {str(folder)!r}))",
+    ]
+    assert run_without_tensorflow(*lines) == ""
 
 
 @pytest.mark.parametrize("name", ["cub", "cars196", "sop", "inshop", "cifar10", "imagenet", "mini_imagenet"])
 def test_published_data_sets_are_checked_without_tensorflow(name: str, tmp_path: pathlib.Path) -> None:
-    source = miniatures.WRITERS[name](tmp_path / "Größe 1")
-    program = (
-        "import sys; from ccp_dml.data.catalog import Source, check; "
-        f"print(check(Source({name!r}, {str(source)!r}, prepared_dir={str(tmp_path)!r})), "
-        f"check(Source({name!r}, {str(source)!r}, check_counts=False))); "
-        "sys.exit(any(name in sys.modules for name in ('tensorflow', 'tensorflow_datasets')))"
+    source = str(miniatures.WRITERS[name](tmp_path / "Größe 1"))
+    options = (
+        f"{name!r}, {source!r}, prepared_dir={str(tmp_path)!r}",
+        f"{name!r}, {source!r}, check_counts=False",
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], check=True, timeout=60, capture_output=True, text=True
-    )
-    published, found = (int(number) for number in done.stdout.split())
+    output = run_without_tensorflow(*(f"print(check(SourceOptions({given})))" for given in options))
+    published, found = (int(number) for number in output.split())
     expected = {"cub": 100, "cars196": 98, "sop": 11318, "inshop": 3997, "imagenet": 500, "mini_imagenet": 80}
     assert published == expected.get(name, 5)
     assert found == {"cifar10": 5, "imagenet": 2}.get(name, 4)
@@ -66,43 +79,41 @@ def test_published_data_sets_are_checked_without_tensorflow(name: str, tmp_path:
         ("imagenet", "--data_dir", "ILSVRC2012_img_train.tar"),
     ],
 )
-def test_published_data_sets_say_what_to_get(
-    name: str, needs: str, file: str, tmp_path: pathlib.Path
-) -> None:
+def test_messages_name_the_files_to_get(name: str, needs: str, file: str, tmp_path: pathlib.Path) -> None:
     assert name in catalog.names()
     where = {"prepared_dir": str(tmp_path / "prepared")}
     with pytest.raises(ValueError, match=f"--dataset={name} needs {needs}: get .*") as error:
-        catalog.check(Source(name, **where))
+        catalog.check(SourceOptions(name, **where))
     assert file in str(error.value)
     with pytest.raises(ValueError, match=f"--dataset={name} --data_dir={tmp_path}: .* lacks ") as error:
-        catalog.check(Source(name, str(tmp_path), **where))
+        catalog.check(SourceOptions(name, str(tmp_path), **where))
     assert file in str(error.value)
     assert str(tmp_path) in str(error.value)
     if needs == "--data_dir":
         message = f"--download: {name} cannot be downloaded; expected it with one of cub, .*; get .* from"
         with pytest.raises(ValueError, match=message) as error:
-            catalog.check(Source(name, download=True, **where))
+            catalog.check(SourceOptions(name, download=True, **where))
         assert file in str(error.value)
     else:
-        assert catalog.check(Source(name, download=True, **where)) > 0
+        assert catalog.check(SourceOptions(name, download=True, **where)) > 0
 
 
 @pytest.mark.parametrize("name", ["emoji", "image_folder"])
 def test_options_of_published_data_sets_are_refused_by_others(name: str) -> None:
     with pytest.raises(ValueError, match=f"--check_counts=false: .* found --dataset={name}"):
-        catalog.check(Source(name, "/", check_counts=False))
+        catalog.check(SourceOptions(name, "/", check_counts=False))
     with pytest.raises(ValueError, match=f"--download: {name} cannot be downloaded"):
-        catalog.check(Source(name, "/", download=True))
+        catalog.check(SourceOptions(name, "/", download=True))
 
 
 def test_only_sets_with_boxes_are_cropped_to_them(tmp_path: pathlib.Path) -> None:
     message = "--crop_to_box: emoji has no bounding boxes; expected it with one of cub, cars196, inshop"
     with pytest.raises(ValueError, match=message):
-        catalog.check(Source("emoji", crop_to_box=True))
+        catalog.check(SourceOptions("emoji", crop_to_box=True))
     source = str(miniatures.write_cub(tmp_path / "birds"))
     options = {"data_dir": source, "prepared_dir": str(tmp_path / "prepared"), "check_counts": False}
-    whole = catalog.load(Source("cub", **options))
-    cropped = catalog.load(Source("cub", crop_to_box=True, **options))
+    whole = catalog.load(SourceOptions("cub", **options))
+    cropped = catalog.load(SourceOptions("cub", crop_to_box=True, **options))
     assert whole.train.boxes is None
     assert whole.test.boxes is None
     assert cropped.train.boxes is not None
@@ -111,15 +122,15 @@ def test_only_sets_with_boxes_are_cropped_to_them(tmp_path: pathlib.Path) -> Non
     assert cropped.train.encoded([3]) == whole.train.encoded([3])
 
 
-def test_boxes_that_mean_nothing_are_refused(tmp_path: pathlib.Path) -> None:
+def test_boxes_for_images_of_another_size_are_refused(tmp_path: pathlib.Path) -> None:
     source = miniatures.write_inshop(tmp_path / "shop", 4, 2)
     miniatures.write_jpeg(sorted(source.rglob("*.jpg"))[0], 0, 0, size=(60, 80))
     options = {"data_dir": str(source), "prepared_dir": str(tmp_path / "prepared"), "check_counts": False}
-    data = catalog.load(Source("inshop", **options))
+    data = catalog.load(SourceOptions("inshop", **options))
     assert data.gallery is not None
     assert data.test.class_names == data.gallery.class_names == ("id_00000003", "id_00000004")
     with pytest.raises(ValueError, match="--crop_to_box: 1 images of inshop have another size"):
-        catalog.load(Source("inshop", crop_to_box=True, **options))
+        catalog.load(SourceOptions("inshop", crop_to_box=True, **options))
 
 
 def test_a_prepared_data_set_does_not_need_its_source(
@@ -131,11 +142,11 @@ def test_a_prepared_data_set_does_not_need_its_source(
     unfinished = tmp_path / "prepared" / "cub" / "zero_shot" / "incomplete.ABC_1.0.0"
     unfinished.mkdir(parents=True)
     (unfinished / "cub-train.array_record").write_bytes(b"what a killed process left")
-    data = catalog.load(Source("cub", data_dir=str(source), prepared_dir=prepared))
+    data = catalog.load(SourceOptions("cub", data_dir=str(source), prepared_dir=prepared))
     assert not unfinished.exists()
     shutil.rmtree(source)
-    assert catalog.check(Source("cub", prepared_dir=prepared)) == 4
-    again = catalog.load(Source("cub", prepared_dir=prepared))
+    assert catalog.check(SourceOptions("cub", prepared_dir=prepared)) == 4
+    again = catalog.load(SourceOptions("cub", prepared_dir=prepared))
     assert again.train.encoded(range(16)) == data.train.encoded(range(16))
     assert again.train.class_names == ("001.Bird_1", "002.Bird_2", "003.Bird_3", "004.Bird_4")
     assert capfd.readouterr().err.count("Preparing the data set cub in ") == 1
@@ -149,26 +160,26 @@ def test_a_prepared_data_set_does_not_need_its_source(
         ("image_folder", "/no/such/folder", "--data_dir=/no/such/folder is not a folder"),
     ],
 )
-def test_bad_names_and_folders(name: str, data_dir: str | None, message: str) -> None:
+def test_unknown_names_and_folders_are_refused(name: str, data_dir: str | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        catalog.check(Source(name, data_dir))
+        catalog.check(SourceOptions(name, data_dir))
     with pytest.raises(ValueError, match=message):
-        catalog.load(Source(name, data_dir=data_dir))
+        catalog.load(SourceOptions(name, data_dir=data_dir))
 
 
-def test_a_bad_layout_is_found_by_the_check(folder: pathlib.Path) -> None:
+def test_the_check_reads_the_layout_of_a_folder(folder: pathlib.Path) -> None:
     for image in (folder / "bee").iterdir():
         image.unlink()
     with pytest.raises(ValueError, match="bee"):
-        catalog.check(Source("image_folder", str(folder)))
+        catalog.check(SourceOptions("image_folder", str(folder)))
 
 
-def test_image_folder(
+def test_an_image_folder_is_prepared_once(
     folder: pathlib.Path, tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def load() -> list:
         data = catalog.load(
-            Source(
+            SourceOptions(
                 "image_folder",
                 data_dir=str(folder),
                 prepared_dir=str(tmp_path / "prepared"),
@@ -206,7 +217,9 @@ def test_query_and_gallery_share_their_classes(folder: pathlib.Path, tmp_path: p
         for split, file in zip(splits.split(","), sorted((folder / name).iterdir())):
             lines.append(f"{name}/{file.name},{name},{split}")
     (folder / "manifest.csv").write_text("\n".join(lines))
-    data = catalog.load(Source("image_folder", data_dir=str(folder), prepared_dir=str(tmp_path / "prepared")))
+    data = catalog.load(
+        SourceOptions("image_folder", data_dir=str(folder), prepared_dir=str(tmp_path / "prepared"))
+    )
     assert data.gallery is not None
     assert data.train.class_names == ("ant", "cow")
     assert data.test.class_names == data.gallery.class_names == ("bee", "eel")
@@ -215,17 +228,19 @@ def test_query_and_gallery_share_their_classes(folder: pathlib.Path, tmp_path: p
     assert not set(data.test.image_ids.tolist()) & set(data.gallery.image_ids.tolist())
 
 
-def test_a_truncated_image_is_named(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_the_error_names_a_truncated_image(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     image = folder / "dog" / "0.jpg"
     image.write_bytes(image.read_bytes()[:200])
     with pytest.raises(ValueError, match="dog/0.jpg"):
-        catalog.load(Source("image_folder", data_dir=str(folder), prepared_dir=str(tmp_path / "prepared")))
+        catalog.load(
+            SourceOptions("image_folder", data_dir=str(folder), prepared_dir=str(tmp_path / "prepared"))
+        )
 
 
-def test_emoji(tmp_path: pathlib.Path) -> None:
-    data = catalog.load(Source("emoji", prepared_dir=str(tmp_path)))
+def test_the_built_in_emoji(tmp_path: pathlib.Path) -> None:
+    data = catalog.load(SourceOptions("emoji", prepared_dir=str(tmp_path)))
     assert (data.train.num_classes, data.test.num_classes, data.gallery) == (322, 323, None)
-    assert catalog.check(Source("emoji")) == 322
+    assert catalog.check(SourceOptions("emoji")) == 322
     for images in (data.train, data.test):
         assert (images.labels.reshape(-1, 5) == images.labels.reshape(-1, 5)[:, :1]).all()
     code_points = [name.split()[0] for name in data.train.class_names + data.test.class_names]

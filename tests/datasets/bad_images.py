@@ -1,4 +1,4 @@
-"""A corpus of image files that are damaged, odd or none at all, made when it is needed."""
+"""Unusual, damaged and fake image files, made on demand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Image_ = Image.Image
 
 
 def picture(width: int = 40, height: int = 24, seed: int = 0) -> Image_:
-    """A bright picture, nowhere black."""
+    """A bright picture without black pixels."""
     noise = np.random.default_rng(seed).integers(100, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(noise)
 
@@ -29,7 +29,7 @@ def encode(image: Image_, file_format: str, **options) -> bytes:
 
 
 def bomb(side: int = 60_000) -> bytes:
-    """A PNG of a few bytes that says it has side x side pixels."""
+    """A PNG of a few bytes whose header claims side x side pixels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         checksum = zlib.crc32(kind + content)
@@ -58,7 +58,7 @@ def _16_bits() -> bytes:
 
 
 def usable() -> dict[str, bytes]:
-    """Odd files that a person sees as pictures, by name."""
+    """Unusual but valid image files by name."""
     other = picture(seed=1)
     return {
         "png_named.jpg": encode(picture(), "PNG"),
@@ -77,7 +77,7 @@ def usable() -> dict[str, bytes]:
 
 
 def unusable() -> dict[str, tuple[Callable[[Path], object], str]]:
-    """By name, what makes a file that is no picture, and what must be said of it."""
+    """Writers of unusable image files by name, with the reason that the error must give."""
     jpeg, png = encode(picture(), "JPEG"), encode(picture(), "PNG")
 
     def content(data: bytes) -> Callable[[Path], object]:

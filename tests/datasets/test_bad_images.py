@@ -1,4 +1,4 @@
-"""Bad images in preparation: all of them in one report, or left out and counted; never a crash or a hang."""
+"""Bad images in a source: one error names them all, or they are left out and reported."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ccp_dml.data import catalog
-from ccp_dml.data.catalog import Source
-from ccp_dml.data.images import TestPreprocessing, TrainPreprocessing
+from ccp_dml.data.augmentation import TrainPreprocessing
+from ccp_dml.data.images import TestPreprocessing
+from ccp_dml.data.options import SourceOptions
 from ccp_dml.data.pipeline import inference_batches, training_batches
 from ccp_dml.data.sampling import MPerClassSampler
 from ccp_dml.errors import UserError
-from datasets import conversion, regular_files
+from datasets.common import images, source_files
+from datasets.common.images import ImageError, upright_rgb
 from datasets.image_folder import manifest
 from datasets.image_folder.entries import SPLITS, LayoutError
-from datasets.images import ImageError, upright_rgb
-from tests import miniatures
-from tests.datasets import bad_images
+from tests.datasets import bad_images, miniatures
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::RuntimeWarning:PIL")
 FUZZ = settings(
@@ -47,7 +47,7 @@ def _quiet():
 
 @pytest.fixture
 def corpus(tmp_path) -> Path:
-    """Four classes: usable pictures in each, all unusable ones in those that test, "dog" but for one."""
+    """Four classes: usable pictures in three, one in "dog", and unusable files in all but "ant"."""
     top = tmp_path / "corpus"
     for label in LABELS:
         (top / label).mkdir(parents=True)
@@ -61,7 +61,7 @@ def corpus(tmp_path) -> Path:
 
 
 def bad_files(top: Path) -> dict[str, str]:
-    """What must be said of each unusable file, by its path."""
+    """The expected reason of each unusable file by its path."""
     found = {}
     for index, (name, (_, reason)) in enumerate(bad_images.unusable().items()):
         found[str(top / ("bee", "cow", "dog")[index % 3] / name)] = reason
@@ -69,7 +69,7 @@ def bad_files(top: Path) -> dict[str, str]:
 
 
 def write_manifest(top: Path) -> dict[str, str]:
-    """Lists all files of the corpus and two that do not exist; returns what is wrong with which file."""
+    """Lists all files of the corpus and two missing ones; returns the reason of each bad file by its path."""
     rows = [
         (f"{label}/{name}", label, "train" if label in ("ant", "bee") else "test")
         for label in LABELS
@@ -84,12 +84,12 @@ def write_manifest(top: Path) -> dict[str, str]:
 
 def load(top: Path, tmp_path: Path, **options):
     return catalog.load(
-        Source("image_folder", data_dir=str(top), prepared_dir=str(tmp_path / "prepared"), **options)
+        SourceOptions("image_folder", data_dir=str(top), prepared_dir=str(tmp_path / "prepared"), **options)
     )
 
 
 @pytest.mark.parametrize("with_manifest", [False, True])
-def test_one_report_names_every_bad_file(corpus, tmp_path, with_manifest):
+def test_one_error_names_every_bad_file(corpus, tmp_path, with_manifest):
     bad = write_manifest(corpus) if with_manifest else bad_files(corpus)
     with pytest.raises(UserError) as error:
         load(corpus, tmp_path)
@@ -126,15 +126,15 @@ def test_bad_images_can_be_left_out(corpus, tmp_path, with_manifest):
 
 
 def check_pixels(data) -> None:
-    """Every image that was kept trains and is tested, and none is black."""
+    """Checks that every remaining image can be used for training and testing, and is not black."""
     test = inference_batches(data.test, TestPreprocessing(16, 18), 8)
     sampler = MPerClassSampler(data.train.labels, 2, 12, seed=0)
     train = training_batches(data.train, sampler, TrainPreprocessing(image_size=16), seed=0)
-    for batch in [*test, *(images for images, _ in train.take(1))]:
+    for batch in [*test, *(pixels for pixels, _ in train.take(1))]:
         assert batch.numpy().max(axis=(1, 2, 3)).min() > 50
 
 
-def test_what_was_skipped_is_prepared_apart_from_the_whole(corpus, tmp_path):
+def test_data_without_bad_images_is_prepared_under_another_name(corpus, tmp_path):
     load(corpus, tmp_path, skip_bad_images=True)
     with pytest.raises(UserError, match="images cannot be used"):
         load(corpus, tmp_path)
@@ -148,7 +148,7 @@ def test_what_was_skipped_is_prepared_apart_from_the_whole(corpus, tmp_path):
     assert sorted(name.split("-", 2)[2:] for name in prepared) == [[], [], *[["without_bad_images"]] * 2]
 
 
-def test_a_split_of_bad_images_alone_is_an_error_all_the_same(tmp_path):
+def test_a_split_without_usable_images_is_an_error(tmp_path):
     for label in LABELS:
         for index in range(2):
             path = tmp_path / "set" / label / f"{index}.jpg"
@@ -158,27 +158,27 @@ def test_a_split_of_bad_images_alone_is_an_error_all_the_same(tmp_path):
         load(tmp_path / "set", tmp_path, skip_bad_images=True)
 
 
-def test_a_file_that_may_not_be_read_is_named(monkeypatch, tmp_path):
+def test_the_error_names_a_file_without_read_permission(monkeypatch, tmp_path):
     def refuse(path):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)  # The superuser may read everything.
+    monkeypatch.setattr(Path, "read_bytes", refuse)  # Permissions do not stop the superuser.
     file = tmp_path / "a.jpg"
     file.touch()
-    [(key, error)] = conversion.convert_all([(1, str(file), lambda: regular_files.read_file(file))])
+    [(key, error)] = images.convert_all([(1, str(file), lambda: source_files.read_file(file))])
     assert (key, str(error)) == (1, f"{file}: cannot be read (Permission denied)")
 
 
-def test_a_file_too_large_to_be_an_image_is_not_read(tmp_path):
+def test_files_too_large_for_an_image_are_not_read(tmp_path):
     file = tmp_path / "a.jpg"
     with file.open("wb") as stream:
-        stream.truncate(regular_files.MAX_SIZE + 1)
+        stream.truncate(source_files.MAX_FILE_SIZE + 1)
     with pytest.raises(OSError, match="536,870,913 bytes; expected at most 536,870,912"):
-        regular_files.read_file(file)
+        source_files.read_file(file)
 
 
 def spoil_cub(top: Path) -> list[Path]:
-    """Three images of two classes in both splits: absent, empty, and cut off."""
+    """Removes, empties and truncates an image each, in two classes of different splits; returns the files."""
     files = sorted(top.rglob("*.jpg"))
     gone, empty, cut = files[0], files[-1], files[-2]
     gone.unlink()
@@ -187,14 +187,14 @@ def spoil_cub(top: Path) -> list[Path]:
     return [gone, empty, cut]
 
 
-def test_published_data_sets_report_and_skip_alike(tmp_path):
+def test_bad_images_of_published_data_sets_are_reported_or_left_out(tmp_path):
     source = miniatures.write_cub(tmp_path / "birds", 4, 3)
     bad = spoil_cub(source)
     options = {"data_dir": str(source), "prepared_dir": str(tmp_path / "prepared"), "check_counts": False}
     with pytest.raises(UserError, match="^3 images cannot be used: ") as error:
-        catalog.load(Source("cub", **options))
+        catalog.load(SourceOptions("cub", **options))
     assert all(str(path) in str(error.value) for path in bad)
-    data = catalog.load(Source("cub", skip_bad_images=True, **options))
+    data = catalog.load(SourceOptions("cub", skip_bad_images=True, **options))
     assert {source / "CUB_200_2011" / image.file for image in data.skipped} == set(bad)
     assert (len(data.train), len(data.test)) == (5, 4)
     assert "'001.Bird_1' (train) to 2 of 3" in data.skipped_in_words()
@@ -202,14 +202,14 @@ def test_published_data_sets_report_and_skip_alike(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["emoji", "fashion_mnist"])
-def test_where_no_image_files_are_read_nothing_can_be_skipped(name):
+def test_skipping_is_refused_for_data_sets_without_image_files(name):
     with pytest.raises(UserError, match="--skip_bad_images: expected it with image_folder or a published"):
-        catalog.check(Source(name, skip_bad_images=True))
+        catalog.check(SourceOptions(name, skip_bad_images=True))
 
 
-def test_a_published_data_set_is_skipped_from_only_with_its_source(tmp_path):
+def test_skipping_images_of_a_published_data_set_needs_its_source(tmp_path):
     with pytest.raises(UserError, match=r"^--dataset=cub needs --data_dir: "):
-        catalog.check(Source("cub", prepared_dir=str(tmp_path), download=True, skip_bad_images=True))
+        catalog.check(SourceOptions("cub", prepared_dir=str(tmp_path), download=True, skip_bad_images=True))
 
 
 SIGNATURES = (b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"RIFF")
@@ -222,7 +222,7 @@ def pixels_of(name: str) -> np.ndarray:
 
 
 def check_image(content: bytes) -> bytes | None:
-    """The RGB image that any bytes become; None after an error that names the file."""
+    """Converts any bytes; returns the RGB image, or None after an error that names the file."""
     message = ""
     try:
         encoded = upright_rgb(content, "file")
@@ -239,14 +239,14 @@ def check_image(content: bytes) -> bytes | None:
 
 @FUZZ
 @given(st.binary(max_size=300), st.sampled_from(SIGNATURES))
-def test_fuzz_of_any_bytes(data, signature):
+def test_fuzzing_with_any_bytes(data, signature):
     check_image(signature + data)
 
 
 @FUZZ
 @given(st.sampled_from([*USABLE.values(), bad_images.bomb()]), st.data())
-def test_fuzz_of_damaged_images(original, data):
-    """Bytes cut off, replaced and put in: an error that names the file, or a picture."""
+def test_fuzzing_with_damaged_images(original, data):
+    """Removed, replaced and added bytes give an error that names the file, or a picture."""
     content = bytearray(original[: data.draw(st.integers(1, len(original)))])
     for _ in range(data.draw(st.integers(0, 5))):
         place = data.draw(st.integers(0, len(content) - 1))
@@ -259,8 +259,8 @@ def test_fuzz_of_damaged_images(original, data):
 
 @FUZZ
 @given(st.sampled_from(list(USABLE)), st.floats(0, 0.999))
-def test_fuzz_of_truncation(name, share):
-    """A beginning of a file is an error, or has all the pixels of the whole."""
+def test_fuzzing_with_truncated_images(name, share):
+    """A truncated file gives an error, or all pixels of the complete one."""
     whole = USABLE[name]
     encoded = check_image(whole[: int(share * len(whole))])
     if encoded is not None:
@@ -281,8 +281,8 @@ ROWS = st.lists(
 
 @FUZZ
 @given(ROWS, st.booleans())
-def test_fuzz_of_manifests(tmp_path, rows, with_header):
-    """Rows of any text: one line of error that names the manifest, or files below the folder."""
+def test_fuzzing_with_manifests(tmp_path, rows, with_header):
+    """Rows of any text give one line of error that names the manifest, or files below the folder."""
     output = io.StringIO()
     csv.writer(output).writerows([["file", "label", "split"], *rows] if with_header else rows)
     check_manifest(tmp_path, output.getvalue().encode("utf-8", "surrogatepass"))
@@ -290,7 +290,7 @@ def test_fuzz_of_manifests(tmp_path, rows, with_header):
 
 @FUZZ
 @given(st.binary(max_size=200), st.booleans())
-def test_fuzz_of_manifests_of_any_bytes(tmp_path, data, with_header):
+def test_fuzzing_with_manifests_of_any_bytes(tmp_path, data, with_header):
     check_manifest(tmp_path, b"file,label,split\n" * with_header + data)
 
 
@@ -308,7 +308,7 @@ def check_manifest(folder: Path, content: bytes) -> None:
         assert os.path.commonpath([folder, os.path.abspath(folder / entry.file)]) == str(folder)
 
 
-def test_a_manifest_that_is_a_pipe_is_no_hang(tmp_path):
+def test_a_manifest_that_is_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / manifest.FILE_NAME)
     with pytest.raises(LayoutError, match=r"manifest\.csv cannot be read \(no regular file\)"):
         manifest.read(tmp_path)

@@ -1,3 +1,5 @@
+"""Image files of all kinds as upright RGB images."""
+
 from __future__ import annotations
 
 import io
@@ -8,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.images import MAX_PNG_PIXELS, ImageError, upright_rgb
+from datasets.common.images import MAX_PNG_PIXELS, ImageError, upright_rgb
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::RuntimeWarning:PIL")
 
 HEIGHT, WIDTH = 24, 40
 ORIENTATION = 0x0112
-# How a stored picture is turned to be upright, by EXIF orientation, after the EXIF standard.
+# The transformation to an upright picture for each EXIF orientation, after the EXIF standard.
 TO_UPRIGHT = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -28,7 +30,7 @@ TO_UPRIGHT = {
 
 
 def smooth_rgb(height=HEIGHT, width=WIDTH):
-    """A picture that differs from all its mirror images and rotations, and that JPEG hardly changes."""
+    """A picture without symmetry that JPEG hardly changes."""
     y, x = np.mgrid[:height, :width]
     diagonal = (x + y) * 255 // (height + width - 2)
     return np.stack([x * 255 // (width - 1), y * 255 // (height - 1), diagonal], -1).astype(np.uint8)
@@ -146,7 +148,7 @@ def test_small_lossless_images_keep_their_pixels(data, expected):
 
 
 @pytest.mark.parametrize("orientation", TO_UPRIGHT)
-def test_photographs_are_turned_upright(orientation):
+def test_photographs_are_rotated_upright(orientation):
     stored = smooth_rgb()
     data = encode(stored, "jpeg", quality=98, exif=exif(orientation))
     actual = upright_rgb(data, "image")
@@ -178,12 +180,12 @@ def test_photographs_and_large_images_become_jpeg(data, expected):
     np.testing.assert_allclose(decode(actual).astype(float), expected, atol=8)
 
 
-def test_size_up_to_which_png_is_used():
+def test_the_largest_png_stays_png():
     side = int(MAX_PNG_PIXELS**0.5)
     assert upright_rgb(encode(np.zeros((side, side), np.uint8), "png"), "image").startswith(b"\x89PNG")
 
 
-def test_sides_too_long_for_jpeg_are_kept_as_png():
+def test_images_too_long_for_jpeg_become_png():
     actual = upright_rgb(encode(np.zeros((17, 65_501), np.uint8), "png"), "image")
     assert decode(actual).shape == (17, 65_501, 3)
 
@@ -197,7 +199,7 @@ def plain_jpegs():
     yield "unknown orientation", encode(rgb, "jpeg", exif=exif(9))
     yield "damaged EXIF", encode(rgb, "jpeg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     yield "several pictures", encode(rgb, "mpo", save_all=True, append_images=[Image.fromarray(rgb[::-1])])
-    yield "something behind the end", encode(rgb, "jpeg") + b"\0" * 10
+    yield "bytes after the end", encode(rgb, "jpeg") + b"\0" * 10
 
 
 @pytest.mark.parametrize("data", [pytest.param(data, id=name) for name, data in plain_jpegs()])
@@ -205,7 +207,7 @@ def test_plain_jpegs_are_kept_byte_for_byte(data):
     assert upright_rgb(data, "image") == data
 
 
-def test_tensorflow_decodes_what_is_kept_and_what_is_encoded_anew():
+def test_tensorflow_decodes_stored_and_converted_images():
     import tensorflow as tf
 
     inputs = [*plain_jpegs(), *((name, data) for name, data, _ in [*palette_cases(), *lossy_cases()])]
@@ -233,13 +235,13 @@ ENCODINGS = {
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.95])
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_truncated_images_are_refused_by_name(encoding, share):
+def test_the_error_names_a_truncated_image(encoding, share):
     data = encode(noisy(64, 64, 3), encoding.split()[-1], **ENCODINGS[encoding])
     with pytest.raises(ImageError, match=r"^some/name\.img: "):
         upright_rgb(data[: int(len(data) * share)], "some/name.img")
 
 
-def test_jpeg_without_its_end_marker_is_refused():
+def test_a_jpeg_without_end_marker_is_refused():
     with pytest.raises(ImageError, match="truncated"):
         upright_rgb(encode(smooth_rgb(), "jpeg")[:-2], "image")
 
@@ -256,14 +258,14 @@ def test_jpeg_without_its_end_marker_is_refused():
     ],
     ids=["empty", "text", "zeros", "tiff", "ico", "header only"],
 )
-def test_what_is_no_image_is_refused_by_name(data, reason):
+def test_the_error_names_a_file_that_is_not_an_image(data, reason):
     with pytest.raises(ValueError, match=reason) as error:
         upright_rgb(data, "the name")
     assert str(error.value).startswith("the name: ")
 
 
 @pytest.mark.parametrize("side", [14_000, 20_000, 60_000])
-def test_absurd_sizes_are_refused_before_they_are_decoded(side):
+def test_oversized_images_are_refused_before_decoding(side):
     row = b"\0" * 4
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     small = png(0, 1, [row])

@@ -1,3 +1,5 @@
+"""The classes and splits of a folder of images: class folders, manifests and fingerprints."""
+
 from __future__ import annotations
 
 import os
@@ -38,7 +40,7 @@ def make_manifest_folder(root, *rows, header="file,label,split"):
     return write_manifest(root, *rows, header=header)
 
 
-def test_first_half_of_the_sorted_classes_trains(tmp_path):
+def test_the_first_half_of_the_sorted_classes_trains(tmp_path):
     layout = read_layout(make_classes(tmp_path, d=2, a=3, c=2, b=2, e=2))
     assert layout.class_names == ("a", "b", "c", "d", "e")
     assert layout.entries[:3] == tuple(Entry(f"a/{i}.jpg", "a", "train") for i in range(3))
@@ -69,14 +71,12 @@ def test_unicode_and_blanks_in_names(tmp_path):
     assert layout.class_names == ("z", "Ä b", "été", "日")
 
 
-def test_other_files_are_ignored_and_counted(tmp_path):
+def test_other_files_are_ignored(tmp_path):
     make_classes(tmp_path, a=2, b=2, c=2, d=2)
     make_files(
         tmp_path, "a/Thumbs.db", "b/notes.txt", "c/.hidden.jpg", ".git/x.jpg", "__MACOSX/y.jpg", "README.md"
     )
-    layout = read_layout(tmp_path)
-    assert len(layout.entries) == 8
-    assert layout.num_ignored == 2
+    assert len(read_layout(tmp_path).entries) == 8
 
 
 def test_manifest_with_train_and_test(tmp_path):
@@ -87,7 +87,7 @@ def test_manifest_with_train_and_test(tmp_path):
 
 
 def test_manifest_of_a_spreadsheet(tmp_path):
-    """With a byte order mark, Windows line ends, columns in another order, one more column, blank lines."""
+    """Byte order mark, Windows line ends, other order of columns, an additional column, blank lines."""
     make_manifest_folder(tmp_path)
     rows = [row.split(",") for row in GOOD_ROWS]
     lines = [
@@ -103,7 +103,7 @@ def test_manifest_of_a_spreadsheet(tmp_path):
 
 
 def test_manifest_with_query_and_gallery(tmp_path):
-    """Distractor classes in the gallery and single query images are as in the usual protocols."""
+    """Usual protocols have distractor classes in the gallery and classes with a single query."""
     rows = ["c0.jpg,c,query", "c1.jpg,c,gallery", "d0.jpg,d,gallery"]
     layout = read_layout(make_manifest_folder(tmp_path, *GOOD_ROWS[:4], *rows))
     assert {split: len(entries) for split, entries in layout.splits.items()} == {
@@ -146,7 +146,7 @@ FOLDER_ERRORS = {
 
 
 @pytest.mark.parametrize("name", FOLDER_ERRORS)
-def test_folder_errors(tmp_path, name):
+def test_folders_that_cannot_be_used(tmp_path, name):
     make, message = FOLDER_ERRORS[name]
     with pytest.raises(LayoutError, match=message) as error:
         read_layout(make(tmp_path))
@@ -176,7 +176,7 @@ MANIFEST_ERRORS = {
 
 
 @pytest.mark.parametrize("name", MANIFEST_ERRORS)
-def test_manifest_errors(tmp_path, name):
+def test_manifests_that_cannot_be_used(tmp_path, name):
     row, message = MANIFEST_ERRORS[name]
     with pytest.raises(LayoutError, match=message) as error:
         read_layout(make_manifest_folder(tmp_path, *GOOD_ROWS, row))
@@ -207,7 +207,7 @@ def test_manifest_errors(tmp_path, name):
         ),
     ],
 )
-def test_errors_of_the_whole_manifest(tmp_path, rows, header, message):
+def test_manifests_that_are_no_retrieval_task(tmp_path, rows, header, message):
     with pytest.raises(LayoutError, match=message):
         read_layout(make_manifest_folder(tmp_path, *rows, header=header))
 

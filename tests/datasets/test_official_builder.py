@@ -1,4 +1,4 @@
-"""Preparation of published data sets: counts, damage, interruption, download, boxes."""
+"""The preparation of published data sets: counts, damage, interruption, downloads and boxes."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from PIL import Image
 from tensorflow_datasets.core import shuffle
 from tensorflow_datasets.core.download import checksums
 
-from datasets import official_builder
 from datasets.cars196.cars196_dataset_builder import Builder as Cars196Builder
+from datasets.common import images
+from datasets.common.images import ImageError
+from datasets.common.release import Size
+from datasets.common.source_files import SourceError
 from datasets.cub.cub_dataset_builder import Builder as CubBuilder
 from datasets.cub.release import Cub
-from datasets.images import ImageError
 from datasets.inshop.inshop_dataset_builder import Builder as InshopBuilder
-from datasets.release import Size
-from datasets.source_files import SourceError
-from tests import miniatures
+from tests.datasets import miniatures
 
 MINIATURE_SIZES = {"train": Size(2, 4), "test": Size(2, 4)}
 
@@ -56,7 +56,7 @@ def records(builder, split):
     return sorted(found, key=lambda record: record["image_id"])
 
 
-def test_the_published_counts_are_demanded(source, tmp_path):
+def test_the_published_counts_are_required(source, tmp_path):
     builder = make(CubBuilder, tmp_path / "prepared", source)
     with pytest.raises(
         SourceError, match=r"cub: images\.txt has 2 classes and 4 images for train; expected 100"
@@ -66,7 +66,7 @@ def test_the_published_counts_are_demanded(source, tmp_path):
 
 
 @pytest.mark.usefixtures("_counts_of_miniatures")
-def test_what_is_prepared_needs_no_source(source, tmp_path):
+def test_prepared_data_needs_no_source(source, tmp_path):
     make(CubBuilder, tmp_path / "prepared", source).download_and_prepare()
     shutil.rmtree(source)
     builder = make(CubBuilder, tmp_path / "prepared")
@@ -76,15 +76,15 @@ def test_what_is_prepared_needs_no_source(source, tmp_path):
 
 
 @pytest.mark.usefixtures("_counts_of_miniatures")
-def test_an_interrupted_preparation_leaves_nothing_and_can_be_repeated(source, tmp_path, monkeypatch):
-    convert_all = official_builder.conversion.convert_all
+def test_an_interrupted_preparation_leaves_no_data_and_can_be_repeated(source, tmp_path, monkeypatch):
+    convert_all = images.convert_all
 
     def interrupt(files):
         yield from list(convert_all(files))[:2]
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(official_builder.conversion, "convert_all", interrupt)
+        patch.setattr(images, "convert_all", interrupt)
         with pytest.raises(KeyboardInterrupt):
             make(CubBuilder, tmp_path / "prepared", source).download_and_prepare()
     assert not list((tmp_path / "prepared").rglob("*.array_record*"))
@@ -102,7 +102,7 @@ def test_damaged_images_are_all_named(source, tmp_path):
     assert all(str(file) in str(error.value) for file in damaged)
 
 
-def test_unchecked_sources_are_kept_apart(source, tmp_path):
+def test_unchecked_sources_are_prepared_under_their_own_names(source, tmp_path):
     other = miniatures.write_cub(tmp_path / "other", 4, 3)
     builders = [make(CubBuilder, tmp_path / "prepared", top, check_counts=False) for top in (source, other)]
     for builder in builders:
@@ -115,7 +115,7 @@ def test_unchecked_sources_are_kept_apart(source, tmp_path):
         make(CubBuilder, tmp_path / "prepared", source, config="open")
 
 
-def test_records_hold_the_image_its_place_and_its_box(tmp_path):
+def test_records_hold_the_image_the_id_and_the_box(tmp_path):
     source = miniatures.write_cars196_devkit(tmp_path / "autos", 4, 2)
     builder = make(Cars196Builder, tmp_path / "prepared", source, check_counts=False)
     builder.download_and_prepare()
@@ -147,7 +147,7 @@ def test_boxes_end_at_the_edges_of_the_image(source, tmp_path):
         make(CubBuilder, tmp_path / "prepared", source, check_counts=False).download_and_prepare()
 
 
-def test_boxes_for_images_of_another_size_mean_nothing(tmp_path):
+def test_images_of_another_size_get_no_box(tmp_path):
     source = miniatures.write_inshop(tmp_path / "shop", 4, 2)
     large = sorted(source.rglob("*.jpg"))[0]
     output = io.BytesIO()
@@ -164,7 +164,7 @@ def test_boxes_for_images_of_another_size_mean_nothing(tmp_path):
 
 @pytest.fixture
 def server(source, tmp_path, monkeypatch):
-    """A server of files that has the archive; yields its address and the archive."""
+    """Serves the archive over HTTP; yields its address and the archive."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     served = tmp_path / "served"
     served.mkdir()
@@ -196,7 +196,7 @@ DEMAND_CHECKSUMS = tfds.download.DownloadConfig(force_checksums_validation=True)
 
 
 @pytest.mark.usefixtures("_counts_of_miniatures")
-def test_a_download_is_checked_and_read_as_it_is(server, tmp_path, monkeypatch):
+def test_a_download_is_checked_and_not_unpacked(server, tmp_path, monkeypatch):
     url, archive = server
     register(monkeypatch, url, archive)
     builder = make(CubBuilder, tmp_path / "prepared")
@@ -205,7 +205,7 @@ def test_a_download_is_checked_and_read_as_it_is(server, tmp_path, monkeypatch):
     assert not list((tmp_path / "prepared" / "downloads").rglob("*.jpg"))
 
 
-def test_a_download_that_is_not_the_published_file_is_refused(server, tmp_path, monkeypatch):
+def test_a_download_with_another_checksum_is_refused(server, tmp_path, monkeypatch):
     url, archive = server
     register(monkeypatch, url, archive, checksum="0" * 64)
     builder = make(CubBuilder, tmp_path / "prepared")
@@ -216,7 +216,7 @@ def test_a_download_that_is_not_the_published_file_is_refused(server, tmp_path, 
     assert not builder.data_path.exists()
 
 
-def test_a_server_that_has_no_such_file_is_named_with_what_to_do(server, tmp_path, monkeypatch):
+def test_a_failed_download_is_one_line_with_advice(server, tmp_path, monkeypatch):
     url, archive = server
     register(monkeypatch, f"{url}2", archive)
     with pytest.raises(
@@ -226,7 +226,7 @@ def test_a_server_that_has_no_such_file_is_named_with_what_to_do(server, tmp_pat
     assert "\n" not in str(error.value)
 
 
-def test_what_cannot_be_downloaded_must_be_put_somewhere(tmp_path):
+def test_a_data_set_without_a_public_download_gives_advice(tmp_path):
     with pytest.raises(
         SourceError, match=r"cars196 cannot be downloaded; get cars_annos\.mat and car_ims\.tgz"
     ):
@@ -240,7 +240,7 @@ def test_every_download_has_a_checksum(name):
         assert len(builder.url_infos[release.download_url].checksum) == 64
 
 
-def test_images_are_stored_as_they_were_published_and_read_back(source, tmp_path):
+def test_plain_jpegs_are_stored_as_they_are(source, tmp_path):
     builder = make(CubBuilder, tmp_path / "prepared", source, check_counts=False)
     builder.download_and_prepare()
     for record in records(builder, "train"):
@@ -249,8 +249,8 @@ def test_images_are_stored_as_they_were_published_and_read_back(source, tmp_path
         assert np.asarray(Image.open(io.BytesIO(original))).shape == (28, 32, 3)
 
 
-def test_a_split_is_never_held_in_memory(source, tmp_path, monkeypatch):
-    """Records go through many small files: one file for all would be read whole to be sorted."""
+def test_no_split_is_held_in_memory(source, tmp_path, monkeypatch):
+    """Records are shuffled through many small files; a single file would be read into memory to be sorted."""
     buckets = set()
     add = shuffle.Shuffler._add_to_bucket
 

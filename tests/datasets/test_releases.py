@@ -1,4 +1,4 @@
-"""Published layouts, read from miniatures, against what their writers were told to write."""
+"""The lists, archives and checks of published data sets, on miniatures."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from datasets.cifar100.release import TEST_CLASSES, VALIDATION_CLASSES
-from datasets.release import Listing, Release, Size, SourceImage
-from datasets.source_files import SourceError
-from tests import miniatures
+from datasets.common.release import Listing, Release, Size, SourceImage
+from datasets.common.source_files import SourceError
+from tests.datasets import miniatures
 
 PUBLISHED = {
     "cub": {"train": (100, 5864), "test": (100, 5924)},
@@ -43,7 +43,7 @@ def by_split(images) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_published_sizes(name):
+def test_sizes_are_the_published_ones(name):
     sizes = release(name).sizes
     assert {split: (size.classes, size.images) for split, size in sizes.items()} == PUBLISHED[name]
 
@@ -209,7 +209,7 @@ def test_cifar100_collage(tmp_path):
             places += objects
             used += [name for i, name in enumerate(names) if i not in objects]
         assert set(places) == {0, 1, 2, 3}
-        # No background is drawn again before all were, but for at most two that are left over.
+        # No background is drawn again before all were, except for at most two left over.
         counts = [used.count(name) for name in set(used)]
         assert len(counts) == 4 * (3 if split == "train" else 2)
         assert max(counts) - min(counts) <= 4 + 2 * (len(used) // (4 * len(counts)))
@@ -237,7 +237,7 @@ def pack(folder: Path, archive: Path, *names: str) -> None:
 
 
 def packed(name: str, folder: Path) -> Path:
-    """A miniature in its published archives."""
+    """Writes a miniature in its published archives; returns the folder."""
     if name == "cars196_devkit":
         miniatures.write_cars196_devkit(folder, 4, 2)
         pack(folder, folder / "car_devkit.tgz", "devkit")
@@ -259,7 +259,7 @@ def packed(name: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["cub", "cars196", "cars196_devkit", "sop", "inshop", "cifar10"])
-def test_archives_hold_what_folders_hold(tmp_path, name):
+def test_archives_and_folders_give_the_same_images(tmp_path, name):
     found = release(name.removesuffix("_devkit"))
     write = getattr(miniatures, f"write_{name}")
     unpacked = found.find(write(tmp_path / "unpacked", *((4, 2) if name.endswith("devkit") else ())))
@@ -286,7 +286,7 @@ def test_archives_hold_what_folders_hold(tmp_path, name):
         ("mini_imagenet", "val.csv", "train.csv, val.csv and test.csv"),
     ],
 )
-def test_what_is_missing_and_where_to_get_it_is_said(tmp_path, name, missing, to_get):
+def test_the_message_names_missing_files_and_where_to_get_them(tmp_path, name, missing, to_get):
     miniatures.WRITERS[name](tmp_path / "data")
     [path] = (tmp_path / "data").rglob(missing)
     path.rename(tmp_path / "away")
@@ -301,7 +301,7 @@ def test_what_is_missing_and_where_to_get_it_is_said(tmp_path, name, missing, to
         release(name).find(tmp_path / "data")
 
 
-def test_wrong_counts_name_the_file_that_is_short(tmp_path):
+def test_the_message_names_the_file_that_lists_too_few_images(tmp_path):
     found = release("inshop")
     files = found.find(miniatures.write_inshop(tmp_path / "few", 4, 2))
     message = (
@@ -335,14 +335,14 @@ def test_wrong_counts_name_the_file_that_is_short(tmp_path):
         ("cifar100", "collage", "cifar100", "train.bin has 200 images; expected 50,000"),
     ],
 )
-def test_only_files_that_are_there_are_called_short(tmp_path, name, variant, write, expected):
+def test_the_message_names_files_of_the_layout_found(tmp_path, name, variant, write, expected):
     found = release(name, variant)
     files = found.find(getattr(miniatures, f"write_{write}")(tmp_path))
     with pytest.raises(SourceError, match=f"^(cars196: |mini_imagenet: )?{expected}"):
         found.check_sizes(found.listing(files), files)
 
 
-def test_listed_images_that_do_not_exist_cannot_be_read(tmp_path):
+def test_reading_a_missing_image_is_an_error(tmp_path):
     found = release("cub")
     files = found.find(miniatures.write_cub(tmp_path, 4, 2))
     gone = sorted((tmp_path / "CUB_200_2011" / "images").rglob("*.jpg"))[1:3]
@@ -380,7 +380,7 @@ def test_listed_images_that_do_not_exist_cannot_be_read(tmp_path):
         ("mini_imagenet", "val.csv", b"filename,label\na.jpg\n", "val.csv: the line 'a.jpg' has no class"),
     ],
 )
-def test_texts_that_are_not_as_published(tmp_path, name, file, content, expected):
+def test_texts_in_another_format_are_refused(tmp_path, name, file, content, expected):
     miniatures.WRITERS[name](tmp_path)
     [path] = tmp_path.rglob(file)
     path.write_bytes(content)

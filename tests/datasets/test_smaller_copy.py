@@ -1,3 +1,5 @@
+"""Copies of prepared data sets with smaller images."""
+
 from __future__ import annotations
 
 import io
@@ -8,11 +10,11 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from ccp_dml.data import catalog
-from ccp_dml.data.catalog import Source
 from ccp_dml.data.collection import fingerprint
-from datasets import smaller_copy
-from tests import miniatures
+from ccp_dml.data.options import SourceOptions
+from datasets.common import smaller_copy
 from tests.data.conftest import encode, smooth_pixels
+from tests.datasets import miniatures
 
 
 def opened(encoded: bytes) -> Image.Image:
@@ -21,12 +23,12 @@ def opened(encoded: bytes) -> Image.Image:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("size, expected", [((40, 60), (20, 30)), ((61, 40), (30, 20)), ((90, 30), (60, 20))])
-def test_large_images_shrink(kind, size, expected):
+def test_large_images_are_scaled_down(kind, size, expected):
     encoded = encode(smooth_pixels(*size, seed=1), kind)
     smaller = opened(smaller_copy.smaller_image(encoded, 20))
     assert smaller.format == kind
     assert smaller.size == expected[::-1]
-    # Means over whole images differ by no more than rounding and compression.
+    # Mean colors differ by no more than rounding and compression.
     means = [
         np.asarray(image.convert("RGB"), np.float64).mean((0, 1)) for image in (opened(encoded), smaller)
     ]
@@ -34,7 +36,7 @@ def test_large_images_shrink(kind, size, expected):
 
 
 @pytest.mark.parametrize("size", [(20, 31), (19, 90), (5, 5)])
-def test_small_images_stay_as_they_are(size):
+def test_small_images_are_unchanged(size):
     encoded = encode(smooth_pixels(*size, seed=1), "JPEG")
     assert smaller_copy.smaller_image(encoded, 20) is encoded
 
@@ -48,7 +50,7 @@ def test_small_images_stay_as_they_are(size):
         ((0, 0, 0, 0), (0, 0, 0, 0)),
     ],
 )
-def test_boxes_shrink_with_their_images(box, expected):
+def test_boxes_are_scaled_with_their_images(box, expected):
     images = [encode(smooth_pixels(*size, seed=1), "PNG") for size in ((40, 80), (20, 40))]
     assert smaller_copy.smaller_box(np.array(box, np.int32), *images) == expected
     assert smaller_copy.smaller_box(np.array(box, np.int32), images[0], images[0]) == box
@@ -66,10 +68,12 @@ def folder(tmp_path):
 
 def sources(folder, tmp_path):
     options = {"data_dir": str(folder), "prepared_dir": str(tmp_path / "prepared")}
-    return Source("image_folder", **options), Source("image_folder", **options, prepared_shorter_side=16)
+    return SourceOptions("image_folder", **options), SourceOptions(
+        "image_folder", **options, prepared_shorter_side=16
+    )
 
 
-def test_a_copy_of_a_folder_differs_in_its_pixels_alone(folder, tmp_path):
+def test_a_copy_differs_only_in_its_pixels(folder, tmp_path):
     whole, small = map(catalog.load, sources(folder, tmp_path))
     for original, copy in ((whole.train, small.train), (whole.test, small.test)):
         np.testing.assert_array_equal(copy.labels, original.labels)
@@ -83,7 +87,7 @@ def test_a_copy_of_a_folder_differs_in_its_pixels_alone(folder, tmp_path):
 
 
 @pytest.mark.parametrize("when", [0, 3])
-def test_an_interrupted_copy_leaves_nothing(folder, tmp_path, monkeypatch, when):
+def test_an_interrupted_copy_leaves_no_data(folder, tmp_path, monkeypatch, when):
     source = sources(folder, tmp_path)[1]
     calls = iter(range(100))
     real = smaller_copy.smaller_image
@@ -105,9 +109,9 @@ def test_boxes_of_a_published_data_set(tmp_path):
     tfds.disable_progress_bar()
     source = miniatures.write_cub(tmp_path / "cub", 4, 2)
     options = {"data_dir": str(source), "prepared_dir": str(tmp_path / "p"), "check_counts": False}
-    whole = catalog.load(Source("cub", crop_to_box=True, **options)).train
+    whole = catalog.load(SourceOptions("cub", crop_to_box=True, **options)).train
     side = min(opened(whole.encoded([0])[0]).size) // 2
-    small = catalog.load(Source("cub", crop_to_box=True, prepared_shorter_side=side, **options)).train
+    small = catalog.load(SourceOptions("cub", crop_to_box=True, prepared_shorter_side=side, **options)).train
     for row in range(len(whole)):
         before, after = (opened(part.encoded([row])[0]).size[::-1] for part in (whole, small))
         assert min(after) == min(side, *before)

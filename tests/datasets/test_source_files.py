@@ -1,3 +1,5 @@
+"""Files of a source, in folders and in archives."""
+
 from __future__ import annotations
 
 import io
@@ -7,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.source_files import Layout, SourceError, SourceFiles
+from datasets.common.source_files import Layout, SourceError, SourceFiles
 
 CONTENTS = {"list.txt": b"two images", "images/rosé 1.jpg": b"one", "images/deep/2.jpg": b"two"}
 LAYOUT = Layout(
@@ -46,7 +48,7 @@ def read_all(files: SourceFiles) -> dict[str, bytes]:
 
 
 def prepare(top: Path, kind: str) -> Path:
-    """Puts the files into a folder in one of the ways that a user may have them; returns the source."""
+    """Writes the files in one of the layouts that a user may have; returns the source."""
     top.mkdir(parents=True)
     if kind == "folder":
         write_files(top, CONTENTS)
@@ -69,7 +71,7 @@ KINDS = ["folder", "folder below", "tar", "tar without a top", "tar of any name"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_files_are_found_wherever_they_are(tmp_path, kind):
+def test_files_are_found_in_folders_and_archives(tmp_path, kind):
     files = SourceFiles(prepare(tmp_path / "my dätä", kind), LAYOUT)
     assert files.missing == ()
     assert read_all(files) == CONTENTS
@@ -80,7 +82,7 @@ def test_files_are_found_wherever_they_are(tmp_path, kind):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_what_is_missing_is_said(tmp_path):
+def test_missing_files_are_listed(tmp_path):
     assert SourceFiles(tmp_path, LAYOUT).missing == ("list.txt", "images")
     write_zip(tmp_path / "images.zip", {})
     assert SourceFiles(tmp_path, LAYOUT).missing == ("list.txt",)
@@ -96,7 +98,7 @@ def test_files_on_disk_come_before_archives(tmp_path):
     assert files.describe("images/1.jpg") == str(tmp_path / "set.tgz" / "images/1.jpg")
 
 
-def test_an_archive_writes_nothing_and_links_are_not_followed(tmp_path):
+def test_archives_write_no_file_and_follow_no_link(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "secret").write_bytes(b"secret")
     evil = {"../evil": b"evil", "/tmp/evil": b"evil", "the set/../../list.txt": b"evil"}
@@ -116,7 +118,7 @@ def test_an_archive_writes_nothing_and_links_are_not_followed(tmp_path):
 
 @pytest.mark.parametrize("write", [write_tar, write_zip])
 @pytest.mark.parametrize("keep", [0, 30, -40])
-def test_a_damaged_archive_is_named(tmp_path, write, keep):
+def test_the_error_names_a_damaged_archive(tmp_path, write, keep):
     file = tmp_path / "set.tgz"
     write(file, CONTENTS | {"images/large.jpg": bytes(range(256)) * 200})
     file.write_bytes(file.read_bytes()[:keep])
@@ -124,7 +126,7 @@ def test_a_damaged_archive_is_named(tmp_path, write, keep):
         dict(SourceFiles(tmp_path, LAYOUT).open(["images/none.jpg"]))
 
 
-def test_the_fingerprint_changes_with_files_and_place(tmp_path):
+def test_the_fingerprint_changes_with_files_and_paths(tmp_path):
     found = set()
     for kind in KINDS:
         source = prepare(tmp_path / kind, kind)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tests.killed_runs import ROOT
+from tests import ROOT
 
 Done = subprocess.CompletedProcess[str]
 

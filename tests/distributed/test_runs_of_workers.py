@@ -17,9 +17,10 @@ import pytest
 
 from ccp_dml import faults
 from ccp_dml.run_directory import RunDirectory
+from tests import ROOT
 from tests.distributed.processes import Done, outcome, run_workers, started
 from tests.image_folder import write_classes
-from tests.killed_runs import ROOT, SHORT_CCP, SHORT_RUN, assert_same
+from tests.reliability.killed_runs import SHORT_CCP, SHORT_RUN, assert_same
 
 RUN = (*SHORT_RUN, *SHORT_CCP, "--loss=ccp/contrastive", "--max_epochs=3")
 LOST = "another worker has ended or cannot be reached"

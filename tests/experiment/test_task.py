@@ -10,8 +10,7 @@ import pytest
 from ccp_dml.config import command_line
 from ccp_dml.errors import UserError
 from ccp_dml.experiment.task import Task, load_task
-from tests.emoji_folder import write_emoji
-from tests.image_folder import SMALL_RUN
+from tests.image_folder import SMALL_RUN, write_emoji
 
 
 def task_of(folder: Path, *flags: str) -> Task:

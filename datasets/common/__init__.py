@@ -1,0 +1,1 @@
+"""Code that the builders of several data sets share."""
