@@ -65,7 +65,11 @@ def test_in_a_closed_set_the_training_part_alone_is_noisy(tmp_path):
 @pytest.mark.parametrize(
     "flags, expected",
     [
-        (["--closed_set"], "--closed_set=shuffled: no class has two images in the validation part"),
+        (
+            ["--closed_set"],
+            "--closed_set=shuffled: no class has two images in the validation split, so no query has a "
+            "positive; expected classes of at least 10 images, found at most 5",
+        ),
         (
             ["--label_noise=0.9", "--validation_fraction=0.5"],
             "--label_noise=0.9: 18 of 20 labels cannot be wrong, but 16 at most",
