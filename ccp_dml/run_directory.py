@@ -17,7 +17,7 @@ from ccp_dml.errors import ConfigError, UserError
 from ccp_dml.options import Change
 
 _MARKER = ".ccp_dml_run"
-# Number of the layout and content of run directories, in the marker; those of version 0.1.0 have none.
+# Number of the format of run directories, in the marker; version 0.1.0 wrote none.
 _FORMAT = 2
 # Files of a process that was killed before it had written the marker.
 _BEFORE_MARKER = (files.LOCK, files.LOCK_HOLDER, files.partial(Path(_MARKER)).name)
@@ -176,9 +176,9 @@ class RunDirectory:
             )
         files.write_text(self.environment, json.dumps(recorded, indent=2) + "\n")
 
-    def embeddings(self, part: str) -> Path:
-        """Returns the file of the embeddings of a part of the data: test, test_gallery or training."""
-        return self.path / f"{part}_embeddings.npy"
+    def embeddings(self, name: str) -> Path:
+        """Returns the file of the embeddings of a set of images: test, test_gallery or training."""
+        return self.path / f"{name}_embeddings.npy"
 
     def finish(self, results: dict[str, Any], table: str | None = None) -> None:
         """Finishes the run: writes `results.csv`, if a table is given, and then `results.json`."""
@@ -237,7 +237,7 @@ class RunDirectory:
             RunDirectory(member)._remove()
         for folder in (self.saved_model, self.tensorboard, self.checkpoints):
             shutil.rmtree(folder, ignore_errors=True)
-        embeddings = [self.embeddings(part) for part in EMBEDDED_SETS]
+        embeddings = [self.embeddings(name) for name in EMBEDDED_SETS]
         for file in (self.table, self.metrics, self.environment, self.config, *embeddings):
             file.unlink(missing_ok=True)
 

@@ -300,7 +300,7 @@ def run_ahead(
 
     Args:
         call: called with each item; its exceptions are raised in the place of its result.
-        items: read as they are needed.
+        items: read when they are needed.
         threads: at least 1.
     """
     with ThreadPoolExecutor(threads) as executor:

@@ -131,8 +131,8 @@ def query_bytes(gallery: int, dimension: int, chunk: int, candidates: int, score
     # With two-byte scores the query is rounded as well, and the chosen scores become four bytes again.
     scores = score_bytes * gallery + (4 if score_bytes == 4 else 24) * dimension
     copies = 1 if score_bytes == 4 else 2
-    # The maxima and their places as noted by pooling; places and scores of the survivors, and the summands
-    # of the places.
+    # The maxima and the places that pooling keeps of them; places and scores of the survivors, and the
+    # summands of the places.
     stage_one = (copies + 1) * gallery // chunk + candidates * ((3 + copies) * chunk + 16) if chunk else 0
     return scores + 4 * stage_one + _ranking_bytes(dimension, candidates)
 

@@ -91,7 +91,7 @@ def rank_bounds_by_coarse_score(
         members: see `ranks_by_score`.
         self_rows: see `ranks_by_score`.
         nearest: float32 [Q], score of the nearest listed row.
-        error: float32 [Q], bound on the errors of the scores before rounding and on that of `nearest`.
+        error: float32 [Q], bound on the errors of the scores before rounding and of `nearest`.
         beyond: a rank that all ranks exceed.
         ks: ascending; bounds between two successive ks need not be narrower.
 

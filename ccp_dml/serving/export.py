@@ -55,7 +55,7 @@ def export_saved_model(
     if os.path.lexists(directory) and not overwrite:
         raise FileExistsError(f"{directory} exists; expected a new directory, or overwrite=True")
     module = tf.Module()
-    # Variables alone: a Keras object in the module would be saved with its own functions and metadata.
+    # Only variables: a Keras object in the module would be saved with all its functions and metadata.
     module.weights = list(model.variables)
     signatures = _signatures(model, preprocessing, normalization)
     os.makedirs(os.path.dirname(directory), exist_ok=True)

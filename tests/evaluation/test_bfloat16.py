@@ -1,4 +1,4 @@
-"""The first look in bfloat16: its bounds hold, and what is found is what float32 finds."""
+"""The first look in bfloat16: its bounds hold, and it finds the same neighbours as float32."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def emulated_score(queries, tile):
 
 @pytest.fixture(autouse=True)
 def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Takes the product of the processor out of these tests."""
+    """Replaces the product of the processor in all tests."""
     monkeypatch.setattr(bfloat16, "score", emulated_score)
 
 
@@ -50,7 +50,7 @@ def always(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     monkeypatch.setattr(bfloat16, "_FEWEST_PAIRS", 0)
     monkeypatch.setattr(bfloat16, "_is_faster", lambda dimension: True)
-    monkeypatch.setattr(blocks, "_MIN_QUERIES", {4: 32, 2: 32})  # several tiles of small sets, too
+    monkeypatch.setattr(blocks, "_MIN_QUERIES", {4: 32, 2: 32})  # several tiles even of small sets
     monkeypatch.setattr(bfloat16.CoarseGallery, "search", search_and_record)
     return shares
 
@@ -66,7 +66,7 @@ def clustered(size: int, dimension: int, scale: float, seed: int = 0) -> tuple[n
 
 @pytest.mark.parametrize("memory", [2_130_000, 2**28], ids=["several tiles", "one tile"])
 @pytest.mark.parametrize("dimension, scale", [(5, 1.0), (64, 1e-3), (64, 30.0)])
-def test_finds_what_float32_finds(always, dimension, scale, memory, monkeypatch):
+def test_the_first_look_and_float32_find_the_same_neighbours(always, dimension, scale, memory, monkeypatch):
     embeddings, _ = clustered(3000, dimension, scale)
     assert (bfloat16.plan(3000, 3000, dimension, 6, memory).gallery < 3000) == (memory < 2**28)
     indices, distances = nearest_neighbors(embeddings, k=6, memory_bytes=memory)
@@ -96,7 +96,7 @@ def check_bounds(embeddings: np.ndarray) -> None:
         assert (np.where(no_better, squared, np.inf).min(axis=1) >= bounds.numpy()).all()
 
 
-def test_a_common_offset_costs_no_proof(always):
+def test_a_common_offset_does_not_prevent_proofs(always):
     embeddings, _ = clustered(1500, 16, 1.0)
     indices, _ = nearest_neighbors(embeddings + 64.0, k=3)
     assert min(always) > 0.9
@@ -105,8 +105,8 @@ def test_a_common_offset_costs_no_proof(always):
     np.testing.assert_array_equal(indices[:50], np.argsort(squared, axis=1)[:, :3])
 
 
-def test_queries_among_equals_are_left_to_float32(always):
-    # Equal rows cannot be told apart by a bound; the smaller index goes first.
+def test_queries_with_equal_neighbours_are_searched_in_float32(always):
+    # No bound separates equal rows; the smaller index goes first.
     embeddings, _ = clustered(1400, 16, 1.0)
     embeddings = np.concatenate([embeddings, np.repeat(embeddings[:1], 100, axis=0)])
     indices, distances = nearest_neighbors(embeddings, k=3)
@@ -116,18 +116,18 @@ def test_queries_among_equals_are_left_to_float32(always):
     assert not distances[0].any()
 
 
-def test_a_collapsed_gallery_is_looked_at_once(always):
+def test_the_first_look_ends_early_in_a_collapsed_gallery(always):
     embeddings = np.ones((1500, 8), np.float32)
     embeddings[0] += 1.0
     indices, _ = nearest_neighbors(embeddings, k=2, memory_bytes=2**21)
     assert bfloat16.plan(1500, 1500, 8, 2, 2**21).queries < 1500 / 8
-    # Others are begun before what the first block has shown is known.
+    # The next blocks are begun before the result of the first one is known.
     assert 0 < len(always) <= 1 + bfloat16.THREADS
     assert not any(always)
     assert indices[-1].tolist() == [1, 2]
 
 
-def test_metrics_are_those_of_float32_also_far_down(always, monkeypatch):
+def test_the_first_look_and_float32_give_the_same_metrics_at_every_depth(always, monkeypatch):
     embeddings, labels = clustered(3000, 24, 1.0)
     asked = {"recall_at": (1, 3, 10, 30, 100, 1000), "map_at": (5,)}
     found = evaluate_retrieval(embeddings, labels, **asked)
@@ -138,7 +138,7 @@ def test_metrics_are_those_of_float32_also_far_down(always, monkeypatch):
     assert 0.0 < np.nanmean(expected.recall_at_k[30]) < np.nanmean(expected.recall_at_k[1000]) <= 1.0
 
 
-def test_ranks_lie_within_their_bounds():
+def test_ranks_are_within_their_bounds():
     embeddings, labels = clustered(400, 12, 1.0)
     rows, queries = tf.constant(embeddings), tf.constant(embeddings[:60])
     tile, largest = bfloat16.as_tile(rows, tf.constant(400))
@@ -169,7 +169,7 @@ def test_ranks_lie_within_their_bounds():
     assert (wide < least).any()
 
 
-def test_a_first_look_is_taken_where_it_pays(monkeypatch):
+def test_the_first_look_is_taken_where_it_pays(monkeypatch):
     monkeypatch.setattr(bfloat16, "_is_faster", lambda dimension: dimension > 4)
     assert bfloat16.plan(20_000, 20_000, 8, 3, 2**28) is not None
     assert bfloat16.plan(1_000, 20_000, 8, 3, 2**28) is None
@@ -179,7 +179,7 @@ def test_a_first_look_is_taken_where_it_pays(monkeypatch):
 
 
 @pytest.mark.parametrize("seconds", [(1.0, 2.0), (2.0, 1.0)])
-def test_the_faster_way_is_taken(seconds, monkeypatch):
+def test_the_faster_type_is_chosen(seconds, monkeypatch):
     measured = iter(seconds)
     monkeypatch.setattr(bfloat16, "_least_seconds", lambda call: [call(), next(measured)][1])
     assert bfloat16._is_faster.__wrapped__(8) == (seconds[0] < seconds[1])
@@ -187,7 +187,7 @@ def test_the_faster_way_is_taken(seconds, monkeypatch):
 
 @pytest.mark.parametrize("dimension", [64, 512])
 @pytest.mark.parametrize("fault", ["sums", "truncation"])
-def test_a_machine_that_does_not_add_up_in_float32_takes_no_first_look(fault, dimension, monkeypatch):
+def test_there_is_no_first_look_on_a_machine_that_does_not_add_in_float32(fault, dimension, monkeypatch):
     def sums_in_bfloat16(queries, tile):
         parts = tf.split(tile, tile.shape[1] // 32, axis=1)
         block = tf.cast(tf.pad(2.0 * queries, [[0, 0], [0, 32]], constant_values=1.0), tf.bfloat16)
@@ -205,14 +205,14 @@ def test_a_machine_that_does_not_add_up_in_float32_takes_no_first_look(fault, di
 
 
 def would_be_taken(monkeypatch: pytest.MonkeyPatch, dimension: int) -> bool:
-    """Whether a first look is taken if it is faster."""
+    """True if a first look that is faster is taken."""
     seconds = iter([1.0, 2.0])
     monkeypatch.setattr(bfloat16, "_least_seconds", lambda call: next(seconds))
     return bfloat16._is_faster.__wrapped__(dimension)
 
 
 @pytest.mark.parametrize("dimension", [5, 64, 512])
-def test_the_bound_holds_for_the_product_of_this_machine_if_it_is_taken(dimension, monkeypatch):
+def test_the_bound_holds_for_the_product_of_this_machine_if_it_passes_the_check(dimension, monkeypatch):
     monkeypatch.setattr(bfloat16, "score", machine_score)
     if not would_be_taken(monkeypatch, dimension):
         pytest.skip("the product of this machine does not add up in float32")
@@ -233,7 +233,7 @@ def test_squares_that_underflow_prove_nothing(always, monkeypatch):
 
 
 @pytest.mark.parametrize("ahead", [True, False])
-def test_the_scores_of_few_blocks_are_there_at_once(ahead, monkeypatch):
+def test_few_blocks_of_scores_exist_at_the_same_time(ahead, monkeypatch):
     monkeypatch.setattr(bfloat16, "_FEWEST_PAIRS", 0 if ahead else np.inf)
     monkeypatch.setattr(bfloat16, "_is_faster", lambda dimension: True)
     monkeypatch.setattr(blocks, "_MIN_QUERIES", {4: 32, 2: 32})
@@ -258,7 +258,7 @@ def test_the_scores_of_few_blocks_are_there_at_once(ahead, monkeypatch):
     "size, dimension, depth, memory",
     [(62_000, 128, 10, 2**28), (62_000, 512, 10, 2**26), (14_000, 512, 60, 2**28)],
 )
-def test_all_intermediates_of_a_block_together_fit_the_bound(size, dimension, depth, memory):
+def test_all_intermediate_tensors_of_a_block_fit_the_bound_together(size, dimension, depth, memory):
     plan = plan_search(size, size, dimension, depth, memory // 4, score_bytes=2)
     block, rows = tf.TensorSpec([plan.queries, dimension]), tf.TensorSpec([size, dimension])
     tile = tf.TensorSpec([plan.gallery, -(-(dimension + 3) // 32) * 32], tf.bfloat16)
@@ -312,7 +312,7 @@ def test_items_and_results_come_in_order(count, threads):
     assert found == [(item, item**2) for item in range(count)]
 
 
-def test_no_more_than_the_next_are_begun():
+def test_only_the_next_calls_are_begun():
     begun = []
     results = bfloat16.run_ahead(begun.append, range(10), 2)
     next(results)
@@ -321,7 +321,7 @@ def test_no_more_than_the_next_are_begun():
     assert sorted(begun) == [0, 1, 2, 3]
 
 
-def test_the_next_is_made_while_one_is_used():
+def test_the_next_call_runs_while_a_result_is_used():
     reached = threading.Event()
 
     def call(item: int) -> int:
@@ -335,7 +335,7 @@ def test_the_next_is_made_while_one_is_used():
     assert list(results) == [(1, 1), (2, 2)]
 
 
-def test_an_error_is_raised_in_its_place():
+def test_an_error_is_raised_in_the_place_of_its_result():
     results = bfloat16.run_ahead(lambda item: 1 // item, [2, 1, 0, 3], 2)
     assert [next(results), next(results)] == [(2, 0), (1, 1)]
     with pytest.raises(ZeroDivisionError):

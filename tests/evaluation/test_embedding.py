@@ -31,7 +31,7 @@ def images() -> np.ndarray:
 
 
 @pytest.mark.parametrize("normalization", ["none", "unit", "lipschitz"])
-def test_embeds_in_inference_mode_in_order_with_a_short_last_batch(images, normalization):
+def test_images_are_embedded_in_inference_mode_and_in_order_with_a_short_last_batch(images, normalization):
     model = small_model()
     raw = model(images, training=False).numpy()
     norms = np.linalg.norm(raw, axis=1, keepdims=True)
@@ -57,7 +57,7 @@ def test_an_embedder_traces_once_and_follows_the_weights(images):
     assert traces == [False]
 
 
-def test_half_precision_embeddings_come_out_in_float32(images):
+def test_embeddings_of_half_precision_become_float32(images):
     assert embed(lambda x, training: tf.cast(x[:, 0, 0], tf.float16), [images], "unit").dtype == np.float32
 
 
@@ -68,7 +68,7 @@ def test_batches_may_carry_labels(images):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_bad_input_is_named(images):
+def test_errors_name_the_bad_input(images):
     with pytest.raises(ValueError, match="normalization is 'l2'"):
         Embedder(small_model(), "l2")
     with pytest.raises(ValueError, match="no image"):
@@ -82,7 +82,7 @@ def fail_above(size: int, blocks: SmallerBlocks, sizes: list[int]) -> str:
     return "done"
 
 
-def test_smaller_blocks_are_tried_and_kept_to(capsys):
+def test_a_computation_without_memory_is_repeated_in_smaller_blocks_which_stay(capsys):
     blocks, sizes = SmallerBlocks(100), []
     for _ in range(2):
         assert blocks(lambda: fail_above(30, blocks, sizes)) == "done"
@@ -104,7 +104,7 @@ def test_smaller_blocks_do_not_hide_other_errors():
         SmallerBlocks(100)(lambda: 1 / 0)
 
 
-def test_concatenation_by_hand():
+def test_concatenated_embeddings_equal_those_computed_by_hand():
     generator = np.random.default_rng(0)
     models = [
         Embedded(*(generator.normal(size=(rows, 3)).astype(np.float32) for rows in (5, 4))) for _ in range(2)
@@ -120,7 +120,7 @@ def test_concatenation_by_hand():
             np.testing.assert_allclose(getattr(unit, part)[row], expected, rtol=1e-6)
 
 
-def test_a_pca_is_that_of_the_training_embeddings():
+def test_the_pca_is_fitted_on_the_training_embeddings():
     generator = np.random.default_rng(1)
     training = (generator.normal(size=(60, 5)) * [5, 1, 4, 0.1, 3] + 7).astype(np.float32)
     project = fit_pca(training, 3)

@@ -30,7 +30,7 @@ def means(map_at_r: float, recall: float = 0.5) -> dict:
 
 # Student's 97.5 % quantiles for n - 1 degrees of freedom, from a printed table.
 @pytest.mark.parametrize("n, quantile", [(2, 12.706), (3, 4.303), (4, 3.182), (5, 2.776), (11, 2.228)])
-def test_the_interval_is_students(n, quantile):
+def test_the_interval_is_that_of_student(n, quantile):
     values = np.random.default_rng(n).normal(0.3, 0.1, n)
     average = sum(values) / n
     deviation = math.sqrt(sum((value - average) ** 2 for value in values) / (n - 1))
@@ -48,7 +48,7 @@ def test_statistics_do_not_depend_on_the_order_of_the_repeats(values, order):
     assert found[0]["best"]["map_at_r"] == max(values)
 
 
-def test_metrics_by_k_are_combined_and_counts_left_out():
+def test_metrics_by_k_are_averaged_and_counts_left_out():
     found = mean([means(0.1, 0.5), means(0.3, 1.0)])
     assert found == {
         "precision_at_1": 0.5,

@@ -11,7 +11,7 @@ from ccp_dml.evaluation.blocks import LANES
 from ccp_dml.evaluation.kernels import full_float32
 
 
-def test_tensor_float_32_is_off_inside_and_restored():
+def test_tensor_float_32_is_off_inside_the_context_and_restored():
     states = []
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     for state in (True, False):

@@ -26,9 +26,9 @@ def columns(result: RetrievalResult) -> dict[str, np.ndarray]:
 
 
 def random_problem(seed: int) -> dict[str, np.ndarray]:
-    """Unbalanced classes with singletons; a third on a coarse grid (ties), a third with copies.
+    """A problem with unbalanced classes, some of one image; a third have ties, a third have copies.
 
-    Float32 holds all distances exactly, so that no rounding decides a ranking.
+    Float32 represents all distances exactly, so no rounding decides a ranking.
     """
     rng = np.random.default_rng(seed)
     size, dimension = int(rng.integers(4, 45)), int(rng.integers(1, 7))
@@ -48,7 +48,7 @@ def random_problem(seed: int) -> dict[str, np.ndarray]:
         "gallery": embeddings[split:],
         "gallery_labels": labels[split:],
     }
-    if rng.random() < 0.5:  # some images are in both
+    if rng.random() < 0.5:  # queries and gallery share images
         shared = max(0, split - int(rng.integers(0, split + 1)))
         problem |= {
             "gallery": embeddings[shared:],
@@ -60,7 +60,7 @@ def random_problem(seed: int) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("group", range(10))
-def test_equals_brute_force_on_random_problems(group):
+def test_metrics_equal_brute_force_on_random_problems(group):
     solved = 0
     for seed in range(20 * group, 20 * group + 20):
         problem = random_problem(seed)
@@ -126,7 +126,7 @@ def test_recall_beyond_the_largest_r_equals_brute_force(shape, memory_bytes):
         np.testing.assert_array_equal(result.recall_at_k[k][counted], relevant[counted, :k].any(axis=1))
 
 
-def test_hand_computed_example():
+def test_metrics_equal_those_computed_by_hand():
     # On a line; the query 0 meets, in order: positive, negative, positive, negative.
     embeddings = np.array([[0.0], [1.0], [2.0], [3.0], [4.0]])
     labels = np.array([7, 7, 5, 7, 6])
@@ -139,9 +139,9 @@ def test_hand_computed_example():
     assert result.map_at_k[3][0] == pytest.approx((1 + 2 / 3) / 2)
 
 
-def test_the_query_itself_is_left_out_by_identity_and_its_copies_are_not():
+def test_the_query_is_left_out_by_its_identity_and_its_copies_are_not():
     embeddings = np.zeros((3, 2))
-    # All coincide, so index decides: query 2 meets 0 (other class), then 1 (its own).
+    # All are equal, so the index decides: query 2 meets 0 (another class), then 1 (its class).
     result = evaluate_retrieval(embeddings, np.array([0, 1, 1]), recall_at=(1, 2))
     assert result.precision_at_1[1:].tolist() == [0.0, 0.0]
     assert result.recall_at_k[2][1:].tolist() == [1.0, 1.0]
@@ -243,7 +243,7 @@ def test_labels_of_a_column_and_lists_out_of_order_are_accepted():
         ({"memory_bytes": 100}, "memory_bytes is 100"),
     ],
 )
-def test_bad_input_is_named(change, message):
+def test_errors_name_the_bad_input(change, message):
     arguments = {"queries": np.arange(4.0)[:, np.newaxis], "query_labels": np.zeros(4, int)} | change
     with pytest.raises(ValueError, match=message):
         evaluate_retrieval(**arguments)

@@ -33,8 +33,8 @@ def test_the_rank_of_the_nearest_row_is_that_in_a_stable_sort(seed, size, listed
     np.testing.assert_array_equal(actual, expected)
 
 
-def test_bounds_without_error_are_the_ranks_whatever_the_signs():
-    # Numbers that bfloat16 holds, both zeros among them, each several times.
+def test_bounds_of_exact_scores_are_the_ranks_for_all_signs():
+    # Numbers that bfloat16 represents exactly, with both zeros, each several times.
     values = np.array([-3.0, -1.5, -0.0, 0.0, 2.0**-130, 1.5, 3.0], np.float32)
     scores = np.random.default_rng(0).choice(values, (30, 50))
     self_rows, members = np.full(30, -1, np.int32), np.arange(30, dtype=np.int32)[:, np.newaxis]
@@ -49,19 +49,19 @@ def test_bounds_without_error_are_the_ranks_whatever_the_signs():
         0,
         range(1, 50),
     )
-    # What ties with the nearest may stand before or after it.
+    # Rows that tie with the nearest may rank before or after it.
     np.testing.assert_array_equal(least, 1 + (scores > nearest[:, np.newaxis]).sum(axis=1))
     np.testing.assert_array_equal(most, (scores >= nearest[:, np.newaxis]).sum(axis=1))
 
 
-def test_neither_the_query_nor_its_listed_rows_nor_padding_come_before_the_nearest():
+def test_the_query_its_listed_rows_and_padding_are_not_counted():
     rng = np.random.default_rng(1)
     levels = np.arange(-4, 5, dtype=np.float32) / 4
     scores = np.concatenate([rng.choice(levels, (30, 40)), np.full((30, 8), kernels.PADDING_SCORE)], axis=1)
     rows = rng.permutation(30)
     self_rows = np.where(rng.random(30) < 0.5, rng.integers(0, 40, 30), -1).astype(np.int32)
     members = np.sort(rng.permuted(np.tile(np.arange(40), (30, 1)), axis=1)[:, :5], axis=1).astype(np.int32)
-    # As in a list of a class from which the query has been taken.
+    # As in the list of a class without the query.
     members[:, 2] = -1
     members[members == self_rows[:, np.newaxis]] = -1
     expected_least, expected_most, nearest = [], [], []

@@ -31,8 +31,8 @@ def sorted_neighbors(queries, gallery, k, own=None):
     levels=st.integers(1, 4),
     memory=st.sampled_from([60_000, 400_000, 2**28]),
 )
-def test_equals_a_stable_sort_whatever_the_ties_and_blocks(seed, size, k, levels, memory):
-    # Few levels on a grid: float32 is exact, most distances tie, many rows coincide.
+def test_neighbours_equal_a_stable_sort_for_all_ties_and_blocks(seed, size, k, levels, memory):
+    # A grid of few levels: float32 is exact, most distances tie, many rows are equal.
     rng = np.random.default_rng(seed)
     embeddings = rng.integers(0, levels + 1, (size, 4)).astype(np.float32)
     k = min(k, size - 1)
@@ -42,14 +42,14 @@ def test_equals_a_stable_sort_whatever_the_ties_and_blocks(seed, size, k, levels
     np.testing.assert_allclose(distances, expected_distances, rtol=1e-6)
 
 
-def test_the_small_bounds_of_these_tests_reach_every_path():
+def test_the_small_bounds_of_these_tests_reach_every_branch():
     assert plan_search(1200, 1200, 4, 2, 60_000).gallery < 800  # several tiles
     assert plan_search(1200, 1200, 4, 2, 2**28).chunk > 0  # two stages
     assert plan_search(1200, 1200, 4, 2, 400_000).queries < 1200  # several blocks
     assert plan_search(100, 100, 4, 12, 2**28).chunk == 0  # plain top-k
 
 
-# With these seeds, distances of neighbours differ by more than float32 rounds.
+# With these seeds, the distances of neighbours differ by more than the rounding of float32.
 @pytest.mark.parametrize("dimension, seed", [(5, 5), (128, 133)])
 def test_agrees_with_scikit_learn(dimension, seed):
     rng = np.random.default_rng(seed)
@@ -61,8 +61,8 @@ def test_agrees_with_scikit_learn(dimension, seed):
     np.testing.assert_allclose(distances, expected_distances, rtol=1e-5)
 
 
-def test_neighbours_closer_than_the_rounding_of_the_expanded_square_are_ordered():
-    # A large common offset, as raw features have: |g|^2 is 1e8, its rounding far above the squared distances.
+def test_neighbours_are_ordered_within_the_rounding_of_the_expanded_square():
+    # A large common offset, as in raw features: |g|^2 is 1e8, and its rounding exceeds the squared distances.
     rng = np.random.default_rng(0)
     embeddings = (1000 + np.round(rng.standard_normal((12, 100)) * 64) / 64).astype(np.float32)
     indices, _ = nearest_neighbors(embeddings, k=4)
@@ -104,7 +104,7 @@ def test_one_trace_serves_all_shapes():
 
 
 def intermediate_bytes(function, *arguments) -> list[int]:
-    """Bytes of every tensor that a function makes, from its graph at fixed shapes."""
+    """Bytes of every tensor that a function makes, from its graph with fixed shapes."""
     specs = [a for a in arguments if isinstance(a, tf.TensorSpec)]
     constants = [a for a in arguments if not isinstance(a, tf.TensorSpec)]
     function = getattr(function, "python_function", function)
@@ -130,7 +130,9 @@ def intermediate_bytes(function, *arguments) -> list[int]:
         (30, 3_000_000, 8, 1, 2**24),
     ],
 )
-def test_all_intermediates_of_a_block_together_fit_the_bound(queries, gallery, dimension, depth, memory):
+def test_all_intermediate_tensors_of_a_block_fit_the_bound_together(
+    queries, gallery, dimension, depth, memory
+):
     plan = plan_search(queries, gallery, dimension, depth, memory)
     block = tf.TensorSpec([plan.queries, dimension])
     tile, first = tf.TensorSpec([plan.gallery, dimension + 1]), tf.TensorSpec([], tf.int32)
@@ -146,11 +148,11 @@ def test_all_intermediates_of_a_block_together_fit_the_bound(queries, gallery, d
     rows, own = tf.TensorSpec([gallery, dimension]), tf.TensorSpec([plan.queries], tf.int32)
     sizes += intermediate_bytes(kernels.rank, block, rows, found_indices, own, depth)
     assert max(sizes) <= sum(sizes) <= memory
-    assert sum(sizes) >= memory / 8 or plan.queries == 512 or queries < 512  # and the bound is made use of
+    assert sum(sizes) >= memory / 8 or plan.queries == 512 or queries < 512  # the bound is used
 
 
 @pytest.mark.parametrize("gallery, members, memory", [(62_000, 12, 2**28), (1_000_000, 700, 2**26)])
-def test_all_intermediates_of_a_counting_block_together_fit_the_bound(gallery, members, memory):
+def test_all_intermediate_tensors_of_a_counting_block_fit_the_bound_together(gallery, members, memory):
     plan = plan_count(5_000, gallery, 128, members + 1, memory)
     block, rows = tf.TensorSpec([plan.queries, 128]), tf.TensorSpec([gallery, 128])
     listed = tf.TensorSpec([plan.queries, members], tf.int32)

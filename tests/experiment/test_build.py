@@ -21,7 +21,7 @@ from tests.experiment.conftest import PER_CLASS
 FOLD = ("--num_folds=3", "--fold=1")
 
 
-# 7 classes train; 7 test.
+# Seven classes train, seven test.
 @pytest.mark.parametrize("split, expected", [("test", 7 * PER_CLASS), ("validation", 3 * PER_CLASS)])
 def test_the_monitored_images_are_those_that_are_scored(configured, tmp_path, split, expected):
     run = build(configured(tmp_path, f"--monitor_split={split}", *FOLD))

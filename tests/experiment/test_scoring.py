@@ -60,7 +60,7 @@ def test_images_are_ranked_among_themselves_or_in_a_gallery_without_themselves()
     assert in_gallery.gallery_embeddings.shape == (6, 3)
 
 
-def test_kept_images_are_prepared_once_by_one_pipeline_each(pipelines):
+def test_kept_images_are_prepared_once(pipelines):
     scorer = make_scorer(SmallerBlocks(4), images=10)
     found = [scorer.embed(EMBEDDER) for _ in range(3)]
     assert pipelines == [4, 4]
@@ -85,7 +85,7 @@ def test_training_images_are_not_in_the_budget_and_not_kept(pipelines):
     assert (scorer.queries.source.read, scorer.gallery.source.read, training.source.read) == (6, 4, 10)
 
 
-def test_where_memory_is_short_one_copy_is_kept(pipelines):
+def test_smaller_batches_replace_the_kept_ones(pipelines):
     blocks = SmallerBlocks(4)
     scorer = make_scorer(blocks, images=10)
     scorer.embed(EMBEDDER)
@@ -97,14 +97,14 @@ def test_where_memory_is_short_one_copy_is_kept(pipelines):
     assert kept == [1] * 10
 
 
-def test_embeddings_that_no_search_can_use_are_the_models_fault_not_the_datas():
+def test_unusable_embeddings_are_an_error_of_the_model():
     scorer = make_scorer(SmallerBlocks(4), images=10)
     embedded = scorer.embed(Embedder(lambda images, training: images[:, 0, 0] / 0.0, "none"))
     with pytest.raises(scoring.UnusableEmbeddings, match=r"^the model's embeddings .*: 6 of 6 rows are not"):
         scorer.score(embedded)
 
 
-def test_embeddings_of_queries_gallery_and_training_are_kept(tmp_path):
+def test_embeddings_are_written_and_read(tmp_path):
     directory, rows = RunDirectory(tmp_path), np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32)
     with pytest.raises(UserError, match=r"test_embeddings\.npy: expected the test embeddings"):
         read_embeddings(directory)

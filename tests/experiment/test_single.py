@@ -51,7 +51,7 @@ def column(run_dir: Path, name: str) -> list[float]:
     ],
     ids=lambda flags: flags[0].lstrip("-"),
 )
-def test_a_run_with(configured, tmp_path, flags):
+def test_a_run_reaches_its_last_epoch_with(configured, tmp_path, flags):
     results = experiment.train(configured(tmp_path / "run", *SHORT, "--pool_size=7", *flags))
     assert results["epochs"] == EPOCHS
     assert np.isfinite(column(tmp_path / "run", "loss")).all()
@@ -140,11 +140,11 @@ def train_on_folder(tmp_path, capsys):
     return train_with
 
 
-# SMALL_RUN has a batch of the default sampler; other samplers expect the default values of these flags.
+# SMALL_RUN sets flags of the default sampler, which must have their default values with another one.
 OTHER_SAMPLER = ("--classes_per_batch=8", "--samples_per_class=4")
 
 
-def test_a_closed_set(train_on_folder, tmp_path, capsys):
+def test_a_run_on_a_closed_set(train_on_folder, tmp_path, capsys):
     write_emoji(tmp_path / "data", num_classes=6, emoji_per_class=2)
     batches = ["--classes_per_batch=4", "--representative_lifetime=2"]
     loss = ["--loss=contrastive", "--proxies_per_class=", "--pool_size=7"]
@@ -164,7 +164,7 @@ def test_a_closed_set(train_on_folder, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_noisy_labels(train_on_folder, tmp_path):
+def test_a_run_with_noisy_labels(train_on_folder, tmp_path):
     write_emoji(tmp_path / "data", num_classes=14)
     flags = ["--label_noise=0.2", "--validation_fraction=0.3", "--preprocessing=mnist"]
     printed, results = train_on_folder(*OTHER_SAMPLER, "--sampler=random", *flags)
@@ -177,7 +177,7 @@ def test_noisy_labels(train_on_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_queries_and_gallery(train_on_folder, tmp_path):
+def test_a_run_with_queries_and_a_gallery(train_on_folder, tmp_path):
     names = write_emoji(tmp_path / "data", num_classes=9)
     files = {name: sorted((tmp_path / "data" / name).iterdir()) for name in names}
     splits = {name: ["train"] * 5 for name in names[:6]}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ccp_dml.config import command_line
+from ccp_dml.data.collection import ImageCollection
 from ccp_dml.errors import UserError
 from ccp_dml.experiment.task import Task, load_task
 from tests.image_folder import SMALL_RUN, write_emoji
@@ -25,22 +26,22 @@ def task_of(folder: Path, *flags: str) -> Task:
     return load_task(config.source, config.split, config.batches)
 
 
-def test_held_out_classes_have_noisy_labels_and_test_classes_have_not(tmp_path):
+def names_by_image(*collections: ImageCollection) -> dict[int, str]:
+    """Names of classes by image id."""
+    return {
+        image: collection.class_names[label]
+        for collection in collections
+        for image, label in zip(collection.image_ids.tolist(), collection.labels)
+    }
+
+
+def test_training_and_validation_labels_are_noisy_and_test_labels_are_not(tmp_path):
     write_emoji(tmp_path / "data", num_classes=12)
     clean, noisy = (task_of(tmp_path, f"--label_noise={share}") for share in (0, 0.4))
     assert noisy.wrong_labels == 12
-    images = {
-        image: name
-        for part in (clean.train, clean.validation)
-        for image, name in zip(part.image_ids.tolist(), np.array(part.class_names)[part.labels])
-    }
-    wrong = [
-        images[image] != name
-        for part in (noisy.train, noisy.validation)
-        for image, name in zip(part.image_ids.tolist(), np.array(part.class_names)[part.labels])
-    ]
-    assert len(wrong) == 30
-    assert sum(wrong) == 12
+    names, noisy_names = (names_by_image(task.train, task.validation) for task in (clean, noisy))
+    assert len(names) == len(noisy_names) == 30
+    assert sum(noisy_names[image] != name for image, name in names.items()) == 12
     np.testing.assert_array_equal(noisy.test.labels, clean.test.labels)
     np.testing.assert_array_equal(
         noisy.train.labels, task_of(tmp_path, "--label_noise=0.4", "--seed=5").train.labels
@@ -49,14 +50,14 @@ def test_held_out_classes_have_noisy_labels_and_test_classes_have_not(tmp_path):
     assert other.train.image_ids.tolist() != noisy.train.image_ids.tolist()
 
 
-def test_in_a_closed_set_the_training_part_alone_is_noisy(tmp_path):
+def test_in_a_closed_set_only_training_labels_are_noisy(tmp_path):
     write_emoji(tmp_path / "data", num_classes=4, emoji_per_class=2)
     clean, noisy = (
         task_of(tmp_path, "--closed_set=in_order", f"--label_noise={share}") for share in (0, 0.5)
     )
     assert noisy.wrong_labels == (noisy.train.labels != clean.train.labels).sum() == 12
-    for part in ("validation", "test"):
-        np.testing.assert_array_equal(getattr(noisy, part).labels, getattr(clean, part).labels)
+    for split in ("validation", "test"):
+        np.testing.assert_array_equal(getattr(noisy, split).labels, getattr(clean, split).labels)
     # In order: of the ten images of a class, sorted by file, the first six train and the last two test.
     assert clean.train.image_ids[:7].tolist() == [0, 1, 2, 3, 4, 5, 10]
     assert clean.test.image_ids[:3].tolist() == [8, 9, 18]
@@ -76,7 +77,7 @@ def test_in_a_closed_set_the_training_part_alone_is_noisy(tmp_path):
         ),
     ],
 )
-def test_classes_that_are_too_small(tmp_path, flags, expected):
+def test_classes_that_are_too_small_are_refused(tmp_path, flags, expected):
     write_emoji(tmp_path / "data", num_classes=8)
     with pytest.raises(UserError, match=expected):
         task_of(tmp_path, *flags)

@@ -11,7 +11,7 @@ from ccp_dml.monitoring.events import EventLog
 from tests.monitoring.reading import Clock, accumulator, histogram
 
 
-def test_distances_are_drawn_and_scalars_join_the_logs(tmp_path):
+def test_distances_become_histograms_and_scalars_join_the_logs(tmp_path):
     diagnostics = {
         "positive_distances": tf.constant([0.5, 1.0, np.nan]),
         "negative_distances": tf.zeros([0]),

@@ -37,13 +37,13 @@ def test_a_resumed_run_neither_doubles_nor_loses_points(tmp_path):
     assert points(tmp_path / "train", "loss/total_loss") == expected
 
 
-def test_a_run_that_starts_again_at_step_0_leaves_nothing_of_the_former(tmp_path):
+def test_a_run_that_starts_again_at_step_0_removes_all_earlier_points(tmp_path):
     run_epochs(tmp_path, 0, 5)
     run_epochs(tmp_path, 0, 1, offset=7.0)
     assert points(tmp_path / "train", "loss/total_loss") == [(10, 7.0)]
 
 
-def test_begin_removes_once_and_only_event_files(tmp_path):
+def test_begin_removes_only_event_files_and_only_once(tmp_path):
     run_epochs(tmp_path, 0, 2)
     (tmp_path / "train" / "notes.txt").write_text("kept")
     events = EventLog(str(tmp_path), Clock(0))
@@ -55,7 +55,7 @@ def test_begin_removes_once_and_only_event_files(tmp_path):
     assert (tmp_path / "train" / "notes.txt").read_text() == "kept"
 
 
-def test_a_torn_record_does_not_hide_later_points(tmp_path):
+def test_a_record_that_was_cut_off_is_removed(tmp_path):
     run_epochs(tmp_path, 0, 3)
     (file,) = glob.glob(str(tmp_path / "train" / "events*"))
     with open(file, "r+b") as handle:

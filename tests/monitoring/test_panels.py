@@ -22,7 +22,7 @@ def colours(picture: np.ndarray) -> tuple[int, int]:
     return int((green - red > 60).sum()), int((red - green > 60).sum())
 
 
-def test_frames_tell_right_from_wrong_with_and_without_colour():
+def test_frames_show_correct_and_wrong_neighbours_with_and_without_colour():
     image = plain(90)
     right = retrieval_panel([image], [[image]], [[True]], size=48)
     wrong = retrieval_panel([image], [[image]], [[False]], size=48)
@@ -32,12 +32,12 @@ def test_frames_tell_right_from_wrong_with_and_without_colour():
     assert colours(right)[1] == 0
     assert colours(wrong)[0] == 0
     assert colours(wrong)[1] > 100
-    # Where the solid frame is coloured and the dashed one is white: visible in any grey print.
+    # Pixels that are coloured in the solid frame and white in the dashed one: visible in a grey print.
     coloured = (right != 255).any(axis=2) & (wrong == 255).all(axis=2)
     assert coloured.sum() > 50
 
 
-def test_size_grows_with_rows_and_columns_and_the_border_is_white():
+def test_a_panel_grows_with_rows_and_columns_and_has_a_white_border():
     image = plain(0, 10, 30)
     small = retrieval_panel([image], [[image] * 2], np.ones([1, 2]), size=32)
     large = retrieval_panel([image] * 3, [[image] * 4] * 3, np.ones([3, 4]), size=32)
@@ -69,7 +69,7 @@ def test_a_panel_that_is_too_small_is_an_error():
 
 
 class PanelRun:
-    """Images whose colour is their index, on a line; class = index // 3."""
+    """Panels of nine images on a line, whose colour is their index and whose class is index // 3."""
 
     def __init__(self, directory: pathlib.Path, **options) -> None:
         self.directory = directory
@@ -100,7 +100,7 @@ class PanelRun:
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(1, [10]), (5, [10, 30, 50]), (6, [10, 30, 60])])
-def test_panels_are_drawn_first_regularly_and_last(tmp_path, epochs, steps):
+def test_panels_are_drawn_after_the_first_every_third_and_the_last_epoch(tmp_path, epochs, steps):
     assert PanelRun(tmp_path).train(epochs) == steps
 
 
@@ -111,7 +111,7 @@ def test_the_last_panel_is_on_the_disk_before_the_checkpoint(tmp_path, stopped):
     for epoch in range(2):
         run.step += 10
         run.panels.on_epoch_end(epoch)
-    # The process might be killed here: nothing is closed.
+    # The process may be killed here, with all files open.
     events = accumulator(tmp_path / "validation").Tensors("retrieval/nearest_neighbors")
     assert [event.step for event in events] == [10, 20]
     run.panels.on_train_end()

@@ -18,7 +18,7 @@ def read_config(directory: pathlib.Path) -> ProjectorConfig:
     return text_format.Parse((directory / "projector_config.pbtxt").read_text(), ProjectorConfig())
 
 
-def test_projector_files_hold_points_labels_and_pictures_by_relative_names(tmp_path):
+def test_the_files_hold_points_labels_and_pictures_and_have_relative_names(tmp_path):
     rng = np.random.default_rng(0)
     embeddings = rng.normal(size=[5, 3]).astype(np.float32)
     thumbnails = rng.integers(0, 256, [5, 4, 4, 3]).astype(np.uint8)
@@ -45,7 +45,7 @@ def test_projector_files_hold_points_labels_and_pictures_by_relative_names(tmp_p
     assert sheet.shape[0] == sheet.shape[1]
 
 
-def test_projector_metadata_of_one_column_has_no_header(tmp_path):
+def test_metadata_of_one_column_has_no_header(tmp_path):
     write_projector(str(tmp_path), np.ones([2, 3], np.float32), {"class": ["a", "b"]}, [plain(0), plain(9)])
     (entry,) = read_config(tmp_path).embeddings
     assert (tmp_path / entry.metadata_path).read_text() == "a\nb\n"
@@ -61,7 +61,7 @@ def test_projector_metadata_of_one_column_has_no_header(tmp_path):
         (np.ones([2, 3]), {"class": "ab"}, np.zeros([2, 4, 4, 3], np.float32), "uint8"),
     ],
 )
-def test_projector_refuses_what_it_cannot_show(tmp_path, embeddings, metadata_columns, thumbnails, message):
+def test_errors_name_the_bad_input(tmp_path, embeddings, metadata_columns, thumbnails, message):
     with pytest.raises(ValueError, match=message):
         write_projector(str(tmp_path), embeddings, metadata_columns, thumbnails)
     assert list(tmp_path.iterdir()) == []
@@ -75,7 +75,7 @@ def test_images_of_different_sizes_keep_their_aspect_ratio():
 
 
 @pytest.mark.parametrize("count, side", [(1, 1), (2, 2), (4, 2), (5, 3), (10, 4)])
-def test_sprites_lie_row_by_row_in_a_square(count, side):
+def test_sprites_fill_a_square_row_by_row(count, side):
     sheet = sprite_sheet([plain(10 * i) for i in range(count)], size=8)
     assert sheet.shape == (8 * side, 8 * side, 3)
     cells = sheet.reshape(side, 8, side, 8, 3).transpose(0, 2, 1, 3, 4).reshape(side * side, -1)

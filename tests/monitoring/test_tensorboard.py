@@ -12,7 +12,7 @@ from ccp_dml.monitoring.tensorboard import HParamsLogger, ProfileSteps, ScalarLo
 from tests.monitoring.reading import Clock, accumulator, points
 
 
-def test_test_scores_during_training_survive_the_final_ones(tmp_path):
+def test_test_scores_during_training_stay_beside_the_final_ones(tmp_path):
     events = EventLog(str(tmp_path), Clock(10))
     ScalarLogger(events).on_epoch_end(0, {"test_map_at_r": 0.25})
     write_results(events, {"map_at_r": 0.5})
@@ -20,7 +20,7 @@ def test_test_scores_during_training_survive_the_final_ones(tmp_path):
     assert points(tmp_path / "test", "retrieval/map_at_r") == [(10, 0.5)]
 
 
-def test_added_scalars_reach_a_logger_that_stands_later_in_a_keras_list(tmp_path):
+def test_added_scalars_reach_a_later_logger_in_the_list_of_callbacks(tmp_path):
     events = EventLog(str(tmp_path), Clock(5))
     producer = DistanceMonitor(events, lambda: {"active_pairs": tf.constant(0.5)})
     callbacks = tf.keras.callbacks.CallbackList([producer, ScalarLogger(events)])
@@ -60,7 +60,7 @@ def plugin_content(directory, tag: str) -> bytes:
     return accumulator(directory).SummaryMetadata(tag).plugin_data.content
 
 
-def test_hparams_hold_the_settings_and_point_to_the_scores(tmp_path):
+def test_hyper_parameters_hold_the_settings_and_name_the_scores(tmp_path):
     for events in (EventLog(str(tmp_path), lambda: 0), EventLog(str(tmp_path), lambda: 30)):
         logger = HParamsLogger(events, {"seed": 3, "loss": "triplet", "recall_at": [1, 2], "data_dir": None})
         logger.on_train_begin()  # the second is a process that continues the run
@@ -83,7 +83,7 @@ def test_hparams_hold_the_settings_and_point_to_the_scores(tmp_path):
     assert metadata.SESSION_END_INFO_TAG in accumulator(tmp_path).Tags()["tensors"]
 
 
-def test_a_trace_is_where_tensorboard_looks_for_it(tmp_path):
+def test_a_trace_is_in_the_folder_that_tensorboard_reads(tmp_path):
     step = tf.Variable(0)
     iterator = iter(tf.data.Dataset.range(100))
 
