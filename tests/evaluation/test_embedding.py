@@ -1,4 +1,4 @@
-"""Embeddings of images: a model's, of several models side by side, and projected; and too little memory."""
+"""Embeddings of images, side by side, projected, and with too little memory."""
 
 from __future__ import annotations
 
