@@ -11,14 +11,14 @@ from ccp_dml.run_directory import RunDirectory
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Evaluates the run, or the group of runs, that the arguments name and prints its table."""
+    """Evaluates the run or group of runs that the arguments name, and prints its table."""
     parser = commands.Parser("python -m ccp_dml.evaluate", "Evaluates a finished run on its test classes.")
-    parser.add_argument("--run_dir", required=True, help="folder of the run, or of a group of runs")
+    parser.add_argument("--run_dir", required=True, help="folder of the run or group of runs")
     parser.add_argument("--dataset", help="score the test classes of this data set instead")
-    parser.add_argument("--data_dir", help="where its source images are")
-    parser.add_argument("--prepared_dir", help="where prepared data goes")
+    parser.add_argument("--data_dir", help="folder of its source images")
+    parser.add_argument("--prepared_dir", help="folder of prepared data")
     parser.add_argument(
-        "--pca_dim", type=int, help="dimensions to reduce embeddings to, by a PCA of training embeddings"
+        "--pca_dim", type=int, help="dimensions of the embeddings after a PCA of training embeddings"
     )
     changes = vars(parser.parse_args(arguments))
     run_dir = changes.pop("run_dir")
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> None:
     directory.read_results()
     with_other_evaluation(directory.read_config(), **changes)
 
-    from ccp_dml.experiment import run  # TensorFlow, which a mistake above must not wait for
+    from ccp_dml.experiment import run  # Imports TensorFlow, for which a mistake above need not wait.
 
     run.evaluate(run_dir, **changes)
 

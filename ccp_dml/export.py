@@ -13,14 +13,14 @@ from ccp_dml.run_directory import RunDirectory
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Writes the SavedModel of the run that the arguments name, or of every run of a group."""
+    """Writes the SavedModel of the run that the arguments name, or of all runs of a group."""
     parser = commands.Parser(
         "python -m ccp_dml.export", "Exports the model of a finished run as a SavedModel."
     )
-    parser.add_argument("--run_dir", required=True, help="folder of the run, or of a group of runs")
-    parser.add_argument("--output", required=True, help="folder of the SavedModel; new or empty")
+    parser.add_argument("--run_dir", required=True, help="folder of the run or group of runs")
+    parser.add_argument("--output", required=True, help="folder of the SavedModel, new or empty")
     parser.add_argument(
-        "--pca_dim", type=int, help="dimensions to reduce embeddings to (default: the run's own)"
+        "--pca_dim", type=int, help="dimensions of the embeddings after a PCA (default: as in the run)"
     )
     parsed = parser.parse_args(arguments)
     directory = RunDirectory(parsed.run_dir)
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> None:
         raise ConfigError(f"--output={parsed.output}: expected a new or empty folder; found files there")
     with_other_evaluation(directory.read_config(), pca_dim=parsed.pca_dim)
 
-    from ccp_dml.experiment import run  # TensorFlow, which a mistake above must not wait for
+    from ccp_dml.experiment import run  # Imports TensorFlow, for which a mistake above need not wait.
 
     run.export(parsed.run_dir, parsed.output, parsed.pca_dim)
 

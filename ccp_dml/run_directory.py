@@ -17,6 +17,8 @@ from ccp_dml.errors import ConfigError, UserError
 from ccp_dml.options import Change
 
 _MARKER = ".ccp_dml_run"
+# Number of the format of run directories, in the marker; version 0.1.0 wrote none.
+_FORMAT = 2
 # Files of a process that was killed before it had written the marker.
 _BEFORE_MARKER = (files.LOCK, files.LOCK_HOLDER, files.partial(Path(_MARKER)).name)
 # Folders of the runs of a group.
@@ -30,6 +32,7 @@ class State(enum.Enum):
     NEW = "nothing"
     UNFINISHED = "a run without results"
     FINISHED = "a run with results"
+    OTHER_FORMAT = "a run of another version"
     FOREIGN = "something that is no run"
 
 
@@ -73,6 +76,8 @@ class RunDirectory:
             raise ConfigError(f"--run_dir={self.path}: expected a folder: {error.strerror}") from None
         if not self._marker.exists():
             return State.FOREIGN
+        if self._read_marker().get("format") != _FORMAT:
+            return State.OTHER_FORMAT
         return State.FINISHED if self.results.exists() else State.UNFINISHED
 
     def check(self, config: ExperimentConfig, *, writes: bool = True) -> None:
@@ -97,6 +102,10 @@ class RunDirectory:
             )
         if config.run.overwrite:
             return
+        if state is State.OTHER_FORMAT:
+            raise ConfigError(
+                f"--run_dir={self.path}: it holds {self._content}; expected another folder, or --overwrite"
+            )
         if state is State.FINISHED:
             raise ConfigError(
                 f"--run_dir={self.path}: it holds a finished run; expected another folder, or --overwrite"
@@ -147,9 +156,7 @@ class RunDirectory:
             ConfigError: if the folder is not a run directory, or its flagfile cannot be read.
         """
         if self.state not in (State.UNFINISHED, State.FINISHED):
-            raise ConfigError(
-                f"--run_dir={self.path}: expected the folder of a run; found {self.state.value}"
-            )
+            raise ConfigError(f"--run_dir={self.path}: expected the folder of a run; found {self._content}")
         if not self.config.exists():
             raise ConfigError(f"--run_dir={self.path}: expected {self.config.name} in it; found none")
         return command_line.read([f"--flagfile={self.config}"]).replace(run_dir=str(self.path))
@@ -169,9 +176,9 @@ class RunDirectory:
             )
         files.write_text(self.environment, json.dumps(recorded, indent=2) + "\n")
 
-    def embeddings(self, part: str) -> Path:
-        """Returns the file of the embeddings of a part of the data: test, test_gallery or training."""
-        return self.path / f"{part}_embeddings.npy"
+    def embeddings(self, name: str) -> Path:
+        """Returns the file of the embeddings of a set of images: test, test_gallery or training."""
+        return self.path / f"{name}_embeddings.npy"
 
     def finish(self, results: dict[str, Any], table: str | None = None) -> None:
         """Finishes the run: writes `results.csv`, if a table is given, and then `results.json`."""
@@ -186,12 +193,20 @@ class RunDirectory:
             UserError: if the run is not finished, or the file is damaged.
         """
         if self.state is not State.FINISHED:
-            raise UserError(f"--run_dir={self.path}: expected a finished run; found {self.state.value}")
+            raise UserError(f"--run_dir={self.path}: expected a finished run; found {self._content}")
         try:
             results: dict[str, Any] = json.loads(self.results.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"{self.results}: expected the results of a run: {error}") from None
         return results
+
+    @property
+    def _content(self) -> str:
+        """The content of the folder, for messages."""
+        if self.state is not State.OTHER_FORMAT:
+            return self.state.value
+        version = "a newer version" if "format" in self._read_marker() else "version 0.1.0"
+        return f"a run of {version}, which only that version can use"
 
     def _continues(self, config: ExperimentConfig) -> bool:
         """Returns True if a run that has passed `check` continues the unfinished run in the folder."""
@@ -199,12 +214,13 @@ class RunDirectory:
             return False
         if not config.run.overwrite:
             return True
-        return self._began_with_overwrite() and not self._changed_flags(config)
+        return bool(self._read_marker().get("overwrite")) and not self._changed_flags(config)
 
     def _write_beginning(self, config: ExperimentConfig) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            files.write_text(self._marker, json.dumps({"overwrite": config.run.overwrite}) + "\n")
+            marker = {"format": _FORMAT, "overwrite": config.run.overwrite}
+            files.write_text(self._marker, json.dumps(marker) + "\n")
             recorded = {"command": sys.argv, "versions": environment.versions(), **environment.revision()}
             files.write_text(self.environment, json.dumps(recorded, indent=2) + "\n")
             self._write_config(config)
@@ -221,7 +237,7 @@ class RunDirectory:
             RunDirectory(member)._remove()
         for folder in (self.saved_model, self.tensorboard, self.checkpoints):
             shutil.rmtree(folder, ignore_errors=True)
-        embeddings = [self.embeddings(part) for part in EMBEDDED_SETS]
+        embeddings = [self.embeddings(name) for name in EMBEDDED_SETS]
         for file in (self.table, self.metrics, self.environment, self.config, *embeddings):
             file.unlink(missing_ok=True)
 
@@ -254,11 +270,13 @@ class RunDirectory:
             and not (flag.change in unless and flag.change.allows(before[flag.name], now))
         }
 
-    def _began_with_overwrite(self) -> bool:
+    def _read_marker(self) -> dict[str, Any]:
+        """The content of the marker; empty if it is damaged."""
         try:
-            return bool(json.loads(self._marker.read_text(encoding="utf-8"))["overwrite"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+            marker = json.loads(self._marker.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return marker if isinstance(marker, dict) else {}
 
 
 def _shown(value: Any) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ccp_dml.evaluation.report import published
+from ccp_dml.evaluation.paper import published
 from studies.training_runs import COLUMNS, of_name, spread
 
 FOLDER = Path(__file__).parent

@@ -1,6 +1,6 @@
-"""Evaluation: exact retrieval search, metrics, embedding of image sets, tables and pictures.
+"""Evaluation: exact retrieval search, metrics, embedding of image sets, tables.
 
-The public names are loaded at first use, so that importing this package does not import TensorFlow.
+The public names are loaded at their first use, so importing this package does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -11,16 +11,11 @@ from typing import Any
 _PUBLIC = {
     "Embedder": "embedding",
     "Evaluation": "embedding",
-    "LabeledImages": "embedding",
     "RetrievalResult": "metrics",
     "embed": "embedding",
-    "evaluate_images": "embedding",
     "evaluate_retrieval": "metrics",
     "format_table": "report",
     "nearest_neighbors": "search",
-    "results_dict": "report",
-    "retrieval_panel": "panels",
-    "sprite_sheet": "panels",
 }
 
 __all__ = sorted(_PUBLIC)

@@ -1,4 +1,4 @@
-"""Embeddings of image sets: from a model and batches to arrays, concatenated or projected."""
+"""Embeddings of image sets: arrays from a model and batches, side by side, or after a projection."""
 
 from __future__ import annotations
 
@@ -17,17 +17,21 @@ from ccp_dml.evaluation.inputs import Floats, UnscorableError
 from ccp_dml.evaluation.metrics import RetrievalResult
 from ccp_dml.geometry import check_normalization, normalize
 
+_DIVISOR = 4
+_NO_MEMORY = (tf.errors.ResourceExhaustedError, MemoryError)
+T = TypeVar("T")
+
 
 class Embedder:
-    """Embeds batches of images in inference mode, normalised.
+    """Embeds batches of images in inference mode and normalises the embeddings.
 
-    Compiled at the first batch, once for all batch sizes. Keep one for a model that is evaluated repeatedly:
-    it follows the model's weights, and later calls cost no tracing.
+    Compiled at the first batch, once for all batch sizes. Keep the embedder of a model that is evaluated
+    repeatedly: it follows the weights of the model, and later calls cost no tracing.
 
     Args:
         model: called as `model(images, training=False)`; returns raw embeddings [B, D].
-        normalization: the run's: 'lipschitz', 'unit', 'l1' or 'none'.
-        workers: whose model it is; the replicas of this process divide each batch.
+        normalization: 'lipschitz', 'unit', 'l1' or 'none'.
+        workers: the processes that share the model; the replicas of this process divide each batch.
 
     Raises:
         ValueError: if the normalisation is unknown.
@@ -46,11 +50,11 @@ class Embedder:
         self._compiled: Callable[[tf.Tensor], tf.Tensor] | None = None
 
     def __call__(self, batches: Iterable[Any]) -> Floats:
-        """Embeds all batches, in order.
+        """Embeds all batches in order.
 
         Args:
-            batches: finite `tf.data.Dataset` or iterable of images [B, H, W, 3] (any B), or of tuples that
-                begin with them.
+            batches: finite `tf.data.Dataset` or iterable of images [B, H, W, 3] (any B), or of tuples whose
+                first element they are.
 
         Returns:
             float32 [N, D].
@@ -84,7 +88,7 @@ class Embedder:
 def embed(
     model: Callable[..., tf.Tensor], batches: Iterable[Any], normalization: str = "lipschitz"
 ) -> Floats:
-    """Embeds all batches of images once; see `Embedder`.
+    """Embeds all batches of images with a model that is used once; see `Embedder`.
 
     Returns:
         float32 [N, D], normalised.
@@ -94,12 +98,12 @@ def embed(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics, and the normalised embeddings that they were computed from.
+    """Metrics and the normalised embeddings that they were computed from.
 
     Attributes:
         result: the metrics.
-        embeddings: float32 [Q, D] of the queries.
-        gallery_embeddings: float32 [G, D], or None for self-retrieval.
+        embeddings: float32 [Q, D], of the queries.
+        gallery_embeddings: float32 [G, D]; None for self-retrieval.
     """
 
     result: RetrievalResult
@@ -113,7 +117,7 @@ class Embedded:
 
     Attributes:
         test: float32 [Q, D], of the test images; the queries if there is a gallery.
-        gallery: float32 [G, D], or None for self-retrieval.
+        gallery: float32 [G, D]; None for self-retrieval.
         training: float32 [T, D], of the training images, in an order that does not depend on the fold; None
             unless a PCA needs them.
     """
@@ -122,11 +126,6 @@ class Embedded:
     gallery: Floats | None = None
     training: Floats | None = None
 
-    @property
-    def parts(self) -> tuple[Floats | None, Floats | None, Floats | None]:
-        """Test, gallery and training embeddings."""
-        return self.test, self.gallery, self.training
-
     def projected(self, projection: Projection) -> Embedded:
         """Test and gallery embeddings after a projection."""
         gallery = None if self.gallery is None else projection(self.gallery)
@@ -134,29 +133,35 @@ class Embedded:
 
 
 def concatenate(models: Sequence[Embedded], normalization: str = "none") -> Embedded:
-    """Embeddings of several models side by side.
+    """Puts the embeddings of several models side by side.
 
     Args:
-        models: at least one; of the same images.
-        normalization: applied to the embeddings of each model before: "none" leaves them as the run
-            normalised them; "unit" gives every model the same weight, as in A Metric Learning Reality Check.
+        models: at least one; embeddings of the same images.
+        normalization: applied to the embeddings of each model first. "none" leaves them as the run normalised
+            them; "unit" gives every model the same weight, as in A Metric Learning Reality Check (Musgrave et
+            al. 2020).
 
     Returns:
-        Embeddings whose D is the sum of those of the models.
+        Embeddings whose D is the sum of the D of the models.
     """
 
-    def joined(parts: Sequence[Floats | None]) -> Floats | None:
-        present = [normalize(part, normalization).numpy() for part in parts if part is not None]
-        return np.concatenate(present, axis=1) if present else None
+    def side_by_side(arrays: list[Floats]) -> Floats:
+        return np.concatenate([normalize(array, normalization).numpy() for array in arrays], axis=1)
 
-    test, gallery, training = (joined(parts) for parts in zip(*(model.parts for model in models)))
-    assert test is not None
-    return Embedded(test, gallery, training)
+    def optional(arrays: list[Floats | None]) -> Floats | None:
+        present = [array for array in arrays if array is not None]
+        return side_by_side(present) if present else None
+
+    return Embedded(
+        side_by_side([model.test for model in models]),
+        optional([model.gallery for model in models]),
+        optional([model.training for model in models]),
+    )
 
 
 @dataclass(frozen=True)
 class Projection:
-    """The affine map onto principal components: `(x - mean) @ components.T`.
+    """The affine map onto principal components, `(x - mean) @ components.T`.
 
     Attributes:
         mean: float32 [D].
@@ -172,14 +177,14 @@ class Projection:
 
 
 def fit_pca(training: Floats, dimensions: int) -> Projection:
-    """The principal components of embeddings.
+    """Finds the principal components of embeddings.
 
     Args:
         training: float32 [T, D], embeddings of training images.
-        dimensions: N.
+        dimensions: number of components N.
 
     Raises:
-        UnscorableError: if N is above T or D.
+        UnscorableError: if N is larger than T or D.
     """
     most = min(training.shape)
     if dimensions > most:
@@ -192,32 +197,27 @@ def fit_pca(training: Floats, dimensions: int) -> Projection:
     return Projection(pca.mean_.astype(np.float32), pca.components_.astype(np.float32))
 
 
-_DIVISOR = 4
-_NO_MEMORY = (tf.errors.ResourceExhaustedError, MemoryError)
-T = TypeVar("T")
-
-
 class SmallerBlocks:
-    """Repeats a computation once in blocks of a quarter of the size, and keeps to them.
+    """Repeats a computation that runs out of memory in blocks of a quarter of the size, and stays with these.
 
     Attributes:
-        divisor: what the sizes of blocks are divided by: 1, or 4 once the memory did not suffice.
+        divisor: divisor of the sizes of blocks: 1, or 4 after a computation ran out of memory.
     """
 
     def __init__(self, batch_size: int) -> None:
-        """Takes the value of `--evaluation_batch_size`, which messages name."""
+        """Takes the value of `--evaluation_batch_size`."""
         self._batch_size, self.divisor = batch_size, 1
 
     @property
     def batch_size(self) -> int:
-        """Images per block now."""
+        """Images per block at present."""
         return max(1, self._batch_size // self.divisor)
 
     def __call__(self, compute: Callable[[], T]) -> T:
-        """Returns what `compute` does, called a second time if the memory does not suffice.
+        """Returns the result of `compute`, which is called again if it runs out of memory.
 
         Raises:
-            UserError: it does not suffice for the smaller blocks either.
+            UserError: if it runs out of memory with the smaller blocks, too.
         """
         if self.divisor == 1:
             try:

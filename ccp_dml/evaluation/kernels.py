@@ -1,8 +1,7 @@
 """Tensor code of the search: one block of queries against one tile of the gallery.
 
-Each `tf.function` is traced once for all shapes, so that many sets and block sizes cost no retracing; the
-maxima of chunks are taken eagerly.
-A tile is [gallery, D + 1]: rows g, then -|g|^2.
+A tile is [gallery, D + 1]: rows g, then -|g|^2. Each `tf.function` is traced once for all shapes, so that
+sets and blocks of many sizes cost no retracing.
 """
 
 from __future__ import annotations
@@ -15,35 +14,46 @@ import tensorflow as tf
 
 from ccp_dml.evaluation.blocks import LANES
 
-# Score of padding rows: below that of every real row, finite so that no product makes a NaN of it.
+# Score of padding rows: below that of every real row, and finite, so that no product turns it into a NaN.
 PADDING_SCORE = -3e38
 
-_MATRIX = tf.TensorSpec([None, None], tf.float32)
-_INDICES = tf.TensorSpec([None, None], tf.int32)
-_VECTOR = tf.TensorSpec([None], tf.float32)
+MATRIX = tf.TensorSpec([None, None], tf.float32)
+INDICES = tf.TensorSpec([None, None], tf.int32)
+VECTOR = tf.TensorSpec([None], tf.float32)
+INTEGER = tf.TensorSpec([], tf.int32)
 _INDEX_VECTOR = tf.TensorSpec([None], tf.int32)
-_INTEGER = tf.TensorSpec([], tf.int32)
 
 
-@tf.function(input_signature=[_MATRIX, _INTEGER], autograph=False)
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Context of full float32 products: TensorFloat-32, the default on GPUs, keeps 10 bits of a factor."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+@tf.function(input_signature=[MATRIX, INTEGER], autograph=False)
 def as_tile(rows: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Rows of the gallery as a tile, padded to `size`: the product with [2 q, 1] is the whole score."""
+    """Makes a tile of gallery rows, padded to `size`: its product with [2 q, 1] is the complete score."""
     squares = tf.reduce_sum(tf.square(rows), axis=1, keepdims=True)
     padding = [[0, size - tf.shape(rows)[0]], [0, 0]]
     scores_at_zero = tf.pad(-squares, padding, constant_values=PADDING_SCORE)
     return tf.concat([tf.pad(rows, padding), scores_at_zero], axis=1)
 
 
-@tf.function(input_signature=[_MATRIX, _MATRIX], autograph=False)
+@tf.function(input_signature=[MATRIX, MATRIX], autograph=False)
 def score(queries: tf.Tensor, tile: tf.Tensor) -> tf.Tensor:
-    """2 q.g - |g|^2 of all pairs [b, gallery]: the larger, the nearer."""
+    """2 q.g - |g|^2 of all pairs, float32 [b, gallery]: a larger score is nearer."""
     ones = tf.ones_like(queries[:, :1])
     return tf.matmul(tf.concat([2.0 * queries, ones], axis=1), tile, transpose_b=True)
 
 
-@tf.function(input_signature=[_MATRIX, _INTEGER, _INTEGER], autograph=False)
+@tf.function(input_signature=[MATRIX, INTEGER, INTEGER], autograph=False)
 def best_of_rows(scores: tf.Tensor, first: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The best scores of a tile and their gallery indices [b, count], ascending by index."""
+    """The best scores of a tile and their gallery indices, both [b, count], ascending by index."""
     columns = tf.sort(tf.math.top_k(scores, count)[1], axis=1)
     return tf.gather(scores, columns, batch_dims=1), first + columns
 
@@ -51,30 +61,36 @@ def best_of_rows(scores: tf.Tensor, first: tf.Tensor, count: tf.Tensor) -> tuple
 def best_of_chunks(
     scores: tf.Tensor, first: tf.Tensor, count: tf.Tensor, chunk: int
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """As `best_of_rows`, in two stages, and the best score [b] of what is left out.
+    """As `best_of_rows`, in two stages, and the best score [b] of those left out.
 
-    Chunks do not follow one another in the order of the gallery, so if the last of the best has the same
-    score as the best of what is left out, the choice between them is not settled.
+    Chunks do not follow one another in the order of the gallery: if the last of the best has the same score
+    as the best of those left out, the choice between them is not settled.
+
+    Args:
+        scores: float32 or bfloat16 [b, gallery]; the results are float32.
+        first: gallery index of the first column.
+        count: number of scores to find.
+        chunk: columns of a chunk.
     """
-    return best_of_given_chunks(scores, maxima_of_chunks(scores, chunk), first, count)
+    return choose_from_chunks[scores.dtype](scores, maxima_of_chunks(scores, chunk), first, count)
 
 
 def maxima_of_chunks(scores: tf.Tensor, chunk: int) -> tf.Tensor:
-    """The best score of each chunk [b, gallery / chunk]; scores of any floating type.
+    """The best score of each chunk, [b, gallery / chunk]; scores of any floating type.
 
-    A chunk is every L-th column of a stretch of `chunk * L`, so its maximum is that of a window of an image
-    with L channels. oneDNN vectorises pooling, which then takes less time than `tf.reduce_max`, above all in
-    bfloat16. Its window is an attribute, which a trace would fix.
+    A chunk is every `LANES`-th column of a stretch of `chunk * LANES` columns, so its maximum is that of a
+    window of an image with `LANES` channels. oneDNN vectorises pooling, which then takes less time than
+    `tf.reduce_max`, above all in bfloat16. The size of the window is an attribute, so this runs eagerly: a
+    trace would fix it.
     """
     stretches = tf.reshape(scores, [scores.shape[0], -1, chunk, LANES])
     maxima = tf.nn.max_pool2d(stretches, [1, chunk], [1, chunk], "VALID")
     return tf.reshape(maxima, [scores.shape[0], -1])
 
 
-def choose_from_chunks(
+def _choose_from_chunks(
     scores: tf.Tensor, maxima: tf.Tensor, first: tf.Tensor, count: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """See `best_of_chunks`; scores of any floating type, delivered as float32."""
     size, chunk = tf.shape(scores)[0], tf.shape(scores)[1] // tf.shape(maxima)[1]
     best, chunks = tf.math.top_k(tf.cast(maxima, tf.float32), count + 1)
     chunks = chunks[:, :-1]
@@ -88,12 +104,18 @@ def choose_from_chunks(
     return kept, first + columns, left_out
 
 
-best_of_given_chunks = tf.function(
-    choose_from_chunks, input_signature=[_MATRIX, _MATRIX, _INTEGER, _INTEGER], autograph=False
-)
+# The second stage of `best_of_chunks`, by the type of the scores.
+choose_from_chunks = {
+    dtype: tf.function(
+        _choose_from_chunks,
+        input_signature=[*[tf.TensorSpec([None, None], dtype)] * 2, INTEGER, INTEGER],
+        autograph=False,
+    )
+    for dtype in (tf.float32, tf.bfloat16)
+}
 
 
-@tf.function(input_signature=[_MATRIX, _INDICES, _MATRIX, _INDICES], autograph=False)
+@tf.function(input_signature=[MATRIX, INDICES, MATRIX, INDICES], autograph=False)
 def merge(
     scores: tf.Tensor, indices: tf.Tensor, later_scores: tf.Tensor, later_indices: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -104,22 +126,22 @@ def merge(
     return tf.gather(all_scores, places, batch_dims=1), tf.gather(all_indices, places, batch_dims=1)
 
 
-@tf.function(input_signature=[_MATRIX, _MATRIX, _INDICES, _INDEX_VECTOR, _INTEGER], autograph=False)
+@tf.function(input_signature=[MATRIX, MATRIX, INDICES, _INDEX_VECTOR, INTEGER], autograph=False)
 def rank(
-    queries: tf.Tensor, gallery: tf.Tensor, candidates: tf.Tensor, own: tf.Tensor, depth: tf.Tensor
+    queries: tf.Tensor, gallery: tf.Tensor, candidates: tf.Tensor, self_rows: tf.Tensor, depth: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Ranks ascending candidates by squared difference: (indices, squared distances), both [b, depth]."""
     size = tf.shape(gallery)[0]
     rows = tf.gather(gallery, tf.minimum(candidates, size - 1))
     squared = tf.reduce_sum(tf.math.squared_difference(rows, queries[:, tf.newaxis]), axis=2)
-    unwanted = (candidates >= size) | (candidates == own[:, tf.newaxis])
-    squared = tf.where(unwanted, np.float32(np.inf), squared)
+    is_excluded = (candidates >= size) | (candidates == self_rows[:, tf.newaxis])
+    squared = tf.where(is_excluded, np.float32(np.inf), squared)
     negated, places = tf.math.top_k(-squared, depth)
     indices = tf.gather(candidates, places, batch_dims=1)
     return tf.where(tf.math.is_inf(negated), -1, indices), -negated
 
 
-@tf.function(input_signature=[_MATRIX, _MATRIX, _INDICES], autograph=False)
+@tf.function(input_signature=[MATRIX, MATRIX, INDICES], autograph=False)
 def nearest_member(queries: tf.Tensor, gallery: tf.Tensor, members: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Score [b] and gallery index [b] of the nearest listed row of each query."""
     rows = tf.gather(gallery, tf.maximum(members, 0))
@@ -129,7 +151,7 @@ def nearest_member(queries: tf.Tensor, gallery: tf.Tensor, members: tf.Tensor) -
     return tf.reduce_max(scores, axis=1), tf.gather(members, place, batch_dims=1)
 
 
-@tf.function(input_signature=[_MATRIX, _MATRIX, _INTEGER, _VECTOR, _INDEX_VECTOR, _INDICES], autograph=False)
+@tf.function(input_signature=[MATRIX, MATRIX, INTEGER, VECTOR, _INDEX_VECTOR, INDICES], autograph=False)
 def count_nearer(
     queries: tf.Tensor,
     tile: tf.Tensor,
@@ -138,29 +160,18 @@ def count_nearer(
     position: tf.Tensor,
     ignored: tf.Tensor,
 ) -> tf.Tensor:
-    """Rows of a tile, int32 [b], that rank before (threshold, position) and are not ignored."""
+    """Counts the rows of a tile that rank before (threshold, position) and are not ignored, int32 [b]."""
     scores = score(queries, tile)
     width = tf.shape(tile)[0]
-    earlier = first + tf.range(width) < position[:, tf.newaxis]
+    is_earlier = first + tf.range(width) < position[:, tf.newaxis]
     threshold = threshold[:, tf.newaxis]
-    nearer = (scores > threshold) | ((scores == threshold) & earlier)
+    is_nearer = (scores > threshold) | ((scores == threshold) & is_earlier)
     columns = ignored - first
-    inside = (ignored >= 0) & (columns >= 0) & (columns < width)
-    # Taken from the same comparison: a listed row can never rank before the nearest one because of rounding.
-    listed = tf.gather(nearer, tf.clip_by_value(columns, 0, width - 1), batch_dims=1) & inside
-    return _count_true(nearer) - _count_true(listed)
+    is_inside = (ignored >= 0) & (columns >= 0) & (columns < width)
+    # From the same comparison, so that no rounding lets a listed row rank before the nearest one.
+    is_ignored = tf.gather(is_nearer, tf.clip_by_value(columns, 0, width - 1), batch_dims=1) & is_inside
+    return _count_true(is_nearer) - _count_true(is_ignored)
 
 
 def _count_true(values: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(values, tf.int32), axis=1)
-
-
-@contextlib.contextmanager
-def full_float32() -> Iterator[None]:
-    """Full float32 products: TensorFloat-32, the default on GPUs, keeps 10 bits and reorders neighbours."""
-    before = tf.config.experimental.tensor_float_32_execution_enabled()
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    try:
-        yield
-    finally:
-        tf.config.experimental.enable_tensor_float_32_execution(before)

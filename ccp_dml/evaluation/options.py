@@ -8,7 +8,7 @@ import re
 from ccp_dml.options import Change, Integer, Integers, Number, Options, option
 
 METRICS = ("map_at_r", "r_precision", "precision_at_1")
-# Names of metrics at a cut-off k: the option that lists the k, and k.
+# Names of metrics at a cut-off, such as recall_at_4: the option that lists the cut-offs, and the cut-off.
 METRIC_AT_K = re.compile(r"((?:recall|precision|map)_at)_([1-9][0-9]*)")
 
 
@@ -22,24 +22,26 @@ class EvaluationOptions(Options):
     track_test: int = option(
         0,
         Integer(0),
-        "Score the test classes every so many epochs, for curves; decides nothing. 0: never.",
+        "Epochs between scores of the test classes, which only become curves; 0: none.",
         Change.FREE,
     )
     test_crops: int = option(
-        0, Integer(0, 256), "Crops of a test image whose embeddings are averaged with its own; 0: none."
+        0,
+        Integer(0, 256),
+        "Number of crops of a test image whose embeddings are averaged with its own; 0: none.",
     )
     pca_dim: int | None = option(
         None,
         Integer(1),
-        "Reduce the embeddings of the final test to so many dimensions, by a PCA of training embeddings.",
+        "Dimensions of the embeddings in the final test, after a PCA of training embeddings (default: all).",
     )
     validation_cache_mb: float = option(
         256.0,
         Number(low=0),
-        "Keep the prepared validation images in memory if they take no more than so many megabytes.",
+        "Memory for prepared validation images, in megabytes; more images are prepared anew in every epoch.",
         Change.FREE,
         only_with={"monitor_split": (None, "validation"), "protocol": (None, "mlrc", "ablation")},
     )
     evaluation_batch_size: int = option(
-        128, Integer(1), "Images embedded at once in evaluation.", Change.FREE
+        128, Integer(1), "Number of images to embed at once in evaluation.", Change.FREE
     )

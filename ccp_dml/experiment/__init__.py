@@ -1,1 +1,1 @@
-"""Experiments, from their configuration to results: the one place where the rest of the library meets."""
+"""Experiments, from their configuration to results: the place where all other packages meet."""

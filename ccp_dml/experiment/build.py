@@ -1,12 +1,13 @@
-"""The builder of a run: from its configuration to data, model, loss, optimizer, projections and trainer.
+"""The builder of a run: from its configuration to data, model, loss, scorers and trainer.
 
-`build` and `build_trainer` read from top to bottom. What they call receives its own options, never the whole
-configuration.
+`build` and `build_trainer` read from top to bottom. Functions that they call receive their own options, never
+the complete configuration.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from ccp_dml.distributed.workers import SINGLE_WORKER, Workers
 from ccp_dml.errors import UserError
 from ccp_dml.evaluation.embedding import Embedder, Evaluation, SmallerBlocks
 from ccp_dml.evaluation.inputs import Floats
+from ccp_dml.experiment.model import Inference, build_model, compiled_inference, set_up_tensorflow
 from ccp_dml.experiment.scoring import Scorer
 from ccp_dml.experiment.task import Task, load_task
 from ccp_dml.experiment.weights import load_initial_weights
@@ -37,12 +39,9 @@ from ccp_dml.models.crops import with_test_crops
 from ccp_dml.models.embedding_model import (
     backbone_variables,
     batch_norm_variables,
-    build_embedding_model,
     feature_model,
     synchronize_batch_norm,
 )
-from ccp_dml.models.options import ModelOptions
-from ccp_dml.options import options_of
 from ccp_dml.projections.options import ProjectionOptions
 from ccp_dml.projections.pool import PoolMemory, ProxyPool
 from ccp_dml.projections.projections import AlternatingProjections
@@ -57,28 +56,27 @@ from ccp_dml.training.step import TrainStep
 from ccp_dml.training.trainer import Trainer
 from ccp_dml.training.warm_up import WarmUp
 
-Inference = Callable[..., tf.Tensor]
 EmbedImages = Callable[[IntArray], Floats]
 _BASELINE_NORMALIZATION = "unit"
 
 
 @dataclasses.dataclass
 class Run:
-    """The components of a run, but for its trainer.
+    """The components of a run, except its trainer.
 
     Attributes:
         config: the complete configuration.
-        workers: the processes, each with its devices, that train together.
+        workers: the processes that train together, each with its devices.
         model: the embedding model.
         task: the image collections.
         loss: the loss.
-        preprocessing: the resize and crop of images that are evaluated.
-        blocks: number of images that are embedded at once; one for all, as the memory is one.
-        inference: the model in inference mode, compiled once for all that embed images.
-        embedder: the evaluated model with the run's normalisation.
+        preprocessing: the resize and crop of evaluated images.
+        blocks: the number of images to embed at once, common to the scorers and the training images.
+        inference: the model in inference mode, compiled once for all uses.
+        embedder: the evaluated model with the normalisation of the run.
         test: scores the test images.
         validation: scores the validation images; None if no class is held out.
-        monitored_embeddings: float32 [N, D], those of the monitored queries at the last validation.
+        monitored_embeddings: embeddings of the monitored queries at the last validation, float32 [N, D].
     """
 
     config: ExperimentConfig
@@ -96,27 +94,29 @@ class Run:
 
     @property
     def monitored(self) -> Scorer | None:
-        """Scores the images that `--monitor_split` names; None if no class is held out."""
+        """The scorer of the images that `--monitor_split` names; None if no class is held out."""
         return self.test if self.config.training.monitor_split == "test" else self.validation
 
     def monitored_scores(self) -> dict[str, float]:
-        """Scores the model on the monitored images, whose embeddings are kept."""
+        """Scores the model on the monitored images and keeps their embeddings."""
         assert self.monitored is not None
         evaluation = self.monitored.evaluate(self.embedder)
         self.monitored_embeddings = evaluation.embeddings
         return {**evaluation.result.scalars(), "mean_cosine": mean_cosine(evaluation.embeddings)}
 
     def evaluate_frozen_features(self) -> Evaluation:
-        """Scores the pooled features of the backbone as it is now, at unit length, on the test classes."""
+        """Scores the pooled features of the backbone, at unit length, on the test classes."""
         features = with_test_crops(feature_model(self.model), self.config.evaluation.test_crops)
         return self.test.evaluate(Embedder(features, _BASELINE_NORMALIZATION, self.workers))
 
     def training_image_embedder(
         self, normalization: str = "none", workers: Workers = SINGLE_WORKER
     ) -> EmbedImages:
-        """A function that embeds training images by index, with the weights that the model then has.
+        """Returns a function that embeds training images by index with the weights of the moment.
 
-        Each process embeds the images that it is asked for; the replicas of `workers` in it divide them.
+        Args:
+            normalization: normalisation of the embeddings.
+            workers: the replicas that divide the images; each process embeds the images that it asks for.
         """
         embedder = Embedder(self.inference, normalization, workers)
 
@@ -128,20 +128,20 @@ class Run:
 
 
 def build(config: ExperimentConfig) -> Run:
-    """Builds a run, with the model's initial weights.
+    """Builds a run with the initial weights of its model.
 
     Args:
-        config: a valid configuration, with its derived values filled in (`protocols.resolve`).
+        config: a valid configuration of a single run, completed by `protocols.resolve`.
 
     Raises:
         UserError: if the data is missing, unusable, or too small for the flags.
     """
-    # Devices and precision, before TensorFlow does anything.
+    # Devices and precision, before TensorFlow runs anything.
     workers = make_workers(config.devices)
     _check_batch_size(config.batches, workers)
     set_up_tensorflow(config.training, config.run.seed)
 
-    # The model before the data: a wrong layer or file is found without waiting for these.
+    # The model, before the data: a wrong layer or file is reported without a wait for the data.
     with workers.scope():
         model = build_model(config.model, config.images.image_size, config.run.seed)
     _synchronize_batch_norm(model, config.training, workers)
@@ -166,18 +166,16 @@ def build(config: ExperimentConfig) -> Run:
         raise UserError(f"--loss={config.loss.loss}: {error}") from error
 
     # Evaluation.
-    options, preprocessing = config.evaluation, test_preprocessing(config.images)
-    blocks = SmallerBlocks(options.evaluation_batch_size)
-    inference = compiled_inference(model, config.images.image_size)
-    evaluated = inference
-    if options.test_crops:
-        evaluated = compiled_inference(with_test_crops(model, options.test_crops), config.images.image_size)
-    shared: dict[str, Any] = {"blocks": blocks, "workers": workers}
-    test = Scorer(options, preprocessing, task.test, task.gallery, training=task.training_split, **shared)
-    validation = None
+    inference = evaluated = compiled_inference(model, config.images.image_size)
+    if config.evaluation.test_crops:
+        with_crops = with_test_crops(model, config.evaluation.test_crops)
+        evaluated = compiled_inference(with_crops, config.images.image_size)
+    preprocessing = test_preprocessing(config.images)
+    blocks = SmallerBlocks(config.evaluation.evaluation_batch_size)
+    scorer = functools.partial(Scorer, config.evaluation, preprocessing, blocks=blocks, workers=workers)
+    test, validation = scorer(task.test, task.gallery, training=task.training_split), None
     if task.validation is not None:
-        kept = options.validation_cache_mb
-        validation = Scorer(options, preprocessing, task.validation, kept_megabytes=kept, **shared)
+        validation = scorer(task.validation, kept_megabytes=config.evaluation.validation_cache_mb)
 
     return Run(
         config=config,
@@ -197,14 +195,14 @@ def build(config: ExperimentConfig) -> Run:
 def build_trainer(
     run: Run, directory: RunDirectory, callbacks: Sequence[tf.keras.callbacks.Callback] = ()
 ) -> Trainer:
-    """Builds the trainer of a run, with its state in the run directory."""
+    """Builds the trainer of a run, with its checkpoints in the run directory."""
     config, workers, model, loss = run.config, run.workers, run.model, run.loss
-    options, monitored = config.training, run.monitored is not None
+    options, is_monitored = config.training, run.monitored is not None
     if options.jit_compile and not tf.config.list_logical_devices("GPU"):
         warn("--jit_compile: on a CPU, XLA makes convolutional backbones slower")
 
     # Batches, divided among the replicas.
-    batches = _make_batches(config.batches, config.images, run.task.train, config.run.seed, workers)
+    batches = make_batches(config.batches, config.images, run.task.train, config.run.seed, workers)
 
     # Problem instances, and the proximal term that ties the weights to the last solution.
     projections = proximal = None
@@ -234,11 +232,12 @@ def build_trainer(
     # Controllers: early stopping keeps the best weights before the projections may change proxies.
     schedule = make_schedule(config.optimizer, options.monitor, options.steps_per_epoch)
     stopping = None
-    if monitored:
+    if is_monitored:
         kept = [*model.variables, *loss.variables] if options.restore_best else []
         stopping = EarlyStopping(kept, patience=options.patience, monitor=options.monitor)
     controllers = [found for found in (stopping, schedule, projections) if found is not None]
 
+    # The loop.
     warm_up_rate = config.optimizer.warm_up_learning_rate or config.optimizer.learning_rate
     return Trainer(
         train_step,
@@ -247,74 +246,17 @@ def build_trainer(
         warm_up=WarmUp(
             config.optimizer.warm_up_epochs, backbone, warm_up_rate / config.optimizer.learning_rate
         ),
-        validate=run.monitored_scores if monitored else None,
+        validate=run.monitored_scores if is_monitored else None,
         controllers=controllers,
         callbacks=callbacks,
         checkpoints=Checkpoints(directory.checkpoints, config.checkpoints, workers=workers),
     )
 
 
-def set_up_tensorflow(options: TrainingOptions, seed: int) -> None:
-    """Makes the process repeatable, and sets the precision of its layers and products.
-
-    For the whole process: TensorFlow has no other way.
-    """
-    tf.keras.utils.set_random_seed(seed)
-    wanted = options.deterministic
-    if wanted or (wanted is None and not tf.config.list_physical_devices("GPU")):
-        tf.config.experimental.enable_op_determinism()
-    tf.keras.mixed_precision.set_global_policy(options.mixed_precision)
-    # A GPU would round the factors of float32 products to 10 bits, distances included.
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-
-
-def build_model(
-    options: ModelOptions, image_size: int | None, seed: int, *, load: bool = True
-) -> tf.keras.Model:
-    """Builds the embedding model; its backbone has its initial weights unless `load` is False.
-
-    Raises:
-        UserError: if an option does not fit the backbone, or a file of weights is damaged.
-    """
-    try:
-        return build_embedding_model(
-            options.backbone,
-            weights=options.backbone_weights,
-            embedding_size=options.embedding_size,
-            pooling=options.pooling,
-            image_size=image_size,
-            seed=seed,
-            freeze_batch_norm=options.freeze_batch_norm,
-            layer=options.backbone_layer,
-            frozen_layers=options.frozen_layers,
-            options=options.backbone_options,
-            load=load,
-        )
-    except ValueError as error:
-        names = ("backbone", "backbone_weights", "backbone_layer", "frozen_layers", "pooling")
-        given = [declared for declared in options_of(options) if declared.name in names]
-        written = [
-            f"--{declared.written(value)}"
-            for declared in given
-            if (value := getattr(options, declared.name)) not in (None, ())
-        ]
-        raise UserError(f"{' '.join(written)}: {error}") from error
-
-
-def compiled_inference(model: tf.keras.Model, side: int | None) -> Inference:
-    """The model in inference mode as one compiled function."""
-
-    @tf.function(input_signature=[tf.TensorSpec([None, side, side, 3], tf.float32)])
-    def infer(images: tf.Tensor) -> tf.Tensor:
-        return model(images, training=False)
-
-    return lambda images, training=False: infer(images)
-
-
-def _make_batches(
+def make_batches(
     options: BatchOptions, image_options: ImageOptions, images: ImageCollection, seed: int, workers: Workers
 ) -> Callable[[int], Any]:
-    """The stream of training batches from a step on, divided among the replicas."""
+    """Returns a function that gives the stream of training batches from a step on, for all replicas."""
     sampler = make_sampler(options, images.labels, seed)
     preprocessing, unaugmented = train_preprocessing(image_options), None
     if options.representative_lifetime and not options.augment_representatives:
@@ -340,6 +282,7 @@ def _make_batches(
 
 
 def _make_projections(run: Run, options: ProjectionOptions) -> AlternatingProjections:
+    """Builds the problem instances of CCP, with the pool that new proxies are chosen from."""
     proxies, images, seed = run.loss.proxies, run.task.train, run.config.run.seed
     assert proxies is not None
     draws = options.draws(proxies.proxies_per_class)
@@ -356,6 +299,7 @@ def _make_projections(run: Run, options: ProjectionOptions) -> AlternatingProjec
 
 
 def _synchronize_batch_norm(model: tf.keras.Model, options: TrainingOptions, workers: Workers) -> None:
+    """Makes batch normalisation use the statistics of all replicas; raises `UserError` if XLA forbids it."""
     if workers.strategy is None or workers.strategy.num_replicas_in_sync == 1:
         return
     if synchronize_batch_norm(model) and options.jit_compile:

@@ -1,8 +1,7 @@
-"""The model of a finished run: its embeddings, its export, and scores on other test images."""
+"""Finished runs: their models, embeddings and exports, and scorers of their test images."""
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 
 import tensorflow as tf
@@ -11,7 +10,7 @@ from ccp_dml.config import ExperimentConfig, protocols
 from ccp_dml.data.images import test_preprocessing
 from ccp_dml.errors import UserError
 from ccp_dml.evaluation.embedding import Embedded, Embedder, Projection
-from ccp_dml.experiment.build import build_model, compiled_inference, set_up_tensorflow
+from ccp_dml.experiment.model import build_model, compiled_inference, set_up_tensorflow
 from ccp_dml.experiment.scoring import Scorer
 from ccp_dml.experiment.task import Task, load_task, open_dataset
 from ccp_dml.experiment.weights import load_run_weights
@@ -22,11 +21,11 @@ from ccp_dml.serving.export import export_saved_model
 
 
 class FinishedRun:
-    """The model of one finished run.
+    """One finished run with its model.
 
     Attributes:
-        config: the run's.
-        model: with the weights that were evaluated.
+        config: the configuration of the run.
+        model: the embedding model with the weights that were evaluated.
     """
 
     def __init__(self, directory: RunDirectory) -> None:
@@ -42,7 +41,7 @@ class FinishedRun:
         load_run_weights(directory, self.model)
 
     def embed(self, scorer: Scorer) -> Embedded:
-        """Embeds the images of a scorer, normalised as the run's."""
+        """Embeds the images of a scorer with the normalisation of the run."""
         model = with_test_crops(self.model, self.config.evaluation.test_crops)
         inference = compiled_inference(model, self.config.images.image_size)
         return scorer.embed(Embedder(inference, self.config.loss.normalization))
@@ -51,8 +50,8 @@ class FinishedRun:
         """Writes a SavedModel.
 
         Args:
-            output: folder to write; new or empty.
-            pca_dim: reduce the embeddings to so many dimensions, by a PCA of the run's training embeddings.
+            output: folder to write, new or empty.
+            pca_dim: dimensions of the embeddings after a PCA of the training embeddings; None: no PCA.
 
         Raises:
             UserError: if it cannot be written, or the run has too few training images.
@@ -66,7 +65,7 @@ class FinishedRun:
             empty = folder.is_dir() and not any(folder.iterdir())
             export_model(config, self.model, folder, projection, overwrite=empty)
         except (OSError, tf.errors.OpError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error.message
+            reason = error.strerror or error if isinstance(error, OSError) else error.message
             raise UserError(f"--output={output}: cannot be written: {reason}") from error
         print(f"SavedModel: {output}", flush=True)
 
@@ -79,18 +78,18 @@ def export_model(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Writes a SavedModel that gives the embeddings that the final test searches.
+    """Writes a SavedModel whose embeddings are those of the final test.
 
     Args:
-        config: the run's.
+        config: the configuration of the run.
         model: the embedding model with its weights.
-        directory: the folder to write.
-        projection: onto principal components, after the normalisation; or None.
-        overwrite: replace an existing directory.
+        directory: folder to write.
+        projection: projection onto principal components after the normalisation; None: none.
+        overwrite: replace an existing folder.
     """
     model, normalization = with_test_crops(model, config.evaluation.test_crops), config.loss.normalization
     if projection is not None:
-        model, normalization = _projecting(model, normalization, projection), "none"
+        model, normalization = _with_projection(model, normalization, projection), "none"
     export_saved_model(
         model,
         str(directory),
@@ -101,9 +100,11 @@ def export_model(
 
 
 def scorer_of(run: ExperimentConfig, evaluated: ExperimentConfig) -> Scorer:
-    """Scores models of `run` on the test images of `evaluated`.
+    """Makes the scorer of the test images of `evaluated`; a PCA is fitted on the training images of `run`.
 
-    A PCA is fitted on the training images of the run.
+    Args:
+        run: the configuration of the run or group.
+        evaluated: the same, or with another data set or PCA.
     """
     member = protocols.members(run)[0].config
     elsewhere = {"prepared_dir": evaluated.source.prepared_dir}
@@ -118,18 +119,13 @@ def scorer_of(run: ExperimentConfig, evaluated: ExperimentConfig) -> Scorer:
 
 
 def scorer_of_task(config: ExperimentConfig, task: Task) -> Scorer:
-    """Scores the test images; a PCA is fitted on all images of the training split, whatever the fold."""
+    """Makes the scorer of the test images of a task; a PCA is fitted on the images of all folds."""
     preprocessing = test_preprocessing(config.images)
     return Scorer(config.evaluation, preprocessing, task.test, task.gallery, training=task.training_split)
 
 
-def forget_models() -> None:
-    """Frees the memory that TensorFlow keeps of unused models, before the next one is built."""
-    tf.keras.backend.clear_session()
-    gc.collect()
-
-
-def _projecting(model: tf.keras.Model, normalization: str, projection: Projection) -> tf.keras.Model:
+def _with_projection(model: tf.keras.Model, normalization: str, projection: Projection) -> tf.keras.Model:
+    """The model followed by its normalisation and the projection."""
     dense = tf.keras.layers.Dense(len(projection.components), dtype="float32", name="principal_components")
     outputs = dense(LipschitzNormalization(normalization)(model.output))
     kernel = projection.components.T

@@ -1,4 +1,4 @@
-"""The terminal, `metrics.csv` and TensorBoard of a run."""
+"""The monitors of a run: terminal, `metrics.csv`, TensorBoard."""
 
 from __future__ import annotations
 
@@ -17,51 +17,30 @@ from ccp_dml.experiment.build import Run
 from ccp_dml.geometry import normalize
 from ccp_dml.monitoring import panels
 from ccp_dml.monitoring.console import HealthCheck, MetricsCsv, Progress
+from ccp_dml.monitoring.embedding_space import CoverageMonitor, DistanceMonitor
 from ccp_dml.monitoring.events import EventLog
+from ccp_dml.monitoring.panels import RetrievalPanels, SearchedImages
 from ccp_dml.monitoring.projector import write_projector
-from ccp_dml.monitoring.tensorboard import (
-    CoverageMonitor,
-    DistanceMonitor,
-    HParamsLogger,
-    ProfileSteps,
-    ScalarLogger,
-    write_results,
-)
+from ccp_dml.monitoring.tensorboard import HParamsLogger, ProfileSteps, ScalarLogger, write_results
 from ccp_dml.options import Change
 from ccp_dml.run_directory import RunDirectory
 from ccp_dml.training.trainer import Trainer
 
-# Training images that the covering radius is measured on, after every epoch: about a second on two cores.
+# Training images for the covering radius of every epoch: about a second on two cores.
 _COVERAGE_IMAGES = 512
 _PROJECTOR_POINTS = 2000
 _THUMBNAIL = 48
 _TERMINAL = ("loss", "images_per_second", "problem_instance", "val_precision_at_1", "val_map_at_r")
 
 
-class TestTracker(tf.keras.callbacks.Callback):
-    """Adds the scores on the test classes to the logs of every n-th epoch, as `test_…`, for curves."""
-
-    __test__ = False  # The name is not that of a test class.
-
-    def __init__(self, run: Run, every: int) -> None:
-        super().__init__()
-        self._run, self._every = run, every
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Scores, if this epoch is due."""
-        if logs is not None and (epoch + 1) % self._every == 0:
-            scores = self._run.test.evaluate(self._run.embedder).result.scalars()
-            logs.update({f"test_{name}": value for name, value in scores.items()})
-
-
 class Monitors:
-    """The callbacks of a run, and the records that are written at its end.
+    """The callbacks of a run, and the records at its end.
 
-    Of several workers the chief has all of them; the others have only those in which all take part.
+    Of several workers, the chief has all callbacks; the others have only those that all workers must call.
 
     Attributes:
-        callbacks: in the order in which they have to be called.
-        trainer: the trainer that the callbacks look at; to be set before it trains.
+        callbacks: the callbacks in their order.
+        trainer: the trainer that the callbacks observe; set it before training.
     """
 
     trainer: Trainer
@@ -69,7 +48,7 @@ class Monitors:
     def __init__(self, run: Run, directory: RunDirectory) -> None:
         """Makes the callbacks."""
         self._run, self._options = run, run.config.monitoring
-        self._events = EventLog(str(directory.tensorboard), lambda: int(self.trainer.step))
+        self._events = EventLog(str(directory.tensorboard), self._global_step)
         every = run.config.evaluation.track_test
         self.callbacks: list[tf.keras.callbacks.Callback] = [TestTracker(run, every)] if every else []
         if not run.workers.is_chief:
@@ -78,14 +57,12 @@ class Monitors:
             self.callbacks += self._tensorboard_callbacks()
         self.callbacks.append(HealthCheck(warn))
         if self._options.profile is not None:
-            profile = ProfileSteps(
-                self._events.directory, self._options.profile, lambda: int(self.trainer.step)
-            )
-            self.callbacks.append(profile)
+            folder = self._events.directory
+            self.callbacks.append(ProfileSteps(folder, self._options.profile, self._global_step))
         self.callbacks += [MetricsCsv(directory.metrics), Progress(_TERMINAL)]
 
     def finish(self, test: Evaluation) -> None:
-        """Writes the test's scores, some queries with their neighbours, and the projector's view."""
+        """Writes the test scores, some queries with their neighbours, and the projector to TensorBoard."""
         if not self._options.tensorboard:
             return
         write_results(self._events, test.result.means())
@@ -95,60 +72,60 @@ class Monitors:
             self._write_projector(test)
         self._events.flush()
 
+    def _global_step(self) -> int:
+        return int(self.trainer.step)
+
     def _tensorboard_callbacks(self) -> list[tf.keras.callbacks.Callback]:
         run, options = self._run, self._options
         callbacks: list[tf.keras.callbacks.Callback] = []
         if options.tensorboard_histograms:
             callbacks.append(DistanceMonitor(self._events, lambda: self.trainer.diagnostics))
-        # Else all workers would have to take part.
+        # Sharded proxies would need a callback on all workers.
         if run.loss.proxies is not None and run.loss.proxies.all_here:
             callbacks.append(self._coverage_monitor())
         callbacks.append(ScalarLogger(self._events))
         if options.tensorboard_panels and run.monitored is not None:
-            callbacks.append(self._panels(run.monitored.queries, options.tensorboard_panels))
-        # Runs are compared by the settings that change the result.
-        settings = run.config.to_dict()
+            callbacks.append(self._panels(run.monitored.queries))
+        # Runs are compared by the settings that change their results.
         free = [declared.name for declared, _ in run.config.items() if declared.change is Change.FREE]
-        callbacks.append(HParamsLogger(self._events, {k: v for k, v in settings.items() if k not in free}))
+        settings = {name: value for name, value in run.config.to_dict().items() if name not in free}
+        callbacks.append(HParamsLogger(self._events, settings))
         return callbacks
 
     def _coverage_monitor(self) -> CoverageMonitor:
         run, labels = self._run, self._run.task.train.labels
-        proxies, kind = run.loss.proxies, run.config.loss.normalization
+        proxies, normalization = run.loss.proxies, run.config.loss.normalization
         assert proxies is not None
-        indices = _whole_classes(labels, _COVERAGE_IMAGES)
-        embed = run.training_image_embedder(kind)
+        indices = _complete_classes(labels, _COVERAGE_IMAGES)
+        embed = run.training_image_embedder(normalization)
         return CoverageMonitor(
             self._events,
             sample=lambda: (embed(indices), labels[indices]),
-            proxies=lambda: normalize(proxies.whole(), kind),
+            proxies=lambda: normalize(proxies.whole(), normalization),
         )
 
-    def _panels(self, images: ImageCollection, count: int) -> panels.RetrievalPanels:
-        return panels.RetrievalPanels(
+    def _panels(self, images: ImageCollection) -> RetrievalPanels:
+        return RetrievalPanels(
             self._events,
-            lambda: self._run.monitored_embeddings,
-            images.labels,
-            lambda indices: pixels(images, indices, self._run.preprocessing),
-            queries=_evenly(len(images), count).tolist(),
+            lambda: self._searched(images, self._run.monitored_embeddings),
+            _evenly_spread(len(images), self._options.tensorboard_panels),
             stopped=lambda: self.trainer.stopped,
         )
 
     def _test_panel(self, test: Evaluation) -> npt.NDArray[np.uint8]:
-        def searched(images: ImageCollection, embeddings: Floats) -> panels.SearchedImages:
-            return panels.SearchedImages(
-                embeddings,
-                images.labels,
-                images.image_ids,
-                lambda indices: pixels(images, indices, self._run.preprocessing),
-            )
-
         task, gallery = self._run.task, None
         if task.gallery is not None and test.gallery_embeddings is not None:
-            gallery = searched(task.gallery, test.gallery_embeddings)
-        queries = searched(task.test, test.embeddings)
-        chosen = _evenly(len(queries.labels), self._options.tensorboard_panels)
-        return panels.neighbors_panel(queries, chosen, gallery)
+            gallery = self._searched(task.gallery, test.gallery_embeddings)
+        queries = _evenly_spread(len(task.test), self._options.tensorboard_panels)
+        return panels.neighbors_panel(self._searched(task.test, test.embeddings), queries, gallery)
+
+    def _searched(self, images: ImageCollection, embeddings: Floats) -> SearchedImages:
+        return SearchedImages(
+            embeddings,
+            images.labels,
+            images.image_ids,
+            lambda indices: _pixels(images, indices, self._run.preprocessing),
+        )
 
     def _write_projector(self, test: Evaluation) -> None:
         images = self._run.task.test
@@ -158,25 +135,42 @@ class Monitors:
             self._events.directory,
             test.embeddings[chosen],
             {"class": [images.class_names[label] for label in labels], "image_id": images.image_ids[chosen]},
-            pixels(images, chosen, TestPreprocessing(_THUMBNAIL, _THUMBNAIL)),
+            _pixels(images, chosen, TestPreprocessing(_THUMBNAIL, _THUMBNAIL)),
+            _THUMBNAIL,
         )
 
 
-def pixels(
+class TestTracker(tf.keras.callbacks.Callback):
+    """Adds the test scores to the logs of every n-th epoch, as `test_…`, for curves."""
+
+    __test__ = False  # Not a test class of pytest.
+
+    def __init__(self, run: Run, every: int) -> None:
+        super().__init__()
+        self._run, self._every = run, every
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Scores the test images if this epoch is due."""
+        if logs is not None and (epoch + 1) % self._every == 0:
+            scores = self._run.test.evaluate(self._run.embedder).result.scalars()
+            logs.update({f"test_{name}": value for name, value in scores.items()})
+
+
+def _pixels(
     images: ImageCollection, indices: IntArray, preprocessing: TestPreprocessing
 ) -> list[npt.NDArray[np.uint8]]:
-    """Images of a collection for a person to look at: uint8 RGB [S, S, 3] each."""
+    """Images of a collection as a person sees them: uint8 RGB [S, S, 3] each."""
     batches = inference_batches(images, preprocessing, 256, indices)
     return [image for batch in batches.as_numpy_iterator() for image in np.rint(batch).astype(np.uint8)]
 
 
-def _whole_classes(labels: IntArray, most: int) -> IntArray:
+def _complete_classes(labels: IntArray, most: int) -> IntArray:
     """Indices of all images of evenly spread classes: about `most` images, at least one class."""
     num_classes = int(labels.max()) + 1
     count = max(1, min(num_classes, most * num_classes // len(labels)))
-    return np.flatnonzero(np.isin(labels, _evenly(num_classes, count)))
+    return np.flatnonzero(np.isin(labels, _evenly_spread(num_classes, count)))
 
 
-def _evenly(size: int, count: int) -> IntArray:
+def _evenly_spread(size: int, count: int) -> IntArray:
     """At most `count` of the numbers 0..size-1, evenly spread, int64."""
     return np.unique(np.linspace(0, size - 1, min(count, size)).astype(np.int64))

@@ -1,4 +1,4 @@
-"""The commands: train, evaluate, export."""
+"""The commands train, evaluate and export, for single runs and groups of runs."""
 
 from __future__ import annotations
 
@@ -14,35 +14,26 @@ from ccp_dml.data.pipeline import reading_errors
 from ccp_dml.distributed.cluster import is_chief
 from ccp_dml.evaluation.report import format_table
 from ccp_dml.experiment import group, single
-from ccp_dml.experiment.finished import FinishedRun, forget_models, scorer_of
+from ccp_dml.experiment.finished import FinishedRun, scorer_of
+from ccp_dml.experiment.model import forget_models
 from ccp_dml.run_directory import RunDirectory
 
 
 def train(config: ExperimentConfig) -> dict[str, Any]:
-    """Trains, or continues, a run or a group of runs; see `single.train` and `group.train`."""
-    with reading_errors(), _shown(config):
+    """Trains or continues a run or a group of runs; see `single.train` and `group.train`."""
+    with reading_errors(), _output_of_chief(config):
         return group.train(config) if is_group(config) else single.train(config)
 
 
-@contextlib.contextmanager
-def _shown(config: ExperimentConfig) -> Iterator[None]:
-    """Only the chief of several workers prints its progress."""
-    if is_chief(config.devices, os.environ):
-        yield
-        return
-    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
-        yield
-
-
 def evaluate(run_dir: str, **changes: Any) -> dict[str, Any]:
-    """Repeats the test evaluation of a finished run, or group of runs, and prints it.
+    """Repeats the test evaluation of a finished run or group of runs and prints the results.
 
     Args:
         run_dir: its folder.
-        **changes: see `ccp_dml.config.checks.with_other_evaluation`.
+        **changes: other test images or a PCA, see `config.checks.with_other_evaluation`.
 
     Returns:
-        The means of the test metrics; of a group, its report as in `results.json`.
+        The means of the test metrics; for a group, its report as in `results.json`.
 
     Raises:
         UserError: if the folder holds no finished run, or a change is not possible.
@@ -65,12 +56,12 @@ def evaluate(run_dir: str, **changes: Any) -> dict[str, Any]:
 
 
 def export(run_dir: str, output: str, pca_dim: int | None = None) -> None:
-    """Exports the model of a finished run; of a group, the model of every run into a folder of its own.
+    """Exports the model of a finished run, or the models of all runs of a group.
 
     Args:
-        run_dir: folder of the run.
-        output: folder to write; new or empty. Of a group, fold f and repeat r go to `fold_f/repeat_r` in it.
-        pca_dim: see `FinishedRun.export`; None for the run's own `--pca_dim`.
+        run_dir: folder of the run or group.
+        output: folder to write, new or empty. Models of a group go to `fold_f/repeat_r` in it.
+        pca_dim: see `FinishedRun.export`; None: the `--pca_dim` of the run.
 
     Raises:
         UserError: if the folder holds no finished run, or `output` exists and is not empty.
@@ -86,3 +77,13 @@ def export(run_dir: str, output: str, pca_dim: int | None = None) -> None:
         forget_models()
         path = RunDirectory.of(member.config).path
         FinishedRun(RunDirectory(path)).export(f"{output}/{path.relative_to(directory.path)}", pca_dim)
+
+
+@contextlib.contextmanager
+def _output_of_chief(config: ExperimentConfig) -> Iterator[None]:
+    """Context in which, of several workers, only the chief prints its progress."""
+    if is_chief(config.devices, os.environ):
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield

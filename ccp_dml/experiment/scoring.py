@@ -1,4 +1,4 @@
-"""Scores of embeddings on the test images of a data set, and the files that keep embeddings."""
+"""Scorers of models on the images of a task, and files of embeddings."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from ccp_dml.evaluation.options import EvaluationOptions
 from ccp_dml.run_directory import EMBEDDED_SETS, RunDirectory
 
 # Three channels in float32.
-_BYTES_OF_PIXEL = 12
+_BYTES_PER_PIXEL = 12
 _NO_ROWS = np.zeros((0, 0), np.float32)
 
 
 class UnusableEmbeddings(UserError):
-    """The embeddings of a model are not finite, or so large that their distances are not."""
+    """The embeddings of a model are not finite, or too large to be compared."""
 
 
 class Scorer:
-    """Embeds and scores test images; with `--pca_dim`, after a PCA of the embeddings of training images.
+    """Embeds and scores images; with the option `pca_dim`, after a PCA fitted on training images.
 
     Attributes:
-        queries: the test images.
-        gallery: the images that are ranked, or None: the queries themselves.
+        queries: the images to score.
+        gallery: the images that are ranked for each query; None: the queries.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class Scorer:
         Args:
             options: the metrics.
             preprocessing: the resize and crop of all images.
-            queries: see above.
-            gallery: see above.
-            training: images to fit a PCA on; embedded only if the options ask for one.
-            blocks: how much is in memory at once; None: as `--evaluation_batch_size` says.
-            kept_megabytes: keep the prepared test images in memory if they do not take more, for a scorer
-                that is used again and again.
-            workers: who divide the images and the queries among them; all have to call the same functions.
+            queries: the images to score.
+            gallery: the images that are ranked for each query; None: the queries.
+            training: images to fit a PCA on; embedded only with the option `pca_dim`.
+            blocks: the number of images to embed at once; None: the option `evaluation_batch_size`.
+            kept_megabytes: for a scorer that is used repeatedly: keep the prepared queries and gallery in
+                memory if they take no more than this.
+            workers: the processes that divide images and queries; all have to call the same functions.
         """
         self._options, self._preprocessing = options, preprocessing
         self.queries, self.gallery = queries, gallery
@@ -69,18 +69,18 @@ class Scorer:
         self._workers = workers
         local = [workers.local_slice(len(images)) for images in (queries, gallery) if images is not None]
         number = sum(rows.stop - rows.start for rows in local)
-        self._keeps = number * preprocessing.image_size**2 * _BYTES_OF_PIXEL <= kept_megabytes * 1e6
+        self._keeps = number * preprocessing.image_size**2 * _BYTES_PER_PIXEL <= kept_megabytes * 1e6
         self._kept: dict[str, tf.data.Dataset] = {}
         self._kept_batch_size = 0
 
     def embed(self, embedder: Embedder) -> Embedded:
-        """Embeds the images."""
+        """Embeds the images, and the training images if a PCA needs them."""
         gallery = None if self.gallery is None else self._embedded(embedder, self.gallery, "gallery")
         queries = self._embedded(embedder, self.queries, "queries")
         return Embedded(queries, gallery, self._embedded_training(embedder))
 
     def fit(self, embedded: Embedded) -> Projection | None:
-        """The PCA that the options ask for, fitted on the training embeddings; None without.
+        """Fits the PCA of the options on the training embeddings; returns None if they have none.
 
         Raises:
             UserError: if there are fewer training images or dimensions than components.
@@ -94,7 +94,14 @@ class Scorer:
             raise UserError(f"--pca_dim={dimensions}: {error}") from error
 
     def score(self, embedded: Embedded, projection: Projection | None = None) -> Evaluation:
-        """Measures retrieval; the embeddings of the result are those that were searched.
+        """Measures retrieval.
+
+        Args:
+            embedded: the embeddings.
+            projection: applied to them first; None: none.
+
+        Returns:
+            The metrics, with the embeddings after the projection.
 
         Raises:
             UnusableEmbeddings: if embeddings are not finite.
@@ -107,8 +114,9 @@ class Scorer:
             raise UnusableEmbeddings(f"the model's embeddings cannot be searched: {error}") from error
         except UnscorableError as error:
             raise UserError(f"the test images cannot be evaluated: {error}") from error
-        is_divided = self._workers.count > 1
-        result = local.with_columns(self._workers.gather(local.columns())) if is_divided else local
+        result = local
+        if self._workers.count > 1:
+            result = local.with_columns(self._workers.gather(local.columns()))
         return Evaluation(result, searched.test, searched.gallery)
 
     def evaluate(self, embedder: Embedder) -> Evaluation:
@@ -128,15 +136,16 @@ class Scorer:
             precision_at=options.precision_at,
             map_at=options.map_at,
             memory_bytes=DEFAULT_MEMORY_BYTES // self._blocks.divisor,
-            part=self._workers.local_slice(len(embedded.test)),
+            subset=self._workers.local_slice(len(embedded.test)),
         )
 
     def _embedded(self, embedder: Embedder, images: ImageCollection, kept_as: str | None = None) -> Floats:
-        """Embeds images; with a name, their batches may be kept."""
+        """Embeds images; batches with a name may be kept."""
         local = self._workers.local_slice(len(images))
-        # Only what lies between two exchanges may be repeated in smaller blocks.
-        is_empty = local.start == local.stop
-        rows = _NO_ROWS if is_empty else self._blocks(lambda: embedder(self._batches(images, local, kept_as)))
+        rows = _NO_ROWS
+        if local.start < local.stop:
+            # Between two exchanges, a worker may repeat its work in smaller blocks.
+            rows = self._blocks(lambda: embedder(self._batches(images, local, kept_as)))
         return self._workers.gather(rows)
 
     def _batches(self, images: ImageCollection, local: slice, kept_as: str | None) -> Iterable[tf.Tensor]:
@@ -145,7 +154,7 @@ class Scorer:
         if kept_as is None or not self._keeps:
             return inference_batches(images, self._preprocessing, size, chosen)
         if size != self._kept_batch_size:
-            # Memory was short: the larger batches would stay beside the smaller ones.
+            # Memory became short: the larger batches must not stay beside the smaller ones.
             self._kept.clear()
             self._kept_batch_size = size
         if kept_as not in self._kept:
@@ -154,7 +163,7 @@ class Scorer:
         return self._kept[kept_as]
 
     def _embedded_training(self, embedder: Embedder) -> Floats | None:
-        """In the order of the image ids: the models of several folds divide the same images differently."""
+        """Training embeddings in the order of the image ids, which does not depend on the fold."""
         if not self._training:
             return None
         embeddings = np.concatenate([self._embedded(embedder, images) for images in self._training])
@@ -162,7 +171,7 @@ class Scorer:
 
 
 def write_embeddings(directory: RunDirectory, embedded: Embedded) -> None:
-    """Keeps the embeddings of a run, for a group's report."""
+    """Writes the embeddings of a run, for the report on its group."""
     for name, embeddings in zip(EMBEDDED_SETS, (embedded.test, embedded.gallery, embedded.training)):
         if embeddings is not None:
             np.save(directory.embeddings(name), embeddings, allow_pickle=False)

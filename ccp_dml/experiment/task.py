@@ -1,4 +1,4 @@
-"""The images that a run trains, validates and tests on."""
+"""The images of a run: for training, validation and test."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Task:
 
     Attributes:
         train: images to train on.
-        validation: images of training classes that are held out; None if none are.
+        validation: images of held-out training classes; None if there are none.
         test: images of unseen classes; the queries if there is a gallery.
-        gallery: images that the queries are to find; None: the test images are searched for one another.
+        gallery: images that are ranked for the queries; None: the test images.
         wrong_labels: number of training images, held-out classes included, whose label was replaced.
-        skipped_images: number of images of the data set that are left out, as they cannot be used.
+        skipped_images: number of unusable images of the data set, which are left out.
     """
 
     train: ImageCollection
@@ -38,12 +38,12 @@ class Task:
 
     @property
     def collections(self) -> tuple[ImageCollection | None, ...]:
-        """All of them, in a fixed order."""
+        """All collections in a fixed order."""
         return self.train, self.validation, self.test, self.gallery
 
     @property
     def training_split(self) -> list[ImageCollection]:
-        """The images to train on and those held out of them: the same images for every fold."""
+        """The images for training and validation; together the same images for every fold."""
         return [self.train] if self.validation is None else [self.train, self.validation]
 
     def __str__(self) -> str:
@@ -77,7 +77,7 @@ class Task:
 
 
 def open_dataset(source: SourceOptions, split: SplitOptions) -> ImageDataset:
-    """Opens the data set (preparing it once), no validation classes held out.
+    """Opens the data set, without validation classes; prepares it at the first use.
 
     Raises:
         UserError: if the data is missing or unusable.
@@ -92,12 +92,12 @@ def open_dataset(source: SourceOptions, split: SplitOptions) -> ImageDataset:
 
 
 def load_task(source: SourceOptions, split: SplitOptions, batches: BatchOptions) -> Task:
-    """Opens the data set (preparing it once) and splits it.
+    """Opens the data set and splits it; prepares it at the first use.
 
     Args:
         source: the data set.
-        split: the classes that train and validate; complete, of a single run.
-        batches: the batches that the training classes have to suffice for.
+        split: the classes for training and validation; complete, of a single run.
+        batches: batches that the training classes have to suffice for.
 
     Raises:
         UserError: if the data is missing or unusable, or too small for the options.
@@ -114,7 +114,7 @@ def load_task(source: SourceOptions, split: SplitOptions, batches: BatchOptions)
 
 
 def _check_test_classes(source: SourceOptions, dataset: ImageDataset) -> None:
-    """Raises `UserError` if all test images are of one class, which scores 100 % whatever the model does."""
+    """Raises `UserError` if all searched images are of one class, with which every model scores 100 %."""
     searched = dataset.test if dataset.gallery is None else dataset.gallery
     classes = np.unique(searched.labels)
     if len(classes) == 1:

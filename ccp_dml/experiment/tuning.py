@@ -1,4 +1,4 @@
-"""An experiment as a function of its flags, for a search over hyper-parameters."""
+"""Validation scores as a function of the flags, for searches over hyper-parameters."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from ccp_dml.config import ExperimentConfig, checks, protocols
 from ccp_dml.errors import ConfigError
 from ccp_dml.experiment import single
 from ccp_dml.experiment.build import build, build_trainer
-from ccp_dml.experiment.finished import forget_models
+from ccp_dml.experiment.model import forget_models
 from ccp_dml.run_directory import RunDirectory
 
 
 def validation_score(config: ExperimentConfig) -> float:
-    """Trains and returns the best validation score; looks at no test image.
+    """Trains and returns the best validation score, without reading a test image.
 
-    Nothing is kept: the checkpoints are in a temporary folder, `--run_dir` is not used. To evaluate the flags
-    that were found, train with them.
+    Nothing is kept: checkpoints are in a temporary folder, and `--run_dir` is ignored. To evaluate the best
+    flags, train with them.
 
     Args:
-        config: any configuration; it need not be complete. With folds or repeats, the mean over the runs.
+        config: any valid configuration, completed or not.
 
     Returns:
-        The score `--monitor` of the weights that a run would evaluate, on held-out training classes.
+        The score `--monitor` on held-out training classes, of the weights that a run would evaluate; with
+        folds or repeats, the mean over the runs.
 
     Raises:
         ConfigError: if the configuration is not valid, or monitors the test classes.

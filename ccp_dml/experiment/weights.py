@@ -1,4 +1,4 @@
-"""The weights of an embedding model on disk."""
+"""Weights of embedding models on disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from ccp_dml import files
 from ccp_dml.distributed.tables import gathered_tables
-from ccp_dml.distributed.workers import SINGLE_WORKER, Workers
+from ccp_dml.distributed.workers import Workers
 from ccp_dml.errors import UserError
 from ccp_dml.losses.base import MetricLoss
 from ccp_dml.models.backbones.weights import check_hdf5
@@ -20,10 +20,8 @@ _KERAS_FILES = (".h5", ".hdf5")
 _ERRORS = (tf.errors.OpError, AssertionError, ValueError, IndexError, RuntimeError, OSError, KeyError)
 
 
-def save_weights(
-    directory: RunDirectory, model: tf.keras.Model, loss: MetricLoss, workers: Workers = SINGLE_WORKER
-) -> None:
-    """Writes the weights that are evaluated and exported; all workers take part, the chief writes."""
+def save_weights(directory: RunDirectory, model: tf.keras.Model, loss: MetricLoss, workers: Workers) -> None:
+    """Writes the weights that are evaluated and exported; all workers call it, the chief writes."""
     checkpoint = tf.train.Checkpoint(model=model, loss=loss)
     with gathered_tables(checkpoint):
         if not workers.is_chief:
@@ -34,7 +32,7 @@ def save_weights(
 
 
 def load_run_weights(directory: RunDirectory, model: tf.keras.Model) -> None:
-    """Reads the model's part of what `save_weights` wrote.
+    """Reads the weights of the model that `save_weights` wrote.
 
     Raises:
         UserError: if the file is missing or belongs to another model.
@@ -47,11 +45,11 @@ def load_run_weights(directory: RunDirectory, model: tf.keras.Model) -> None:
 
 
 def load_initial_weights(path: str, model: tf.keras.Model) -> None:
-    """Reads weights of the whole embedding model, its linear map included.
+    """Reads weights of the complete embedding model, its linear head included.
 
     Args:
-        path: the folder of a finished run; a checkpoint of TensorFlow that holds a `model`; or a file that
-            `model.save_weights` of Keras wrote, `.h5`.
+        path: the folder of a finished run, a TensorFlow checkpoint that holds a `model`, or an `.h5` file of
+            Keras' `model.save_weights`.
         model: an embedding model of the same shape.
 
     Raises:

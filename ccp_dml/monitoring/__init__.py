@@ -1,1 +1,1 @@
-"""What a run shows and records: the terminal, TensorBoard, pictures."""
+"""Reports on a run: terminal, CSV file, TensorBoard, pictures."""

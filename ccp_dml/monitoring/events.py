@@ -1,4 +1,4 @@
-"""TensorBoard event files of one run that can be interrupted and continued."""
+"""TensorBoard event files of a run that can be interrupted and continued."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _EVENT_FILES = "events.out.tfevents.*"
 
 
 class EventLog:
-    """Writes summaries below one directory, a sub-directory per TensorBoard run ('train', 'validation', …).
+    """Writes summaries into one directory, each TensorBoard run ('train', 'validation', …) in a folder of it.
 
-    Every point carries the global step at which it is written. A run that continues from a checkpoint repeats
-    the steps after it, so `begin` first removes what the interrupted process wrote beyond the restored step:
-    each step then appears once, whichever program reads the files.
+    Every point has the global step of its time. A run that continues from a checkpoint repeats the steps
+    after it, so `begin` first removes the points that the interrupted process wrote beyond the restored step.
+    So each step appears once, whichever program reads the files.
 
     Args:
-        directory: where the event files go; made when the first point is written.
-        global_step: returns the number of training steps done so far.
+        directory: folder of the event files, created with the first point.
+        global_step: returns the number of training steps made so far.
     """
 
     def __init__(self, directory: str, global_step: Callable[[], int]) -> None:
@@ -32,14 +32,13 @@ class EventLog:
 
     @property
     def step(self) -> int:
-        """The global step of points written now."""
+        """The present global step."""
         return int(self._global_step())
 
     def begin(self) -> None:
         """Removes the points beyond the present step, all of them at step 0; later calls do nothing.
 
-        What lies in the directory itself, the settings of the run, has no step: it is removed, to be written
-        anew.
+        The settings of the run, in the directory itself, have no step: they are removed and written again.
         """
         if self._begun:
             return
@@ -52,14 +51,14 @@ class EventLog:
                 discard_after(path, self.step)
 
     def clear(self, run: str) -> None:
-        """Removes all points of a run."""
+        """Removes all points of a TensorBoard run."""
         if run in self._writers:
             self._writers.pop(run).close()
         for path in tf.io.gfile.glob(os.path.join(self.directory, run, _EVENT_FILES)):
             tf.io.gfile.remove(path)
 
     def writer(self, run: str) -> tf.summary.SummaryWriter:
-        """The writer of a run; '' is the directory itself."""
+        """The writer of a TensorBoard run; '' is the directory itself."""
         if run not in self._writers:
             self._writers[run] = tf.summary.create_file_writer(os.path.join(self.directory, run))
         return self._writers[run]
@@ -70,7 +69,7 @@ class EventLog:
             tf.summary.scalar(tag, value, step=self.step, description=description)
 
     def histogram(self, run: str, tag: str, values: tf.Tensor, description: str | None = None) -> None:
-        """Writes the distribution of `values`, of any shape; nothing if they are empty or not finite."""
+        """Writes the distribution of the finite values, of any shape, if there are any."""
         finite = np.asarray(values, np.float32)
         finite = finite[np.isfinite(finite)]
         if finite.size:
@@ -83,15 +82,15 @@ class EventLog:
             tf.summary.image(tag, image[np.newaxis], step=self.step, max_outputs=1, description=description)
 
     def flush(self) -> None:
-        """Puts everything written so far on disk."""
+        """Writes all points to the disk."""
         for writer in self._writers.values():
             writer.flush()
 
 
 def discard_after(path: str, step: int) -> None:
-    """Rewrites an event file without the events beyond `step`, and without a record torn by a crash.
+    """Rewrites an event file without the events beyond a step, and without a record that a crash cut off.
 
-    A file from which nothing is to be removed is left alone; one of which no point remains is deleted.
+    A file without such events is not touched, and one without remaining points is deleted.
 
     Args:
         path: an event file.
@@ -112,7 +111,7 @@ def discard_after(path: str, step: int) -> None:
     if not points:
         tf.io.gfile.remove(path)
     elif removed:
-        # TensorBoard reads every file whose name contains "tfevents", also one that is half written.
+        # TensorBoard reads every file whose name contains "tfevents", even a half-written one.
         temporary = os.path.join(os.path.dirname(path), ".rewriting")
         with tf.io.TFRecordWriter(temporary) as writer:
             for record in kept:
@@ -128,5 +127,5 @@ class EventCallback(tf.keras.callbacks.Callback):
         self.events = events
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Removes what an interrupted process wrote beyond the restored step."""
+        """Removes the points that an interrupted process wrote beyond the restored step."""
         self.events.begin()

@@ -17,7 +17,7 @@ class MonitoringOptions(Options):
     tensorboard_panels: int = option(
         8,
         Integer(0),
-        "Validation queries shown with their neighbours; 0: none.",
+        "Number of validation queries shown with their neighbours; 0: none.",
         Change.FREE,
         _WITH_TENSORBOARD,
     )
@@ -34,6 +34,6 @@ class MonitoringOptions(Options):
     profile: tuple[int, int] | None = option(
         None,
         StepRange(),
-        "START:STOP: trace the chunks of steps in between for TensorBoard's profiler.",
+        "START:STOP, the steps to trace for TensorBoard's profiler.",
         Change.FREE,
     )

@@ -1,8 +1,7 @@
-"""Pictures of queries and their nearest neighbours."""
+"""Pictures of queries and their nearest neighbours, drawn in the course of training and after the test."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +15,16 @@ from ccp_dml.monitoring.events import EventCallback, EventLog
 
 TAG = "retrieval/nearest_neighbors"
 DESCRIPTION = (
-    "A query per row, then its nearest neighbours: green, of the query's class; red and dashed, of another."
+    "One query per row, then its nearest neighbours: green if they are of its class, else red and dashed."
 )
+WHITE = (255, 255, 255)
+_POSITIVE = (0, 140, 70)
+_NEGATIVE = (205, 35, 45)
+_QUERY = (120, 120, 120)
+# Marks are drawn this much larger and then reduced, which smooths their edges.
+_OVERSAMPLING = 3
+
+Images = Sequence[npt.NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -25,16 +32,69 @@ class SearchedImages:
     """Images that are queries or neighbours.
 
     Attributes:
-        embeddings: float [N, D], as the evaluation compares them.
+        embeddings: float32 [N, D], as the evaluation compares them.
         labels: int [N], classes.
-        ids: int [N], identity of the images.
-        pictures: given indices [n], returns these n images, uint8 RGB [H, W, 3], of any size.
+        ids: int [N], identities of the images.
+        pictures: returns the images of some indices [n], uint8 RGB [H, W, 3] each, of any size.
     """
 
-    embeddings: npt.NDArray[np.float32]
+    embeddings: npt.NDArray[np.floating[Any]]
     labels: npt.NDArray[np.integer[Any]]
     ids: npt.NDArray[np.integer[Any]]
-    pictures: Callable[[npt.NDArray[np.int64]], Sequence[npt.NDArray[np.uint8]]]
+    pictures: Callable[[npt.NDArray[np.int64]], Images]
+
+
+class RetrievalPanels(EventCallback):
+    """Shows the nearest neighbours of a few queries during training, as an image of 'validation'.
+
+    Drawn after the first epoch, after every `every`-th epoch and after the last one. The last picture
+    precedes the checkpoint of its epoch, so it exists even if the process is killed then.
+
+    Args:
+        events: the event log of the run.
+        searched: returns the images with their present embeddings; without embeddings (N = 0), nothing is
+            drawn.
+        queries: indices of the queries, the rows of the picture.
+        neighbors: number of neighbours to show.
+        every: epochs between pictures.
+        stopped: returns True if training ends with this epoch, before the last one.
+    """
+
+    def __init__(
+        self,
+        events: EventLog,
+        searched: Callable[[], SearchedImages],
+        queries: npt.NDArray[np.int64],
+        *,
+        neighbors: int = 8,
+        every: int = 10,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        super().__init__(events)
+        self._searched, self._queries, self._neighbors = searched, queries, neighbors
+        self._every, self._stopped = every, stopped
+        self._drawn_at: int | None = None
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Draws if this epoch is due, and flushes, so that its checkpoint never lacks the picture."""
+        is_last = epoch + 1 == self.params["epochs"] or self._stopped()
+        if epoch == 0 or (epoch + 1) % self._every == 0 or is_last:
+            self._draw()
+            self.events.flush()
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        """Draws the last picture if another callback has ended training."""
+        if self._drawn_at != self.events.step:
+            self._draw()
+        self.events.flush()
+
+    def _draw(self) -> None:
+        images = self._searched()
+        if not len(images.embeddings):  # There was no validation: no epoch was trained in this process.
+            return
+        self._drawn_at = self.events.step
+        panel = neighbors_panel(images, self._queries, neighbors=self._neighbors)
+        self.events.image("validation", TAG, panel, DESCRIPTION)
 
 
 def neighbors_panel(
@@ -43,16 +103,16 @@ def neighbors_panel(
     gallery: SearchedImages | None = None,
     neighbors: int = 8,
 ) -> npt.NDArray[np.uint8]:
-    """Draws a few queries and their nearest neighbours.
+    """Searches and draws the nearest neighbours of a few queries.
 
     Args:
-        images: the queries are among them.
-        queries: their indices, the rows of the picture.
-        gallery: where neighbours are searched; None: among `images`. A query is never its own neighbour.
-        neighbors: how many neighbours are shown, fewer if there are not so many.
+        images: images that contain the queries.
+        queries: indices of the queries, the rows of the picture.
+        gallery: images to search; None: `images`. A query is never its own neighbour.
+        neighbors: number of neighbours to show, fewer if the gallery is smaller.
 
     Returns:
-        uint8 RGB picture, see `evaluation.panels.retrieval_panel`.
+        uint8 RGB picture, see `retrieval_panel`.
     """
     gallery = images if gallery is None else gallery
     count = min(neighbors, len(gallery.labels) - int(np.isin(images.ids[queries], gallery.ids).any()))
@@ -65,94 +125,8 @@ def neighbors_panel(
     )
     pictures = gallery.pictures(found.ravel().astype(np.int64))
     rows = [pictures[row * count :][:count] for row in range(len(found))]
-    correct = gallery.labels[found] == images.labels[queries, np.newaxis]
-    return retrieval_panel(images.pictures(queries), rows, correct)
-
-
-class RetrievalPanels(EventCallback):
-    """Shows the nearest neighbours of a few queries in the course of training, as an image of 'validation'.
-
-    Drawn after the first epoch, after every `every`-th, and after the last one: before its checkpoint, so
-    that a run that is killed then has the picture all the same.
-
-    Args:
-        events: where to write.
-        embeddings: returns the present embeddings of the searched images, float [N, D], as the evaluation
-            compares them; the last validation's will do. None yet (N = 0): nothing is drawn.
-        labels: int [N], classes of the searched images.
-        images: given indices [n], returns these n images, uint8 RGB [H, W, 3], of any size.
-        queries: indices of the queries, the rows of the picture.
-        neighbors: how many neighbours are shown; at most N - 1.
-        every: epochs between pictures.
-        stopped: returns whether training ends with this epoch, if that is not the last one.
-
-    Raises:
-        ValueError: if there is no query, a query is no index of `labels`, or a number is not positive.
-    """
-
-    def __init__(
-        self,
-        events: EventLog,
-        embeddings: Callable[[], npt.NDArray[np.float32]],
-        labels: npt.NDArray[np.integer[Any]],
-        images: Callable[[npt.NDArray[np.int64]], Sequence[npt.NDArray[np.uint8]]],
-        *,
-        queries: Sequence[int],
-        neighbors: int = 8,
-        every: int = 10,
-        stopped: Callable[[], bool] = lambda: False,
-    ) -> None:
-        super().__init__(events)
-        self._embeddings, self._images = embeddings, images
-        self._labels = np.asarray(labels)
-        self._queries = np.asarray(queries, np.int64)
-        self._neighbors = min(neighbors, len(self._labels) - 1)
-        self._every, self._stopped = every, stopped
-        self._drawn_at: int | None = None
-        self._check()
-
-    def _check(self) -> None:
-        if self._neighbors < 1 or self._every < 1:
-            raise ValueError(
-                f"{self._neighbors} neighbours of {len(self._labels)} images every {self._every} epochs; "
-                "expected positive numbers and at least 2 images"
-            )
-        if self._queries.size == 0 or not np.all((self._queries >= 0) & (self._queries < len(self._labels))):
-            raise ValueError(
-                f"queries are {self._queries.tolist()}; expected indices below {len(self._labels)}"
-            )
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Draws, if this epoch is due, and flushes, so that no picture is missing after its checkpoint."""
-        is_last = epoch + 1 == self.params["epochs"] or self._stopped()
-        if epoch == 0 or (epoch + 1) % self._every == 0 or is_last:
-            self._draw()
-            self.events.flush()
-
-    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        """Draws the last picture, if it was another callback that has ended training."""
-        if self._drawn_at != self.events.step:
-            self._draw()
-        self.events.flush()
-
-    def _draw(self) -> None:
-        embeddings = np.asarray(self._embeddings(), np.float32)
-        if not len(embeddings):  # Nothing was validated: the run has no epochs, or was already trained.
-            return
-        self._drawn_at = self.events.step
-        images = SearchedImages(embeddings, self._labels, np.arange(len(embeddings)), self._images)
-        panel = neighbors_panel(images, self._queries, neighbors=self._neighbors)
-        self.events.image("validation", TAG, panel, DESCRIPTION)
-
-
-Images = Sequence[npt.NDArray[np.uint8]]
-
-_WHITE = (255, 255, 255)
-_POSITIVE = (0, 140, 70)
-_NEGATIVE = (205, 35, 45)
-_QUERY = (120, 120, 120)
-# Everything is drawn this much larger and then reduced, which smooths edges and marks.
-_OVERSAMPLING = 3
+    is_correct = gallery.labels[found] == images.labels[queries, np.newaxis]
+    return retrieval_panel(images.pictures(queries), rows, is_correct)
 
 
 def retrieval_panel(
@@ -160,13 +134,13 @@ def retrieval_panel(
 ) -> npt.NDArray[np.uint8]:
     """Draws one row per query: the query, a wider gap, its neighbours in order of rank.
 
-    A right neighbour has a solid green frame and a tick, a wrong one a dashed red frame and a cross, so that
-    the picture can be read without colour. A query has a thin grey frame.
+    A correct neighbour has a solid green frame and a tick, a wrong one a dashed red frame and a cross, so the
+    picture can be read without colour. A query has a thin grey frame.
 
     Args:
-        queries: the query images, at least one.
-        neighbors: for each query, its nearest images, nearest first; the same number for all, at least one.
-        correct: bool [queries, neighbours], whether each neighbour is of the query's class.
+        queries: the query images, at least one, uint8 RGB [H, W, 3].
+        neighbors: the nearest images of each query, nearest first; the same number for all, at least one.
+        correct: bool [queries, neighbours], True where a neighbour is of the class of the query.
         size: side of an image in the picture, in pixels, at least 16; images keep their aspect ratio.
 
     Returns:
@@ -186,7 +160,7 @@ def retrieval_panel(
     if correct.shape != (len(queries), columns):
         raise ValueError(f"correct must have shape {(len(queries), columns)}, got {correct.shape}")
     layout = _Layout(size)
-    picture = Image.new("RGB", layout.picture_size(len(queries), columns), _WHITE)
+    picture = Image.new("RGB", layout.picture_size(len(queries), columns), WHITE)
     for row, (query, found) in enumerate(zip(queries, neighbors)):
         picture.paste(_query_tile(query, layout), layout.corner(row, 0))
         for column, image in enumerate(found):
@@ -195,34 +169,8 @@ def retrieval_panel(
     return np.array(picture)
 
 
-def sprite_sheet(images: Images, size: int = 48) -> npt.NDArray[np.uint8]:
-    """Lays images out in a square grid, row by row, for TensorBoard's embedding projector.
-
-    Args:
-        images: at least one; each is fitted into its cell on white.
-        size: side of a cell in pixels. The projector accepts sheets of up to 8192 pixels a side.
-
-    Returns:
-        uint8 RGB [n * size, n * size, 3] with n = ceil(sqrt(number of images)); spare cells are white.
-
-    Raises:
-        ValueError: if there is no image, one is not uint8 RGB, or the sheet would be too large.
-    """
-    if not len(images):
-        raise ValueError("a sprite sheet needs at least one image")
-    side = math.isqrt(len(images) - 1) + 1
-    if side * size > 8192:
-        raise ValueError(
-            f"{len(images)} images of {size} pixels make a sheet of {side * size} pixels a side; at most 8192"
-        )
-    sheet = Image.new("RGB", (side * size, side * size), _WHITE)
-    for place, image in enumerate(images):
-        sheet.paste(_fitted(image, size), (place % side * size, place // side * size))
-    return np.array(sheet)
-
-
 class _Layout:
-    """Measures of a panel, in pixels of the picture."""
+    """Measures of a panel in pixels."""
 
     def __init__(self, size: int):
         if size < 16:
@@ -241,7 +189,7 @@ class _Layout:
         return self.gap + column * step + extra, self.gap + row * step
 
     def picture_size(self, rows: int, neighbors: int) -> tuple[int, int]:
-        """Width and height of the whole."""
+        """Width and height of the picture."""
         left, top = self.corner(rows - 1, neighbors)
         return left + self.tile + self.gap, top + self.tile + self.gap
 
@@ -264,9 +212,9 @@ def _neighbor_tile(image: npt.NDArray[np.uint8], correct: bool, layout: _Layout)
 
 
 def _framed(image: npt.NDArray[np.uint8], layout: _Layout) -> Image.Image:
-    """The image inside the white margin that the frame is drawn on."""
-    tile = Image.new("RGB", (layout.tile, layout.tile), _WHITE)
-    tile.paste(_fitted(image, layout.size), (layout.frame, layout.frame))
+    """The image with a white margin, on which the frame is drawn."""
+    tile = Image.new("RGB", (layout.tile, layout.tile), WHITE)
+    tile.paste(fitted(image, layout.size), (layout.frame, layout.frame))
     return tile
 
 
@@ -281,8 +229,8 @@ def _draw_frame(
     for start in range(2 * dash, layout.tile - 2 * dash, 2 * dash):
         end = min(start + dash, layout.tile) - 1
         for low, high in ((0, layout.frame - 1), (layout.tile - layout.frame, last)):
-            draw.rectangle((start, low, end, high), fill=_WHITE)
-            draw.rectangle((low, start, high, end), fill=_WHITE)
+            draw.rectangle((start, low, end, high), fill=WHITE)
+            draw.rectangle((low, start, high, end), fill=WHITE)
 
 
 def _badge(side: int, colour: tuple[int, int, int], correct: bool) -> Image.Image:
@@ -293,7 +241,7 @@ def _badge(side: int, colour: tuple[int, int, int], correct: bool) -> Image.Imag
     width = max(2, large // 8)
 
     def line(*points: tuple[float, float]) -> None:
-        draw.line([(x * large, y * large) for x, y in points], fill=_WHITE, width=width, joint="curve")
+        draw.line([(x * large, y * large) for x, y in points], fill=WHITE, width=width, joint="curve")
 
     if correct:
         line((0.22, 0.52), (0.42, 0.72), (0.78, 0.28))
@@ -303,8 +251,8 @@ def _badge(side: int, colour: tuple[int, int, int], correct: bool) -> Image.Imag
     return badge.resize((side, side), Image.Resampling.LANCZOS)
 
 
-def _fitted(image: npt.NDArray[np.uint8], size: int) -> Image.Image:
-    """The image scaled to fit a square, centred on white."""
+def fitted(image: npt.NDArray[np.uint8], size: int) -> Image.Image:
+    """Scales an image to fit a square and centres it on white."""
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"an image must be uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
@@ -312,6 +260,6 @@ def _fitted(image: npt.NDArray[np.uint8], size: int) -> Image.Image:
     scale = size / max(height, width)
     target = (max(1, round(width * scale)), max(1, round(height * scale)))
     scaled = Image.fromarray(image).resize(target, Image.Resampling.LANCZOS)
-    square = Image.new("RGB", (size, size), _WHITE)
+    square = Image.new("RGB", (size, size), WHITE)
     square.paste(scaled, ((size - target[0]) // 2, (size - target[1]) // 2))
     return square

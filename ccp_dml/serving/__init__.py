@@ -1,1 +1,1 @@
-"""Export of trained models for serving."""
+"""Exports of trained models for serving."""

@@ -1,4 +1,4 @@
-"""A trained embedding model as a SavedModel that needs nothing but TensorFlow."""
+"""Exports of embedding models as SavedModels that need only TensorFlow."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ def export_saved_model(
     normalization: str,
     overwrite: bool = False,
 ) -> None:
-    """Writes the model with the test preprocessing and the normalisation inside.
+    """Writes a model with the test preprocessing and the normalisation inside.
 
-    Signatures (`N` ≥ 0, `H` and `W` any size, all images of a call alike in the first two):
+    Signatures (`N` ≥ 0, `H` and `W` any size; in the first two, all images of a call have the same size):
 
     * `serving_default`: `images` float32 RGB [N, H, W, 3] in 0…255 → `embeddings` float32 [N, D]
     * `serve_uint8`: `images` uint8 RGB [N, H, W, 3] → `embeddings`
     * `serve_encoded`: `image_bytes` string [N], JPEG, PNG or GIF files of any sizes → `embeddings`
 
-    The directory appears whole or not at all.
+    The directory appears complete or not at all.
 
     Args:
         model: float32 RGB [N, S, S, 3] in 0…255 → raw embeddings [N, D].
-        directory: what to write; its parents are made.
-        preprocessing: the evaluation's preprocessing, which gives the model its images.
-        normalization: the run's normalisation of embeddings.
+        directory: directory to write; its parents are created.
+        preprocessing: the preprocessing of the evaluation.
+        normalization: the normalisation of embeddings.
         overwrite: replace an existing directory.
 
     Raises:
@@ -53,9 +53,9 @@ def export_saved_model(
     check_normalization(normalization)
     directory = os.path.abspath(directory)
     if os.path.lexists(directory) and not overwrite:
-        raise FileExistsError(f"{directory} exists; expected a new directory, or to be told to overwrite it")
+        raise FileExistsError(f"{directory} exists; expected a new directory, or overwrite=True")
     module = tf.Module()
-    # Variables alone: a Keras object in the module would be saved with its own functions and metadata.
+    # Only variables: a Keras object in the module would be saved with all its functions and metadata.
     module.weights = list(model.variables)
     signatures = _signatures(model, preprocessing, normalization)
     os.makedirs(os.path.dirname(directory), exist_ok=True)
@@ -69,11 +69,11 @@ def _signatures(
     size = preprocessing.image_size
     prepared = tf.TensorSpec([size, size, 3], tf.float32)
 
-    # A function of its own, so that the network is traced and written once and not for every signature.
+    # A separate function, so that the network is traced and written once, not for every signature.
     @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32)])
     def embed_prepared(inputs: tf.Tensor) -> tf.Tensor:
         count = tf.shape(inputs)[0]
-        # Convolutions of an empty batch fail on CPUs: a black image takes the place of none, and goes again.
+        # Convolutions of an empty batch fail on CPUs: a black image stands in and is removed again.
         inputs = tf.pad(inputs, [[0, tf.cast(tf.equal(count, 0), tf.int32)], [0, 0], [0, 0], [0, 0]])
         return normalize(model(inputs, training=False), normalization)[:count]
 
@@ -83,7 +83,7 @@ def _signatures(
     def prepare_encoded(encoded: tf.Tensor) -> tf.Tensor:
         return test_image(decode_upright_rgb(encoded), preprocessing)
 
-    # AutoGraph would rewrite the preprocessing, which takes longer than all the rest, to no effect.
+    # AutoGraph would rewrite the preprocessing without effect, and take longer than all the rest.
     @tf.function(
         input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32, "images")], autograph=False
     )
@@ -103,9 +103,9 @@ def _signatures(
 
 @contextmanager
 def _replaced(directory: str, overwrite: bool) -> Iterator[str]:
-    """Gives a path to write to, beside `directory`; moves it there when the block has succeeded."""
+    """Context that gives a path to write to, beside `directory`, and moves it there after success."""
     parent, name = os.path.split(directory)
-    if overwrite:  # What a process that was killed has left.
+    if overwrite:  # Leftovers of a process that was killed.
         for leftover in glob.glob(os.path.join(glob.escape(parent), f".{glob.escape(name)}.*")):
             shutil.rmtree(leftover, ignore_errors=True)
     workspace = tempfile.mkdtemp(prefix=f".{name}.", dir=parent)
@@ -127,7 +127,7 @@ def _replaced(directory: str, overwrite: bool) -> Iterator[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hides TensorFlow's notes on saving, but not its errors."""
+    """Context that hides TensorFlow's messages on saving, but not its errors."""
     logger = tf.get_logger()
     level = logger.level
     logger.setLevel(logging.ERROR)

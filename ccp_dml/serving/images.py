@@ -1,4 +1,4 @@
-"""Encoded images as clients send them, as the upright RGB that a person sees."""
+"""Decoding of the images that clients send, inside the graph of a served model."""
 
 from __future__ import annotations
 
@@ -7,13 +7,26 @@ import tensorflow as tf
 _PNG_SIGNATURE = b"\x89PNG"
 _WHITE = 255.0
 
+_UPRIGHT = 1
+# Markers of JPEG segments.
+_APP0, _APP1, _APP15, _COMMENT = 0xE0, 0xE1, 0xEF, 0xFE
+_EXIF_SIGNATURE = tuple(b"Exif\x00\x00")
+_LITTLE_ENDIAN = tuple(b"II")
+_ORIENTATION_TAG = 0x0112
+# Bytes of an entry in a directory of the TIFF structure.
+_ENTRY_SIZE = 12
+# The EXIF segment precedes the image data and is at most 64 KiB; a few other segments may precede it.
+_BYTES_TO_READ = 1 << 18
+# Zeros behind the bytes, so that no read needs a check of its range.
+_PADDING = 64
+
 
 def decode_upright_rgb(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes one JPEG, PNG or GIF (its first frame) of any size.
+    """Decodes a JPEG, PNG or GIF (its first frame) of any size.
 
-    Gray becomes RGB, CMYK is converted, transparency is laid on white, a JPEG is turned as its EXIF
-    orientation says. Of an image that is RGB and upright already, the pixels are those that the evaluation
-    decodes. BMP is refused: TensorFlow takes its palette indices for gray values.
+    Gray becomes RGB, CMYK is converted, transparent pixels are laid on white, and a JPEG is turned by its
+    EXIF orientation. Upright RGB images have the same pixels as in the evaluation. BMP is refused, because
+    TensorFlow takes its palette indices for gray values.
 
     Args:
         encoded: scalar string, the bytes of a file.
@@ -34,54 +47,18 @@ def decode_upright_rgb(encoded: tf.Tensor) -> tf.Tensor:
 
 def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
-    return make_upright(image, jpeg_orientation(encoded))
+    return _make_upright(image, jpeg_orientation(encoded))
 
 
 def _decode_png(encoded: tf.Tensor) -> tf.Tensor:
-    """Four channels are asked for, so that an opaque image gets the alpha 255 and one formula serves all."""
+    # With four channels, an opaque image gets the alpha 255, and one formula serves all images.
     image = tf.io.decode_png(encoded, channels=4)
     color, alpha = tf.cast(image[..., :3], tf.float32), tf.cast(image[..., 3:], tf.float32) / 255.0
     return tf.cast(tf.round(color * alpha + _WHITE * (1.0 - alpha)), tf.uint8)
 
 
-UPRIGHT = 1
-_APP0, _APP15, _APP1, _COMMENT = 0xE0, 0xEF, 0xE1, 0xFE
-_EXIF_SIGNATURE = tuple(b"Exif\x00\x00")
-_LITTLE_ENDIAN = tuple(b"II")
-_ORIENTATION_TAG = 0x0112
-_ENTRY_SIZE = 12
-# The EXIF segment precedes the image data and is at most 64 KiB; a few other segments may come before it.
-_BYTES_TO_READ = 1 << 18
-
-
-def jpeg_orientation(encoded: tf.Tensor) -> tf.Tensor:
-    """Reads the EXIF orientation.
-
-    Args:
-        encoded: scalar string, a JPEG file.
-
-    Returns:
-        Scalar int32 in 1..8; 1 (upright) if the file notes none, or what it notes is malformed.
-    """
-    head = tf.strings.substr(encoded, 0, _BYTES_TO_READ)
-    # Zeros after the end let every read below be in range without a check of its own.
-    content = tf.concat([tf.io.decode_raw(head, tf.uint8), tf.zeros([64], tf.uint8)], 0)
-    content = tf.cast(content, tf.int32)
-    segment = _exif_segment(content)
-    tiff = segment + 4 + len(_EXIF_SIGNATURE)
-    return tf.cond(segment > 0, lambda: _orientation_entry(content, tiff), lambda: UPRIGHT)
-
-
-def make_upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Turns and mirrors an image as its orientation says.
-
-    Args:
-        image: [H, W, C].
-        orientation: scalar int32 in 1..8.
-
-    Returns:
-        [H, W, C], or [W, H, C] for orientations from 5 on.
-    """
+def _make_upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Turns and mirrors an image [H, W, C] by its orientation in 1..8; from 5 on, it becomes [W, H, C]."""
     # Orientations 5..8 are 1, 4, 2, 3 of the transposed image.
     image = tf.cond(orientation > 4, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
     flip_rows = _is_one_of(orientation, 3, 4, 7, 8)
@@ -94,9 +71,26 @@ def _is_one_of(value: tf.Tensor, *choices: int) -> tf.Tensor:
     return tf.reduce_any(tf.equal(value, tf.constant(choices)))
 
 
+def jpeg_orientation(encoded: tf.Tensor) -> tf.Tensor:
+    """Reads the EXIF orientation of a JPEG.
+
+    Args:
+        encoded: scalar string, the bytes of the file.
+
+    Returns:
+        Scalar int32 in 1..8; 1 (upright) if the file has no orientation or a malformed one.
+    """
+    head = tf.strings.substr(encoded, 0, _BYTES_TO_READ)
+    content = tf.concat([tf.io.decode_raw(head, tf.uint8), tf.zeros([_PADDING], tf.uint8)], 0)
+    content = tf.cast(content, tf.int32)
+    segment = _exif_segment(content)
+    tiff = segment + 4 + len(_EXIF_SIGNATURE)
+    return tf.cond(segment > 0, lambda: _orientation_entry(content, tiff), lambda: _UPRIGHT)
+
+
 def _exif_segment(content: tf.Tensor) -> tf.Tensor:
-    """Position of the EXIF segment's marker; 0 if there is none before the image data."""
-    end = tf.size(content) - 64
+    """Position of the marker of the EXIF segment; 0 if there is none before the image data."""
+    end = tf.size(content) - _PADDING
 
     def is_skipped(at: tf.Tensor) -> tf.Tensor:
         marker = content[at + 1]
@@ -117,7 +111,7 @@ def _exif_segment(content: tf.Tensor) -> tf.Tensor:
 def _orientation_entry(content: tf.Tensor, tiff: tf.Tensor) -> tf.Tensor:
     """The value of the orientation tag in the first directory of a TIFF structure."""
     little_endian = tf.reduce_all(content[tiff : tiff + 2] == tf.constant(_LITTLE_ENDIAN))
-    last = tf.size(content) - 64
+    last = tf.size(content) - _PADDING
     directory = tf.minimum(tiff + tf.maximum(_number(content, tiff + 4, 4, little_endian), 0), last)
     count = _number(content, directory, 2, little_endian)
     count = tf.minimum(count, (last - directory) // _ENTRY_SIZE)
@@ -125,7 +119,7 @@ def _orientation_entry(content: tf.Tensor, tiff: tf.Tensor) -> tf.Tensor:
     tags = _number(content, starts, 2, little_endian)
     values = _number(content, starts + 8, 2, little_endian)
     found = tf.boolean_mask(values, tf.equal(tags, _ORIENTATION_TAG) & (values >= 1) & (values <= 8))
-    return tf.concat([found, [UPRIGHT]], 0)[0]
+    return tf.concat([found, [_UPRIGHT]], 0)[0]
 
 
 def _number(content: tf.Tensor, at: tf.Tensor, length: int, little_endian: tf.Tensor | bool) -> tf.Tensor:

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Iterator, Mapping
 
 from benchmarks.common.results import with_section
-from ccp_dml.evaluation.report import published
+from ccp_dml.evaluation.paper import published
 from configs.generate import METHODS
 from studies.methods.run import RESULTS
 from studies.training_runs import COLUMNS, DOCS, Measurements, of_name, spread

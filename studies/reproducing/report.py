@@ -19,7 +19,7 @@ from benchmarks.common.results import with_section
 from ccp_dml.config import command_line
 from ccp_dml.config.experiment_config import ExperimentConfig
 from ccp_dml.config.protocols import resolve
-from ccp_dml.evaluation.report import published
+from ccp_dml.evaluation.paper import published
 from configs.generate import DATASETS, METHODS, cost
 
 ROOT = Path(__file__).parents[2]

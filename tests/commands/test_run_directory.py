@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
 import pytest
 
-from ccp_dml import environment
+import train
+from ccp_dml import commands, environment, evaluate, export
 from ccp_dml.config import ExperimentConfig
 from ccp_dml.config.protocols import resolve
 from ccp_dml.errors import ConfigError, UserError
@@ -133,3 +135,53 @@ def test_a_folder_that_is_not_a_run_cannot_be_read(path):
         RunDirectory(path).read_config()
     with pytest.raises(UserError, match="expected a finished run; found a run without results"):
         begun(path).read_results()
+
+
+@pytest.fixture
+def of_another_version(path) -> RunDirectory:
+    """A finished run of version 0.1.0, whose marker has no format."""
+    directory = begun(path)
+    (path / ".ccp_dml_run").write_text('{"overwrite": false}\n')
+    directory.finish({"test": {"map_at_r": 0.5}})
+    return directory
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_run_of_version_0_1_0_is_neither_continued_nor_evaluated_nor_exported(
+    of_another_version, tmp_path, capsys, is_finished
+):
+    if not is_finished:
+        of_another_version.results.unlink()
+    run_dir, output = f"--run_dir={of_another_version.path}", tmp_path / "output"
+    found = "a run of version 0.1.0, which only that version can use"
+    for main, arguments, expected in (
+        (train.main, [run_dir], f"it holds {found}; expected another folder, or --overwrite"),
+        (evaluate.main, [run_dir], f"expected a finished run; found {found}"),
+        (export.main, [run_dir, f"--output={output}"], f"expected a finished run; found {found}"),
+    ):
+        assert commands.run(functools.partial(main, arguments)) == commands.BAD_INPUT
+        assert capsys.readouterr() == ("", f"error: {run_dir}: {expected}\n")
+    assert not output.exists()
+
+
+def test_a_run_of_a_newer_version_is_refused(path):
+    begun(path)
+    (path / ".ccp_dml_run").write_text('{"format": 3, "overwrite": false}\n')
+    with pytest.raises(ConfigError, match="it holds a run of a newer version, which only that version can"):
+        RunDirectory(path).check(config(path))
+    with pytest.raises(ConfigError, match="expected the folder of a run; found a run of a newer version"):
+        RunDirectory(path).read_config()
+
+
+def test_a_run_of_another_version_can_be_replaced(of_another_version, path):
+    of_another_version.saved_model.mkdir()
+    assert of_another_version.begin(config(path, overwrite=True)) is False
+    assert of_another_version.state is State.UNFINISHED
+    assert not of_another_version.saved_model.exists()
+
+
+def test_a_damaged_marker_is_refused(path):
+    begun(path)
+    (path / ".ccp_dml_run").write_text("{")
+    with pytest.raises(ConfigError, match="which only that version can use"):
+        RunDirectory(path).check(config(path))

@@ -11,7 +11,7 @@ from ccp_dml.config import command_line
 from ccp_dml.config.checks import check, check_flags
 from ccp_dml.config.experiment_config import ExperimentConfig
 from ccp_dml.errors import UserError
-from ccp_dml.evaluation.report import published
+from ccp_dml.evaluation.paper import published
 from ccp_dml.options import options_of
 from configs import generate
 

@@ -1,9 +1,9 @@
-"""What the AccuracyCalculator of pytorch-metric-learning finds on random problems.
+"""Values of the AccuracyCalculator of pytorch-metric-learning on random problems.
 
     python -m tests.evaluation.accuracy_calculator
 
-writes its values anew, in an environment with NumPy, PyTorch and pytorch-metric-learning 2.9.0. The tests
-compare the metrics of this library on equal problems, without these.
+writes the values again, in an environment with NumPy, PyTorch and pytorch-metric-learning 2.9.0. The tests
+compare the metrics of this library on the same problems and need none of these.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 FILE = Path(__file__).with_suffix(".json")
-# Our names and theirs, where both define the same thing.
+# Our names and theirs of metrics that both define in the same way.
 NAMES = {
     "precision_at_1": "precision_at_1",
     "r_precision": "r_precision",
@@ -26,8 +26,8 @@ NUM_PROBLEMS = 24
 def problem(seed: int) -> dict[str, np.ndarray]:
     """Arguments of `evaluate_retrieval`: float32 embeddings without ties, classes of 1 to 12 images.
 
-    Odd seeds have a gallery, without some of the queries' classes. Their calculator tells the query by its
-    rank, so no image has a copy.
+    Odd seeds have a gallery that lacks some classes of the queries. Their calculator recognises the query by
+    its rank, so no image has a copy.
     """
     generator = np.random.Generator(np.random.Philox(key=seed))
     classes, dimension = int(generator.integers(3, 20)), int(generator.integers(1, 9))
@@ -47,7 +47,7 @@ def problem(seed: int) -> dict[str, np.ndarray]:
 
 
 def calculated(seed: int) -> dict[str, float]:
-    """Their values on a problem; needs PyTorch and pytorch-metric-learning."""
+    """Values of the AccuracyCalculator on a problem; needs PyTorch and pytorch-metric-learning."""
     import torch
     from pytorch_metric_learning.distances import LpDistance
     from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator

@@ -1,4 +1,4 @@
-"""Retrieval by brute force: float64, explicit loops, no block, no shortcut."""
+"""Retrieval by brute force: float64, explicit loops, no blocks, no shortcuts."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Sizes of blocks for every size of search and every bound."""
+
 from __future__ import annotations
 
 import pytest
@@ -31,7 +33,7 @@ def test_a_plan_is_consistent_and_within_the_bound(queries, gallery, dimension, 
         assert plan.candidates <= plan.gallery // plan.chunk
 
 
-def test_a_million_rows_are_searched_in_useful_blocks_with_the_default_bound():
+def test_a_million_rows_are_searched_in_large_blocks_with_the_default_bound():
     plan = plan_search(10_000, 10**6, 128, 10)
     assert plan.queries >= 32
     assert plan.gallery >= 250_000

@@ -1,11 +1,15 @@
+"""Embeddings of images, side by side, projected, and with too little memory."""
+
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.evaluation.embedding import Embedder, LabeledImages, embed, evaluate_images
-from ccp_dml.evaluation.metrics import evaluate_retrieval
+from ccp_dml.errors import UserError
+from ccp_dml.evaluation.embedding import Embedded, Embedder, SmallerBlocks, concatenate, embed, fit_pca
 
 
 def small_model() -> tf.keras.Model:
@@ -27,7 +31,7 @@ def images() -> np.ndarray:
 
 
 @pytest.mark.parametrize("normalization", ["none", "unit", "lipschitz"])
-def test_embeds_in_inference_mode_in_order_with_a_short_last_batch(images, normalization):
+def test_images_are_embedded_in_inference_mode_and_in_order_with_a_short_last_batch(images, normalization):
     model = small_model()
     raw = model(images, training=False).numpy()
     norms = np.linalg.norm(raw, axis=1, keepdims=True)
@@ -53,7 +57,7 @@ def test_an_embedder_traces_once_and_follows_the_weights(images):
     assert traces == [False]
 
 
-def test_half_precision_embeddings_come_out_in_float32(images):
+def test_embeddings_of_half_precision_become_float32(images):
     assert embed(lambda x, training: tf.cast(x[:, 0, 0], tf.float16), [images], "unit").dtype == np.float32
 
 
@@ -64,28 +68,67 @@ def test_batches_may_carry_labels(images):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_evaluates_self_retrieval_and_query_gallery(images):
-    labels = np.array([0, 0, 1, 1, 2, 2, 0, 1, 2, 0, 1])
-    embedder = Embedder(small_model(), "unit")
-    embeddings = embedder([images])
-    alone = evaluate_images(embedder, LabeledImages([images[:5], images[5:]], labels), recall_at=(1, 3))
-    np.testing.assert_allclose(alone.embeddings, embeddings, atol=1e-6)
-    assert alone.result.means() == evaluate_retrieval(embeddings, labels, recall_at=(1, 3)).means()
-    ids = np.arange(11)
-    both = evaluate_images(
-        embedder,
-        LabeledImages([images[:6]], labels[:6], ids[:6]),
-        LabeledImages([images], labels, ids),
-    )
-    np.testing.assert_array_equal(both.result.num_positives, alone.result.num_positives[:6])
-    np.testing.assert_array_equal(both.result.map_at_r, alone.result.map_at_r[:6])
-    assert both.gallery_embeddings.shape == (11, 5)
-
-
-def test_bad_input_is_named(images):
+def test_errors_name_the_bad_input(images):
     with pytest.raises(ValueError, match="normalization is 'l2'"):
         Embedder(small_model(), "l2")
     with pytest.raises(ValueError, match="no image"):
         embed(small_model(), [])
-    with pytest.raises(ValueError, match="query_labels must have shape"):
-        evaluate_images(Embedder(small_model()), LabeledImages([images], np.zeros(10)))
+
+
+def fail_above(size: int, blocks: SmallerBlocks, sizes: list[int]) -> str:
+    sizes.append(blocks.batch_size)
+    if blocks.batch_size > size:
+        raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
+    return "done"
+
+
+def test_a_computation_without_memory_is_repeated_in_smaller_blocks_which_stay(capsys):
+    blocks, sizes = SmallerBlocks(100), []
+    for _ in range(2):
+        assert blocks(lambda: fail_above(30, blocks, sizes)) == "done"
+    assert sizes == [100, 25, 25]
+    assert capsys.readouterr().err == (
+        "warning: --evaluation_batch_size=100: too little memory to embed or search; going on with 25\n"
+    )
+
+
+def test_blocks_become_smaller_only_once():
+    blocks, sizes = SmallerBlocks(100), []
+    with pytest.raises(UserError, match="not even 25 images at once; expected a smaller number"):
+        blocks(lambda: fail_above(10, blocks, sizes))
+    assert sizes == [100, 25]
+
+
+def test_smaller_blocks_do_not_hide_other_errors():
+    with pytest.raises(ZeroDivisionError):
+        SmallerBlocks(100)(lambda: 1 / 0)
+
+
+def test_concatenated_embeddings_equal_those_computed_by_hand():
+    generator = np.random.default_rng(0)
+    models = [
+        Embedded(*(generator.normal(size=(rows, 3)).astype(np.float32) for rows in (5, 4))) for _ in range(2)
+    ]
+    plain, unit = concatenate(models), concatenate(models, "unit")
+    assert plain.training is None
+    for part in ("test", "gallery"):
+        for row in range(len(getattr(plain, part))):
+            halves = [getattr(model, part)[row].astype(np.float64) for model in models]
+            np.testing.assert_array_equal(getattr(plain, part)[row], np.float32([*halves[0], *halves[1]]))
+            lengths = [math.sqrt(sum(value**2 for value in half)) for half in halves]
+            expected = [value / length for half, length in zip(halves, lengths) for value in half]
+            np.testing.assert_allclose(getattr(unit, part)[row], expected, rtol=1e-6)
+
+
+def test_the_pca_is_fitted_on_the_training_embeddings():
+    generator = np.random.default_rng(1)
+    training = (generator.normal(size=(60, 5)) * [5, 1, 4, 0.1, 3] + 7).astype(np.float32)
+    project = fit_pca(training, 3)
+    centered = training.astype(np.float64) - training.mean(axis=0, dtype=np.float64)
+    _, vectors = np.linalg.eigh(centered.T @ centered)
+    expected = centered @ vectors[:, ::-1][:, :3]
+    found = project(training)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=1e-4)
+    with pytest.raises(ValueError, match="at most 5 components, 6 were asked for"):
+        fit_pca(training, 6)

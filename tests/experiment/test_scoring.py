@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.config import ExperimentConfig
+from ccp_dml.data.images import TestPreprocessing
 from ccp_dml.errors import UserError
-from ccp_dml.evaluation.embedding import Embedder, SmallerBlocks
-from ccp_dml.experiment import scoring, single
+from ccp_dml.evaluation.embedding import Embedded, Embedder, SmallerBlocks
+from ccp_dml.evaluation.metrics import evaluate_retrieval
+from ccp_dml.evaluation.options import EvaluationOptions
+from ccp_dml.experiment import scoring
+from ccp_dml.experiment.scoring import Scorer, read_embeddings, write_embeddings
 from ccp_dml.run_directory import RunDirectory
 from tests.counted_images import SIDE, collection
 
@@ -18,30 +21,46 @@ BYTES = 12 * SIDE * SIDE
 
 @pytest.fixture
 def pipelines(monkeypatch) -> list[int]:
-    """The batch sizes of all pipelines that are built."""
+    """Batch sizes of all pipelines that are built."""
     sizes: list[int] = []
-    build = scoring.labeled_images
+    build = scoring.inference_batches
 
-    def counted(images, preprocessing, batch_size, part):
+    def counted(images, preprocessing, batch_size, indices):
         sizes.append(batch_size)
-        return build(images, preprocessing, batch_size, part)
+        return build(images, preprocessing, batch_size, indices)
 
-    monkeypatch.setattr(scoring, "labeled_images", counted)
+    monkeypatch.setattr(scoring, "inference_batches", counted)
     return sizes
 
 
-def make_scorer(blocks: SmallerBlocks, images: float, pca_dim: int | None = None) -> scoring.Scorer:
-    """Of six queries, four images of a gallery and, for the PCA, five for training; `images` may be kept."""
-    config = ExperimentConfig.from_dict({"image_size": SIDE, "test_shorter_side": SIDE, "pca_dim": pca_dim})
-    queries, gallery, training = collection(6, 0), collection(4, 1), [collection(5, 2)]
-    kept_megabytes = images * BYTES / 1e6
-    return scoring.Scorer(config, queries, gallery, training, blocks, kept_megabytes)
+def make_scorer(blocks: SmallerBlocks, images: float, pca_dim: int | None = None) -> Scorer:
+    """Scores six queries in a gallery of four images and keeps `images` of them; five more train a PCA."""
+    return Scorer(
+        EvaluationOptions(pca_dim=pca_dim),
+        TestPreprocessing(SIDE, SIDE),
+        collection(6, 0),
+        collection(4, 1),
+        training=[collection(5, 2)],
+        blocks=blocks,
+        kept_megabytes=images * BYTES / 1e6,
+    )
 
 
 EMBEDDER = Embedder(lambda images, training: tf.reduce_mean(images, [1, 2]), "unit")
 
 
-def test_kept_images_are_prepared_once_by_one_pipeline_each(pipelines):
+def test_images_are_ranked_among_themselves_or_in_a_gallery_without_themselves():
+    queries, everything = collection(6, 0), collection(6, 0)
+    options, preprocessing = EvaluationOptions(recall_at=(1, 3)), TestPreprocessing(SIDE, SIDE)
+    among_themselves = Scorer(options, preprocessing, queries).evaluate(EMBEDDER)
+    in_gallery = Scorer(options, preprocessing, queries, everything).evaluate(EMBEDDER)
+    expected = evaluate_retrieval(among_themselves.embeddings, queries.labels, recall_at=(1, 3))
+    assert among_themselves.result.means() == in_gallery.result.means() == expected.means()
+    assert among_themselves.gallery_embeddings is None
+    assert in_gallery.gallery_embeddings.shape == (6, 3)
+
+
+def test_kept_images_are_prepared_once(pipelines):
     scorer = make_scorer(SmallerBlocks(4), images=10)
     found = [scorer.embed(EMBEDDER) for _ in range(3)]
     assert pipelines == [4, 4]
@@ -66,7 +85,7 @@ def test_training_images_are_not_in_the_budget_and_not_kept(pipelines):
     assert (scorer.queries.source.read, scorer.gallery.source.read, training.source.read) == (6, 4, 10)
 
 
-def test_where_memory_is_short_one_copy_is_kept(pipelines):
+def test_smaller_batches_replace_the_kept_ones(pipelines):
     blocks = SmallerBlocks(4)
     scorer = make_scorer(blocks, images=10)
     scorer.embed(EMBEDDER)
@@ -78,27 +97,24 @@ def test_where_memory_is_short_one_copy_is_kept(pipelines):
     assert kept == [1] * 10
 
 
-def test_embeddings_that_no_search_can_use_are_the_models_fault_not_the_datas():
+def test_unusable_embeddings_are_an_error_of_the_model():
     scorer = make_scorer(SmallerBlocks(4), images=10)
     embedded = scorer.embed(Embedder(lambda images, training: images[:, 0, 0] / 0.0, "none"))
     with pytest.raises(scoring.UnusableEmbeddings, match=r"^the model's embeddings .*: 6 of 6 rows are not"):
         scorer.score(embedded)
 
 
-@pytest.mark.parametrize("saved", [False, True])
-def test_training_that_leads_to_such_names_the_step_and_the_last_checkpoint(tmp_path, saved):
-    class Diverging:
-        step = tf.Variable(7)
-
-        def restore(self) -> None:
-            pass
-
-        def fit(self, max_epochs: int) -> None:
-            raise scoring.UnusableEmbeddings("the embeddings are odd")
-
-    directory = RunDirectory(tmp_path)
-    if saved:
-        (directory.checkpoints / "step-6").mkdir(parents=True)
-    kept = r"the last checkpoint is .*step-6.*" if saved else "there is no checkpoint"
-    with pytest.raises(UserError, match=rf"after step 7 the embeddings are odd; {kept}\. Try a lower"):
-        single.fit(Diverging(), ExperimentConfig().resolve(), directory)
+def test_embeddings_are_written_and_read(tmp_path):
+    directory, rows = RunDirectory(tmp_path), np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32)
+    with pytest.raises(UserError, match=r"test_embeddings\.npy: expected the test embeddings"):
+        read_embeddings(directory)
+    for kept in (Embedded(rows[:2], rows[2:5], rows[5:]), Embedded(rows)):
+        folder = tmp_path / str(len(kept.test))
+        folder.mkdir()
+        write_embeddings(RunDirectory(folder), kept)
+        found = read_embeddings(RunDirectory(folder))
+        for name in ("test", "gallery", "training"):
+            np.testing.assert_equal(getattr(found, name), getattr(kept, name))
+    directory.embeddings("test").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"test_embeddings\.npy: expected the embeddings of this run: "):
+        read_embeddings(directory)

@@ -1,3 +1,5 @@
+"""SavedModels: signatures, equality with the evaluation, replacement of directories."""
+
 from __future__ import annotations
 
 import io
@@ -65,11 +67,11 @@ def encode(image: np.ndarray, file_format: str) -> bytes:
 
 
 @pytest.mark.parametrize("shape", [(1, 24, 24), (3, 31, 50), (2, 7, 5), (4, 90, 33)])
-def test_pixel_signatures_equal_the_evaluation(exported, shape):
+def test_signatures_of_pixels_equal_the_evaluation(exported, shape):
     model, _, signatures = exported
     images = pixels(*shape, 3)
     expected = evaluate(model, list(images))
-    assert np.linalg.norm(expected, axis=1).max() > 0.99  # the normalisation has something to do
+    assert np.linalg.norm(expected, axis=1).max() > 0.99  # some embeddings are normalised
     as_float = signatures["serving_default"](images=tf.constant(images, tf.float32))
     as_uint8 = signatures["serve_uint8"](images=tf.constant(images))
     assert list(as_float) == list(as_uint8) == ["embeddings"]
@@ -77,7 +79,7 @@ def test_pixel_signatures_equal_the_evaluation(exported, shape):
     np.testing.assert_allclose(as_uint8["embeddings"], expected, atol=1e-5)
 
 
-def test_encoded_signature_takes_files_of_different_sizes_and_kinds(exported):
+def test_the_signature_of_files_takes_all_sizes_and_kinds(exported):
     model, _, signatures = exported
     files = [
         encode(pixels(40, 60, 3), "JPEG"),
@@ -89,7 +91,7 @@ def test_encoded_signature_takes_files_of_different_sizes_and_kinds(exported):
     np.testing.assert_allclose(actual, evaluate(model, files), atol=1e-5)
 
 
-def test_images_that_are_padded_in_gray_and_not_resized_are_served_so(tmp_path):
+def test_padding_and_gray_preprocessing_are_part_of_the_model(tmp_path):
     model, preprocessing = make_model(), TestPreprocessing(20, None, padding=127.5, gray=True)
     directory = str(tmp_path / "saved_model")
     export_saved_model(model, directory, preprocessing=preprocessing, normalization="unit")
@@ -109,7 +111,7 @@ def test_images_that_are_padded_in_gray_and_not_resized_are_served_so(tmp_path):
 def test_transparent_files_are_served(exported):
     model, _, signatures = exported
     image = pixels(30, 30, 4)
-    image[..., 3] = 0  # entirely transparent: white, whatever the hidden colours
+    image[..., 3] = 0  # transparent everywhere, so white for all hidden colours
     white = np.full([30, 30, 3], 255, np.uint8)
     actual = signatures["serve_encoded"](image_bytes=tf.constant([encode(image, "PNG")]))["embeddings"]
     np.testing.assert_allclose(actual, evaluate(model, [white]), atol=1e-5)
@@ -156,7 +158,7 @@ def run_elsewhere(code: str, directory: str, **files: str) -> str:
     return result.stdout
 
 
-def test_the_documented_example_runs_where_there_is_tensorflow_alone(exported, tmp_path):
+def test_the_documented_example_runs_without_this_library(exported, tmp_path):
     model, directory, _ = exported
     os.symlink(directory, tmp_path / "saved_model")
     for name, seed in (("first.jpg", 1), ("second.png", 2)):
@@ -192,7 +194,7 @@ def test_nothing_of_keras_is_saved(exported):
     assert b"OwnScaling" not in (pathlib.Path(directory) / "saved_model.pb").read_bytes()
 
 
-def test_an_existing_directory_is_refused_and_left_alone(tmp_path):
+def test_an_existing_directory_is_refused_and_not_changed(tmp_path):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "mine.txt").write_text("mine")
     arguments = {"preprocessing": PREPROCESSING, "normalization": "unit"}
@@ -205,7 +207,7 @@ def test_an_existing_directory_is_refused_and_left_alone(tmp_path):
     assert os.listdir(tmp_path) == ["taken"]
 
 
-def test_a_failed_export_leaves_what_was_there(tmp_path, monkeypatch):
+def test_a_failed_export_leaves_the_former_directory(tmp_path, monkeypatch):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "mine.txt").write_text("mine")
 
@@ -235,7 +237,7 @@ def test_an_unknown_normalisation_is_refused_before_anything_is_written(tmp_path
 
 
 def test_export_prints_nothing(tmp_path):
-    root = str(DOCUMENT.parents[1])  # the process below may import from here
+    root = str(DOCUMENT.parents[1])  # the process imports from here
     code = f"""
 import sys
 sys.path.insert(0, {root!r})

@@ -1,4 +1,4 @@
-"""Requests of any bytes: an error for that request, and a process that goes on serving."""
+"""Requests of any bytes: an error for the request, and a process that continues to serve."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def embed(directory):
     expected = signature(image_bytes=tf.constant([GOOD]))["embeddings"].numpy()
 
     def check(content: bytes) -> None:
-        """Serves the bytes, then a good image: an embedding of unit length or an error, and nothing lost."""
+        """Serves the bytes, with an embedding of unit length or an error, then a good image as before."""
         try:
             found = signature(image_bytes=tf.constant([content]))["embeddings"].numpy()
         except tf.errors.OpError:
@@ -46,30 +46,30 @@ def embed(directory):
         again = signature(image_bytes=tf.constant([GOOD]))["embeddings"].numpy()
         np.testing.assert_array_equal(again, expected)
 
-    check.model = model  # Its variables live as long as it does.
+    check.model = model  # Keeps its variables alive.
     return check
 
 
 @FUZZ
 @given(data=st.binary(max_size=200), signature=st.sampled_from(SIGNATURES))
-def test_any_bytes(embed, data, signature):
+def test_any_bytes_give_an_embedding_or_an_error(embed, data, signature):
     embed(signature + data)
 
 
 @FUZZ
 @given(original=st.sampled_from(SEEDS), data=st.data())
-def test_damaged_images(embed, original, data):
+def test_damaged_images_give_an_embedding_or_an_error(embed, original, data):
     content = bytearray(original[: data.draw(st.integers(1, len(original)))])
     for _ in range(data.draw(st.integers(0, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     embed(bytes(content))
 
 
-def test_a_bomb_is_an_error(embed):
+def test_a_decompression_bomb_is_an_error(embed):
     embed(bad_images.bomb())
 
 
-def test_one_bad_image_fails_its_request_and_no_other(directory):
+def test_a_bad_image_fails_only_its_request(directory):
     signature = (model := tf.saved_model.load(directory)).signatures["serve_encoded"]
     with pytest.raises(tf.errors.InvalidArgumentError):
         signature(image_bytes=tf.constant([GOOD, b"no image"]))
@@ -77,7 +77,7 @@ def test_one_bad_image_fails_its_request_and_no_other(directory):
     del model
 
 
-def test_no_python_and_no_files_are_in_the_graph(directory):
+def test_the_graph_has_no_python_and_reads_no_files(directory):
     saved = saved_model_pb2.SavedModel()
     with open(f"{directory}/saved_model.pb", "rb") as file:
         saved.ParseFromString(file.read())
@@ -88,6 +88,6 @@ def test_no_python_and_no_files_are_in_the_graph(directory):
     operations = {node.op for node in nodes}
     assert "DecodeJpeg" in operations
     assert not [name for name in operations if "PyFunc" in name]
-    # Files are touched by what restores and saves the variables, and by nothing else.
+    # Only operations that restore and save the variables read or write files.
     files = {name for name in operations if "File" in name or name in ("SaveV2", "RestoreV2")}
     assert files <= {"SaveV2", "RestoreV2", "ShardedFilename", "MergeV2Checkpoints"}

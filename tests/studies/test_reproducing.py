@@ -12,7 +12,7 @@ import pytest
 from ccp_dml.config import command_line
 from ccp_dml.config.checks import check_flags
 from ccp_dml.config.protocols import members, resolve
-from ccp_dml.evaluation import report
+from ccp_dml.evaluation import paper
 from configs.generate import cost
 from studies.reproducing import report as reproducing
 
@@ -31,7 +31,7 @@ WRAPPERS = {"CCP": "ccp/", "XBM": "xbm/"}
 
 def table() -> list[dict[str, str]]:
     """The rows of the paper without HPL-PA, which this library does not have."""
-    with Path(report.__file__).with_name("paper_results.csv").open(encoding="utf-8") as file:
+    with Path(paper.__file__).with_name("paper_results.csv").open(encoding="utf-8") as file:
         return [row for row in csv.DictReader(file) if row["method"] != "HPL-PA"]
 
 

@@ -1,3 +1,5 @@
+"""Decoding of JPEG, PNG and GIF files, their transparency and orientation."""
+
 from __future__ import annotations
 
 import io
@@ -37,19 +39,19 @@ def exif(orientation: int, *, big_endian: bool) -> Image.Exif:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P"])
-def test_png_files_give_the_pixels_that_pillow_sees(mode):
+def test_png_files_have_the_same_pixels_as_in_pillow(mode):
     image = picture(mode)
     np.testing.assert_array_equal(decode(encoded(image, "PNG")), image.convert("RGB"))
 
 
-def test_the_first_frame_of_a_gif_is_taken():
+def test_the_first_frame_of_a_gif_is_decoded():
     image = picture("P")
     content = encoded(image, "GIF", save_all=True, append_images=[ImageOps.mirror(image)])
     np.testing.assert_array_equal(decode(content), image.convert("RGB"))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_transparency_is_laid_on_white(mode):
+def test_transparent_pixels_are_laid_on_white(mode):
     image = picture(mode)
     expected = Image.new("RGBA", image.size, "white")
     expected.alpha_composite(image.convert("RGBA"))
@@ -72,7 +74,7 @@ def test_other_jpeg_colours_become_rgb(mode):
 
 @pytest.mark.parametrize("big_endian", [False, True])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_jpeg_is_turned_as_its_orientation_says(orientation, big_endian):
+def test_a_jpeg_is_turned_by_its_orientation(orientation, big_endian):
     content = encoded(picture(), "JPEG", exif=exif(orientation, big_endian=big_endian), comment=b"comment")
     stored = decode_rgb(tf.constant(content)).numpy()
     noted = Image.fromarray(stored)
@@ -118,11 +120,11 @@ COMMENT = b"\xff\xfe\x00\x09comment"
         (b"\xff\xd8\xff", 1),
     ],
 )
-def test_orientation_of_odd_files(content, expected):
+def test_a_missing_or_malformed_orientation_is_upright(content, expected):
     assert int(jpeg_orientation(tf.constant(content))) == expected
 
 
 @pytest.mark.parametrize("content", [b"no image", b"", encoded(picture(), "BMP")])
-def test_bytes_that_are_no_supported_image_are_an_error(content):
+def test_bytes_of_unsupported_files_are_an_error(content):
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode(content)

@@ -1,4 +1,4 @@
-"""Folds and repeats from end to end: two folds, two repeats, interrupted, continued, evaluated, exported."""
+"""Groups of two folds and two repeats: trained, interrupted, continued, evaluated, exported."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pytest
 import tensorflow as tf
 
 import train
-from ccp_dml import commands, evaluate, experiment, export
-from ccp_dml.config import command_line
-from ccp_dml.errors import ConfigError, UserError
-from ccp_dml.evaluation.embedding import Embedded
-from ccp_dml.experiment.scoring import read_embeddings, write_embeddings
+from ccp_dml import commands, evaluate, export
+from ccp_dml.config import ExperimentConfig
+from ccp_dml.config.protocols import is_group, resolve
+from ccp_dml.experiment import run as experiment
+from ccp_dml.experiment.group import paper_results
 from ccp_dml.monitoring.console import MetricsCsv
 from ccp_dml.run_directory import RunDirectory, State
 from tests.evaluation import oracle
@@ -95,7 +95,7 @@ def member(directory: RunDirectory, fold: int, repeat: int) -> RunDirectory:
     return RunDirectory(directory.path / f"fold_{fold}" / f"repeat_{repeat}")
 
 
-def test_every_member_is_a_run_of_its_own(finished):
+def test_every_member_is_a_complete_run(finished):
     listed = finished.read_results()["members"]
     assert [(row["fold"], row["repeat"]) for row in listed] == MEMBERS
     assert [row["seed"] for row in listed] == [5, 5, 6, 6]
@@ -105,8 +105,8 @@ def test_every_member_is_a_run_of_its_own(finished):
         results = directory.read_results()
         assert (row["test"], row["validation"]) == (results["test"], results["validation"])
         config = directory.read_config()
-        assert (config.data.fold, config.run.repeat, config.run.seed) == (row["fold"], 1, row["seed"])
-        assert not config.is_group
+        assert (config.split.fold, config.run.repeat, config.run.seed) == (row["fold"], 1, row["seed"])
+        assert not is_group(config)
         assert (directory.saved_model / "saved_model.pb").exists()
 
 
@@ -124,7 +124,7 @@ def unit(row: np.ndarray) -> list[float]:
     return [float(value) / length for value in row]
 
 
-def test_the_aggregate_is_what_a_slow_oracle_finds(finished):
+def test_the_aggregate_equals_that_of_a_slow_oracle(finished):
     values: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
     for repeat in (1, 2):
         folds = [np.load(member(finished, fold, repeat).embeddings("test")) for fold in (1, 2)]
@@ -152,7 +152,7 @@ def test_the_aggregate_is_what_a_slow_oracle_finds(finished):
             )
 
 
-def test_the_report_is_a_csv_and_evaluating_gives_it_again(finished, capsys):
+def test_the_csv_holds_the_report_and_evaluation_repeats_it(finished, capsys):
     results = finished.read_results()
     with finished.table.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -178,7 +178,9 @@ def test_the_report_is_a_csv_and_evaluating_gives_it_again(finished, capsys):
     assert [text.replace("    ", "", 1).replace("\n    ", "\n") for text in texts] == [table.strip("\n")]
 
 
-def test_an_interrupted_group_goes_on_to_the_same_end(finished, group_flags, tmp_path, monkeypatch, capfd):
+def test_an_interrupted_group_continues_to_the_same_results(
+    finished, group_flags, tmp_path, monkeypatch, capfd
+):
     directory = RunDirectory(tmp_path / "group")
     command = [*group_flags, "--repeat=1", f"--run_dir={directory.path}"]
 
@@ -223,35 +225,7 @@ def test_the_configuration_of_a_member_repeats_it_and_replaces_a_group(finished,
 
 
 @pytest.mark.slow
-def test_a_search_gets_the_validation_score(finished, flags):
-    command = [*flags, "--num_folds=2", "--fold=1", "--seed=6"]
-    score = experiment.validation_score(command_line.read(command))
-    assert score == member(finished, 1, 2).read_results()["validation"]["map_at_r"]
-
-
-@pytest.mark.parametrize("flag", ["--protocol=conventional", "--monitor_split=test"])
-def test_a_search_on_test_classes_is_refused(flags, flag):
-    with pytest.raises(ConfigError, match="--monitor_split=test: a search expects validation classes"):
-        experiment.validation_score(command_line.read([*flags, flag]))
-
-
-def test_embeddings_of_queries_gallery_and_training_are_kept(tmp_path):
-    directory, rows = RunDirectory(tmp_path), np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32)
-    with pytest.raises(UserError, match=r"test_embeddings\.npy: expected the test embeddings"):
-        read_embeddings(directory)
-    for kept in (Embedded(rows[:2], rows[2:5], rows[5:]), Embedded(rows)):
-        folder = tmp_path / str(len(kept.test))
-        folder.mkdir()
-        write_embeddings(RunDirectory(folder), kept)
-        for found, expected in zip(read_embeddings(RunDirectory(folder)).parts, kept.parts, strict=True):
-            np.testing.assert_equal(found, expected)
-    directory.embeddings("test").write_bytes(b"damaged")
-    with pytest.raises(UserError, match=r"test_embeddings\.npy: expected the embeddings of this run: "):
-        read_embeddings(directory)
-
-
-@pytest.mark.slow
-def test_start_weights_of_another_run(finished, flags, tmp_path):
+def test_a_run_can_start_from_the_weights_of_another(finished, flags, tmp_path):
     pattern = f"{finished.path}/fold_{{fold}}/repeat_2"
     command = [*flags, "--num_folds=2", "--fold=2", "--max_epochs=0", f"--initial_weights={pattern}"]
     directory = RunDirectory(tmp_path / "run")
@@ -260,7 +234,7 @@ def test_start_weights_of_another_run(finished, flags, tmp_path):
     assert directory.read_config().model.initial_weights == str(member(finished, 2, 2).path)
 
 
-def test_start_weights_of_another_model(finished, flags, tmp_path, capsys):
+def test_start_weights_of_another_model_are_refused(finished, flags, tmp_path, capsys):
     weights = tmp_path / "text.h5"
     weights.write_text("none")
     for path in (member(finished, 1, 1).path, weights):
@@ -286,7 +260,7 @@ def embed_with(saved_model: Path, folder: Path, classes: range) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_a_group_is_exported_run_by_run_and_reduced(finished, folder, tmp_path, capsys):
+def test_all_runs_of_a_group_are_exported_after_a_pca(finished, folder, tmp_path, capsys):
     output = tmp_path / "models"
     assert outcome(export.main, f"--run_dir={finished.path}", f"--output={output}", "--pca_dim=2") == 0
     assert sorted(path.relative_to(output).as_posix() for path in output.glob("*/*")) == [
@@ -304,14 +278,14 @@ def test_a_group_is_exported_run_by_run_and_reduced(finished, folder, tmp_path, 
 
 
 @pytest.mark.slow
-def test_another_data_set_is_scored(finished, folder, tmp_path, capsys):
+def test_a_run_is_scored_on_another_data_set(finished, folder, tmp_path, capsys):
     other = write_folder(tmp_path / "other", seed=1000)
     one = member(finished, 1, 1)
     means = experiment.evaluate(str(one.path), data_dir=str(other), prepared_dir=str(tmp_path / "prepared"))
     expected = by_hand(embed_with(one.saved_model, other, range(6, 12)).tolist())
     assert {name: means[name] for name in expected} == pytest.approx(expected)
     assert means["map_at_r"] != one.read_results()["test"]["map_at_r"]
-    # The PCA is still that of the run's own training images, and of all of them whatever the fold.
+    # The PCA is still fitted on the training images of the run, those of all folds.
     means = experiment.evaluate(
         str(one.path), data_dir=str(other), prepared_dir=str(tmp_path / "prepared"), pca_dim=2
     )
@@ -331,6 +305,53 @@ def test_another_data_set_is_scored(finished, folder, tmp_path, capsys):
         (["--data_dir=/none"], "--data_dir=/none is not a folder"),
     ],
 )
-def test_mistakes_in_an_evaluation(finished, arguments, expected, capsys):
+def test_mistakes_in_an_evaluation_give_one_line(finished, arguments, expected, capsys):
     assert outcome(evaluate.main, f"--run_dir={finished.path}", *arguments) == commands.BAD_INPUT
     assert expected in capsys.readouterr().err
+
+
+DIMENSIONS = {"separate": 128, "concatenated": 512}
+
+
+def of_paper(**flags) -> ExperimentConfig:
+    values = {"dataset": "cub", "backbone": "bn_inception", "loss": "ccp/contrastive", "protocol": "mlrc"}
+    return resolve(ExperimentConfig.from_dict({**values, **flags}))
+
+
+@pytest.mark.parametrize(
+    "flags, differences",
+    [
+        ({}, ""),
+        ({"backbone": "resnet50"}, "its backbone is bn_inception, here resnet50"),
+        ({"check_counts": False}, "other images or labels here: --check_counts=false"),
+        (
+            {"backbone": "resnet50", "crop_to_box": True, "label_noise": 0.1},
+            "its backbone is bn_inception, here resnet50; "
+            "other images or labels here: --crop_to_box --label_noise=0.1",
+        ),
+        ({"prepared_shorter_side": 256}, "other images or labels here: --prepared_shorter_side=256"),
+        ({"skip_bad_images": True}, "other images or labels here: --skip_bad_images"),
+    ],
+)
+def test_differences_from_the_paper_are_named(flags, differences):
+    config = of_paper(**flags)
+    found = paper_results(config, config, DIMENSIONS)
+    assert "; ".join(found.differences) == differences
+    assert found.method == "C2-CCP-L"
+    assert found.values["separate"]["map_at_r"] == 0.2267
+    assert found.values["concatenated"]["map_at_r"] == 0.2802
+
+
+@pytest.mark.parametrize(
+    "flags, changes",
+    [
+        ({"num_folds": 3}, {}),
+        ({"loss": "xbm/triplet"}, {}),
+        ({"dataset": "emoji"}, {}),
+        ({}, {"dataset": "cars196"}),
+        ({}, {"pca_dim": 64}),
+    ],
+)
+def test_other_protocols_and_tests_have_no_row(flags, changes):
+    config = of_paper(**flags)
+    assert paper_results(config, config.replace(**changes), DIMENSIONS) is None

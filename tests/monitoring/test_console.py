@@ -1,3 +1,5 @@
+"""Progress lines, the CSV file of the epochs, and warnings."""
+
 from __future__ import annotations
 
 import csv
@@ -5,7 +7,7 @@ import io
 
 import tensorflow as tf
 
-from ccp_dml.monitoring.console import MetricsCsv, Progress, _duration
+from ccp_dml.monitoring.console import HealthCheck, MetricsCsv, Progress, _duration
 
 
 def _run(callback: tf.keras.callbacks.Callback, epochs: range) -> None:
@@ -18,7 +20,7 @@ def _run(callback: tf.keras.callbacks.Callback, epochs: range) -> None:
         callback.on_epoch_end(epoch, {"loss": 0.25, "val_map_at_r": 0.5 + epoch, "other": 1})
 
 
-def test_plain_lines():
+def test_a_log_file_has_one_line_per_epoch():
     stream = io.StringIO()
     _run(Progress(("loss", "val_map_at_r"), stream), range(2, 4))
     lines = stream.getvalue().splitlines()
@@ -28,9 +30,9 @@ def test_plain_lines():
     assert "other" not in lines[0]
 
 
-def test_bar_on_a_terminal(monkeypatch, capsys):
+def test_a_terminal_shows_a_bar(monkeypatch, capsys):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    _run(Progress(), range(1))
+    _run(Progress(("loss",)), range(1))
     out = capsys.readouterr().out
     assert "2/4 [====" in out
     assert "loss: 0.2500 - images/s: 123.4" in out
@@ -38,7 +40,7 @@ def test_bar_on_a_terminal(monkeypatch, capsys):
     assert out.rstrip().splitlines()[-1].rpartition("\033[K")[2].startswith("epoch 1/1 ")
 
 
-def test_durations():
+def test_durations_are_rounded_to_two_units():
     assert [_duration(s) for s in (5, 65, 3725)] == ["5 s", "1 min 05 s", "1 h 02 min"]
 
 
@@ -47,7 +49,7 @@ def _rows(path):
         return list(csv.DictReader(file))
 
 
-def test_csv_drops_repeated_epochs_and_grows_columns(tmp_path):
+def test_the_csv_drops_repeated_epochs_and_adds_columns(tmp_path):
     path = tmp_path / "run" / "metrics.csv"
     first = MetricsCsv(path)
     first.on_train_begin()
@@ -67,3 +69,19 @@ def test_csv_drops_repeated_epochs_and_grows_columns(tmp_path):
         ("3", "3.0", "0.5"),
     ]
     assert [file.name for file in path.parent.iterdir()] == ["metrics.csv"]
+
+
+def test_each_warning_appears_once_and_gives_advice():
+    told: list[str] = []
+    check = HealthCheck(told.append)
+    check.on_epoch_end(0, {"val_mean_cosine": 0.97, "gradient_norm": 1e-9})
+    check.on_epoch_end(1, {"val_mean_cosine": float("nan")})
+    check.on_epoch_end(2, None)
+    assert told == []
+    for epoch in (3, 4):
+        check.on_epoch_end(epoch, {"val_mean_cosine": 0.999999, "gradient_norm": 0.0})
+    collapse, inactive = told
+    assert collapse.startswith("epoch 4: the embeddings have collapsed")
+    assert "margin" in collapse
+    assert inactive.startswith("epoch 4: the loss was inactive")
+    assert "miner" in inactive

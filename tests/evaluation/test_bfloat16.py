@@ -1,7 +1,8 @@
-"""The first look in bfloat16: its bounds hold, and what is found is what float32 finds."""
+"""The first look in bfloat16: its bounds hold, and it finds the same neighbours as float32."""
 
 from __future__ import annotations
 
+import threading
 import weakref
 
 import numpy as np
@@ -10,28 +11,47 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccp_dml.evaluation import bfloat16, blocks, evaluate_retrieval, kernels, search
+from ccp_dml.evaluation import bfloat16, blocks, evaluate_retrieval, kernels
 from ccp_dml.evaluation.blocks import BlockPlan, plan_search
 from ccp_dml.evaluation.ranks import rank_bounds_by_coarse_score, ranks_by_score
 from ccp_dml.evaluation.search import nearest_neighbors
 from tests.evaluation.test_search import intermediate_bytes
 
+machine_score = bfloat16.score
+
+
+@tf.function(
+    input_signature=[tf.TensorSpec([None, None]), tf.TensorSpec([None, None], tf.bfloat16)], autograph=False
+)
+def emulated_score(queries, tile):
+    """The product of bfloat16 numbers whose sums are in float32, as `score` takes it from a matrix unit."""
+    ones = tf.ones([tf.shape(queries)[0], 3], tf.bfloat16)
+    block = tf.concat([tf.cast(2.0 * queries, tf.bfloat16), ones], axis=1)
+    columns = tf.cast(tile[:, : tf.shape(block)[1]], tf.float32)
+    return tf.cast(tf.matmul(tf.cast(block, tf.float32), columns, transpose_b=True), tf.bfloat16)
+
+
+@pytest.fixture(autouse=True)
+def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replaces the product of the processor in all tests."""
+    monkeypatch.setattr(bfloat16, "score", emulated_score)
+
 
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Takes a first look at everything; the shares of queries that were proven, block by block."""
+    """Takes a first look at everything; records the share of proven queries of each block."""
     shares = []
-    look = bfloat16.Screen.search
+    search = bfloat16.CoarseGallery.search
 
-    def search_and_note(self, *arguments):
-        found = look(self, *arguments)
-        shares.append(found.proven.mean())
+    def search_and_record(coarse, queries, self_rows, block, depth):
+        found = search(coarse, queries, self_rows, block, depth)
+        shares.append(len(found.queries) / len(queries[block]))
         return found
 
     monkeypatch.setattr(bfloat16, "_FEWEST_PAIRS", 0)
     monkeypatch.setattr(bfloat16, "_is_faster", lambda dimension: True)
-    monkeypatch.setattr(blocks, "_MIN_QUERIES", {4: 32, 2: 32})  # several tiles of small sets, too
-    monkeypatch.setattr(bfloat16.Screen, "search", search_and_note)
+    monkeypatch.setattr(blocks, "_MIN_QUERIES", {4: 32, 2: 32})  # several tiles even of small sets
+    monkeypatch.setattr(bfloat16.CoarseGallery, "search", search_and_record)
     return shares
 
 
@@ -46,7 +66,7 @@ def clustered(size: int, dimension: int, scale: float, seed: int = 0) -> tuple[n
 
 @pytest.mark.parametrize("memory", [2_130_000, 2**28], ids=["several tiles", "one tile"])
 @pytest.mark.parametrize("dimension, scale", [(5, 1.0), (64, 1e-3), (64, 30.0)])
-def test_finds_what_float32_finds(always, dimension, scale, memory, monkeypatch):
+def test_the_first_look_and_float32_find_the_same_neighbours(always, dimension, scale, memory, monkeypatch):
     embeddings, _ = clustered(3000, dimension, scale)
     assert (bfloat16.plan(3000, 3000, dimension, 6, memory).gallery < 3000) == (memory < 2**28)
     indices, distances = nearest_neighbors(embeddings, k=6, memory_bytes=memory)
@@ -62,7 +82,10 @@ def test_finds_what_float32_finds(always, dimension, scale, memory, monkeypatch)
     seed=st.integers(0, 10**6), dimension=st.integers(1, 70), scale=st.sampled_from([3e-17, 1e-6, 1.0, 1e4])
 )
 def test_no_row_is_nearer_than_the_bound_of_its_score(seed, dimension, scale):
-    embeddings, _ = clustered(300, dimension, scale, seed)
+    check_bounds(clustered(300, dimension, scale, seed)[0])
+
+
+def check_bounds(embeddings: np.ndarray) -> None:
     queries, rows = embeddings[:20], embeddings[20:]
     tile, largest = bfloat16.as_tile(tf.constant(rows), tf.constant(len(rows)))
     scores = tf.cast(bfloat16.score(tf.constant(queries), tile), tf.float32).numpy()
@@ -73,7 +96,7 @@ def test_no_row_is_nearer_than_the_bound_of_its_score(seed, dimension, scale):
         assert (np.where(no_better, squared, np.inf).min(axis=1) >= bounds.numpy()).all()
 
 
-def test_a_common_offset_costs_no_proof(always):
+def test_a_common_offset_does_not_prevent_proofs(always):
     embeddings, _ = clustered(1500, 16, 1.0)
     indices, _ = nearest_neighbors(embeddings + 64.0, k=3)
     assert min(always) > 0.9
@@ -82,8 +105,8 @@ def test_a_common_offset_costs_no_proof(always):
     np.testing.assert_array_equal(indices[:50], np.argsort(squared, axis=1)[:, :3])
 
 
-def test_queries_among_equals_are_left_to_float32(always):
-    # Equal rows cannot be told apart by a bound; the smaller index goes first.
+def test_queries_with_equal_neighbours_are_searched_in_float32(always):
+    # No bound separates equal rows; the smaller index goes first.
     embeddings, _ = clustered(1400, 16, 1.0)
     embeddings = np.concatenate([embeddings, np.repeat(embeddings[:1], 100, axis=0)])
     indices, distances = nearest_neighbors(embeddings, k=3)
@@ -93,18 +116,18 @@ def test_queries_among_equals_are_left_to_float32(always):
     assert not distances[0].any()
 
 
-def test_a_collapsed_gallery_is_looked_at_once(always):
+def test_the_first_look_ends_early_in_a_collapsed_gallery(always):
     embeddings = np.ones((1500, 8), np.float32)
     embeddings[0] += 1.0
     indices, _ = nearest_neighbors(embeddings, k=2, memory_bytes=2**21)
     assert bfloat16.plan(1500, 1500, 8, 2, 2**21).queries < 1500 / 8
-    # Others are begun before what the first block has shown is known.
+    # The next blocks are begun before the result of the first one is known.
     assert 0 < len(always) <= 1 + bfloat16.THREADS
     assert not any(always)
     assert indices[-1].tolist() == [1, 2]
 
 
-def test_metrics_are_those_of_float32_also_far_down(always, monkeypatch):
+def test_the_first_look_and_float32_give_the_same_metrics_at_every_depth(always, monkeypatch):
     embeddings, labels = clustered(3000, 24, 1.0)
     asked = {"recall_at": (1, 3, 10, 30, 100, 1000), "map_at": (5,)}
     found = evaluate_retrieval(embeddings, labels, **asked)
@@ -115,7 +138,7 @@ def test_metrics_are_those_of_float32_also_far_down(always, monkeypatch):
     assert 0.0 < np.nanmean(expected.recall_at_k[30]) < np.nanmean(expected.recall_at_k[1000]) <= 1.0
 
 
-def test_ranks_lie_within_their_bounds():
+def test_ranks_are_within_their_bounds():
     embeddings, labels = clustered(400, 12, 1.0)
     rows, queries = tf.constant(embeddings), tf.constant(embeddings[:60])
     tile, largest = bfloat16.as_tile(rows, tf.constant(400))
@@ -146,54 +169,7 @@ def test_ranks_lie_within_their_bounds():
     assert (wide < least).any()
 
 
-def test_bounds_without_error_are_the_ranks_whatever_the_signs():
-    # Numbers that bfloat16 holds, both zeros among them, each several times.
-    values = np.array([-3.0, -1.5, -0.0, 0.0, 2.0**-130, 1.5, 3.0], np.float32)
-    scores = np.random.default_rng(0).choice(values, (30, 50))
-    own, members = np.full(30, -1, np.int32), np.arange(30, dtype=np.int32)[:, np.newaxis]
-    nearest = scores[np.arange(30), np.arange(30)]
-    least, most = rank_bounds_by_coarse_score(
-        tf.constant(scores, tf.bfloat16),
-        np.arange(30),
-        members,
-        own,
-        nearest,
-        np.zeros(30, np.float32),
-        0,
-        range(1, 50),
-    )
-    # What ties with the nearest may stand before or after it.
-    np.testing.assert_array_equal(least, 1 + (scores > nearest[:, np.newaxis]).sum(axis=1))
-    np.testing.assert_array_equal(most, (scores >= nearest[:, np.newaxis]).sum(axis=1))
-
-
-def test_neither_the_query_nor_its_listed_rows_nor_padding_come_before_the_nearest():
-    rng = np.random.default_rng(1)
-    levels = np.arange(-4, 5, dtype=np.float32) / 4
-    scores = np.concatenate([rng.choice(levels, (30, 40)), np.full((30, 8), kernels.PADDING_SCORE)], axis=1)
-    rows = rng.permutation(30)
-    own = np.where(rng.random(30) < 0.5, rng.integers(0, 40, 30), -1).astype(np.int32)
-    members = np.sort(rng.permuted(np.tile(np.arange(40), (30, 1)), axis=1)[:, :5], axis=1).astype(np.int32)
-    # As in a list of a class from which the query has been taken.
-    members[:, 2] = -1
-    members[members == own[:, np.newaxis]] = -1
-    expected_least, expected_most, nearest = [], [], []
-    for row, listed, itself in zip(scores[rows], members, own):
-        listed = listed[listed >= 0]
-        others = [score for column, score in enumerate(row) if column != itself]
-        rest = [score for column, score in enumerate(row) if column not in {itself, *listed}]
-        nearest.append(max(row[listed]))
-        expected_least.append(1 + sum(score > nearest[-1] for score in others))
-        expected_most.append(1 + sum(score >= nearest[-1] for score in rest))
-    error, every = np.zeros(30, np.float32), range(1, 48)
-    least, most = rank_bounds_by_coarse_score(
-        tf.constant(scores, tf.bfloat16), rows, members, own, np.array(nearest, np.float32), error, 0, every
-    )
-    np.testing.assert_array_equal(least, expected_least)
-    np.testing.assert_array_equal(most, expected_most)
-
-
-def test_a_first_look_is_taken_where_it_pays(monkeypatch):
+def test_the_first_look_is_taken_where_it_pays(monkeypatch):
     monkeypatch.setattr(bfloat16, "_is_faster", lambda dimension: dimension > 4)
     assert bfloat16.plan(20_000, 20_000, 8, 3, 2**28) is not None
     assert bfloat16.plan(1_000, 20_000, 8, 3, 2**28) is None
@@ -203,7 +179,7 @@ def test_a_first_look_is_taken_where_it_pays(monkeypatch):
 
 
 @pytest.mark.parametrize("seconds", [(1.0, 2.0), (2.0, 1.0)])
-def test_the_faster_way_is_taken(seconds, monkeypatch):
+def test_the_faster_type_is_chosen(seconds, monkeypatch):
     measured = iter(seconds)
     monkeypatch.setattr(bfloat16, "_least_seconds", lambda call: [call(), next(measured)][1])
     assert bfloat16._is_faster.__wrapped__(8) == (seconds[0] < seconds[1])
@@ -211,7 +187,7 @@ def test_the_faster_way_is_taken(seconds, monkeypatch):
 
 @pytest.mark.parametrize("dimension", [64, 512])
 @pytest.mark.parametrize("fault", ["sums", "truncation"])
-def test_a_machine_that_does_not_add_up_in_float32_takes_no_first_look(fault, dimension, monkeypatch):
+def test_there_is_no_first_look_on_a_machine_that_does_not_add_in_float32(fault, dimension, monkeypatch):
     def sums_in_bfloat16(queries, tile):
         parts = tf.split(tile, tile.shape[1] // 32, axis=1)
         block = tf.cast(tf.pad(2.0 * queries, [[0, 0], [0, 32]], constant_values=1.0), tf.bfloat16)
@@ -223,16 +199,28 @@ def test_a_machine_that_does_not_add_up_in_float32_takes_no_first_look(fault, di
         kept = tf.bitwise.right_shift(bits, tf.constant(16, tf.uint32))
         return tf.bitcast(tf.cast(kept, tf.uint16), tf.bfloat16)
 
-    monkeypatch.setattr(bfloat16, "_least_seconds", lambda call: next(seconds))
-    seconds = iter([1.0, 2.0])
-    assert bfloat16._is_faster.__wrapped__(dimension)
-    seconds = iter([1.0, 2.0])
+    assert would_be_taken(monkeypatch, dimension)
     monkeypatch.setattr(bfloat16, "score", sums_in_bfloat16 if fault == "sums" else truncated)
-    assert not bfloat16._is_faster.__wrapped__(dimension)
+    assert not would_be_taken(monkeypatch, dimension)
+
+
+def would_be_taken(monkeypatch: pytest.MonkeyPatch, dimension: int) -> bool:
+    """True if a first look that is faster is taken."""
+    seconds = iter([1.0, 2.0])
+    monkeypatch.setattr(bfloat16, "_least_seconds", lambda call: next(seconds))
+    return bfloat16._is_faster.__wrapped__(dimension)
+
+
+@pytest.mark.parametrize("dimension", [5, 64, 512])
+def test_the_bound_holds_for_the_product_of_this_machine_if_it_passes_the_check(dimension, monkeypatch):
+    monkeypatch.setattr(bfloat16, "score", machine_score)
+    if not would_be_taken(monkeypatch, dimension):
+        pytest.skip("the product of this machine does not add up in float32")
+    check_bounds(clustered(300, dimension, 1.0)[0])
 
 
 def test_squares_that_underflow_prove_nothing(always, monkeypatch):
-    monkeypatch.setattr(search, "_FEWEST_PROVEN", 0.0)
+    monkeypatch.setattr(bfloat16, "_FEWEST_PROVEN", 0.0)
     rng = np.random.default_rng(1)
     gallery = rng.standard_normal((1500, 2))
     gallery *= 3e-17 * (1 + 2e-3 * rng.random((1500, 1))) / np.linalg.norm(gallery, axis=1, keepdims=True)
@@ -245,7 +233,7 @@ def test_squares_that_underflow_prove_nothing(always, monkeypatch):
 
 
 @pytest.mark.parametrize("ahead", [True, False])
-def test_the_scores_of_few_blocks_are_there_at_once(ahead, monkeypatch):
+def test_few_blocks_of_scores_exist_at_the_same_time(ahead, monkeypatch):
     monkeypatch.setattr(bfloat16, "_FEWEST_PAIRS", 0 if ahead else np.inf)
     monkeypatch.setattr(bfloat16, "_is_faster", lambda dimension: True)
     monkeypatch.setattr(blocks, "_MIN_QUERIES", {4: 32, 2: 32})
@@ -270,7 +258,7 @@ def test_the_scores_of_few_blocks_are_there_at_once(ahead, monkeypatch):
     "size, dimension, depth, memory",
     [(62_000, 128, 10, 2**28), (62_000, 512, 10, 2**26), (14_000, 512, 60, 2**28)],
 )
-def test_all_intermediates_of_a_block_together_fit_the_bound(size, dimension, depth, memory):
+def test_all_intermediate_tensors_of_a_block_fit_the_bound_together(size, dimension, depth, memory):
     plan = plan_search(size, size, dimension, depth, memory // 4, score_bytes=2)
     block, rows = tf.TensorSpec([plan.queries, dimension]), tf.TensorSpec([size, dimension])
     tile = tf.TensorSpec([plan.gallery, -(-(dimension + 3) // 32) * 32], tf.bfloat16)
@@ -278,8 +266,8 @@ def test_all_intermediates_of_a_block_together_fit_the_bound(size, dimension, de
     found = tf.TensorSpec([plan.queries, plan.candidates])
     candidates = tf.TensorSpec([plan.queries, plan.candidates], tf.int32)
     left_out, own = tf.TensorSpec([plan.queries]), tf.TensorSpec([plan.queries], tf.int32)
-    sizes = intermediate_bytes(bfloat16.score, block, tile)
-    sizes += intermediate_bytes(bfloat16.best_of_chunks, scores, first, plan.candidates, plan.chunk)
+    sizes = intermediate_bytes(machine_score, block, tile)
+    sizes += intermediate_bytes(kernels.best_of_chunks, scores, first, plan.candidates, plan.chunk)
     sizes += intermediate_bytes(bfloat16.merge, found, candidates, left_out, found, candidates, left_out)
     sizes += intermediate_bytes(kernels.rank, block, rows, candidates, own, depth)
     sizes += intermediate_bytes(bfloat16.least_distances, block, left_out, tf.TensorSpec([3]))
@@ -291,15 +279,15 @@ def test_all_intermediates_of_a_block_together_fit_the_bound(size, dimension, de
 def test_a_gallery_is_rounded_piece_by_piece(at_once, monkeypatch):
     monkeypatch.setattr(bfloat16, "_ROUNDED_AT_ONCE", at_once)
     rows = tf.constant(clustered(250, 6, 1.0)[0])
-    screen = bfloat16.Screen(rows, BlockPlan(queries=1, gallery=100, chunk=1, candidates=3))
+    coarse = bfloat16.CoarseGallery(rows, BlockPlan(queries=1, gallery=100, chunk=1, candidates=3))
     centred = rows - tf.reduce_mean(rows, axis=0)
-    for (first, tile), expected_first in zip(screen._tiles, (0, 100, 200), strict=True):
+    for (first, tile), expected_first in zip(coarse._tiles, (0, 100, 200), strict=True):
         part = centred[expected_first : expected_first + 100]
         expected, _ = bfloat16.as_tile(part, tf.constant(100))
         assert int(first) == expected_first
         assert tf.reduce_all(tile == expected)
     _, largest = bfloat16.as_tile(centred, tf.constant(250))
-    np.testing.assert_array_equal(screen._largest, largest)
+    np.testing.assert_array_equal(coarse._largest_norms, largest)
 
 
 def test_one_trace_serves_all_shapes(always):
@@ -311,7 +299,44 @@ def test_one_trace_serves_all_shapes(always):
         bfloat16.score,
         bfloat16.errors,
         bfloat16.least_distances,
-        bfloat16.best_of_given_chunks,
+        kernels.choose_from_chunks[tf.bfloat16],
         bfloat16.merge,
     )
     assert {function.experimental_get_tracing_count() for function in functions} == {1}
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_items_and_results_come_in_order(count, threads):
+    found = list(bfloat16.run_ahead(lambda item: item**2, range(count), threads))
+    assert found == [(item, item**2) for item in range(count)]
+
+
+def test_only_the_next_calls_are_begun():
+    begun = []
+    results = bfloat16.run_ahead(begun.append, range(10), 2)
+    next(results)
+    next(results)
+    results.close()
+    assert sorted(begun) == [0, 1, 2, 3]
+
+
+def test_the_next_call_runs_while_a_result_is_used():
+    reached = threading.Event()
+
+    def call(item: int) -> int:
+        if item == 1:
+            reached.set()
+        return item
+
+    results = bfloat16.run_ahead(call, range(3), 1)
+    assert next(results) == (0, 0)
+    assert reached.wait(timeout=60)
+    assert list(results) == [(1, 1), (2, 2)]
+
+
+def test_an_error_is_raised_in_the_place_of_its_result():
+    results = bfloat16.run_ahead(lambda item: 1 // item, [2, 1, 0, 3], 2)
+    assert [next(results), next(results)] == [(2, 0), (1, 1)]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
