@@ -244,7 +244,7 @@ class Trainer:
                 stop, due = self._agreed(request)
                 if stop or due:
                     self._save(stop=stop)
-        rate = float(self._train_step.optimizer.learning_rate) * multiplier
+        rate = float(self._train_step.optimizer.learning_rate.numpy()) * multiplier
         return {**logs, "step": int(self.step), "learning_rate": rate}, chunk
 
     def trace(self) -> ChunkRunner:
