@@ -65,7 +65,7 @@ def measure_blocks(
     }
     if plan.chunk:
         stretches = tf.reshape(scores, [len(scores), -1, plan.chunk, LANES])
-        tasks[CHOICE] = lambda: kind.best_of_chunks(scores, first, count, plan.chunk)
+        tasks[CHOICE] = lambda: kernels.best_of_chunks(scores, first, count, plan.chunk)
         tasks[POOLED] = lambda: kernels.maxima_of_chunks(scores, plan.chunk)
         tasks[REDUCED] = lambda: tf.reduce_max(stretches, axis=2)
     else:
