@@ -35,7 +35,7 @@ def with_bad_images(*bad: int):
     return batches
 
 
-def trainer(batches, steps: int, skips: bool, chunk_size: int = 4, **options) -> Trainer:
+def trainer(batches, steps: int, *, skips: bool, chunk_size: int = 4, **options) -> Trainer:
     """Makes a run with a memory and batch normalisation, which a skipped step must not change."""
     network = tiny.model()
     loss = CrossBatchMemory(Contrastive(), tiny.SIZE, memory_size=24, start_step=0)
@@ -46,9 +46,9 @@ def trainer(batches, steps: int, skips: bool, chunk_size: int = 4, **options) ->
 
 
 def test_a_skipped_step_changes_nothing():
-    expected = trainer(with_bad_images(), 10, True)
+    expected = trainer(with_bad_images(), 10, skips=True)
     expected_logs = expected.fit(1)
-    actual = trainer(with_bad_images(BAD, 7), 12, True)
+    actual = trainer(with_bad_images(BAD, 7), 12, skips=True)
     logs = actual.fit(1)
     for name in ("model", "loss", "optimizer"):
         for found, wanted in zip(actual.state[name].variables, expected.state[name].variables):
@@ -60,15 +60,15 @@ def test_a_skipped_step_changes_nothing():
 
 
 def test_too_many_skipped_steps_in_a_row_stop_training():
-    trainer(with_bad_images(2, 3, 5, 6), 8, True, chunk_size=1).fit(1)
+    trainer(with_bad_images(2, 3, 5, 6), 8, skips=True, chunk_size=1).fit(1)
     with pytest.raises(Diverged, match="3 steps in a row skipped"):
-        trainer(with_bad_images(2, 3, 4), 8, True, chunk_size=1).fit(1)
+        trainer(with_bad_images(2, 3, 4), 8, skips=True, chunk_size=1).fit(1)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 4])
 def test_the_error_names_the_step_its_scalars_and_the_checkpoint(tmp_path, chunk_size):
     checkpoints = Checkpoints(tmp_path, CheckpointOptions(checkpoint_steps=4))
-    run = trainer(with_bad_images(BAD), 8, False, chunk_size=chunk_size, checkpoints=checkpoints)
+    run = trainer(with_bad_images(BAD), 8, skips=False, chunk_size=chunk_size, checkpoints=checkpoints)
     with pytest.raises(Diverged) as stopped:
         run.fit(1)
     message = str(stopped.value)
