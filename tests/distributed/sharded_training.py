@@ -221,5 +221,5 @@ def test_uses_that_would_silently_be_wrong_are_refused() -> None:
         optimizer: Any = None
         with pytest.raises(ValueError, match="jit_compile is True, but embeddings:0 is sharded"):
             TrainStep(model, loss, optimizer, jit_compile=True)
-    with pytest.raises(RuntimeError, match="sharded over replicas"):
+    with pytest.raises(RuntimeError, match="the proxies are sharded"):
         loss.proxies.by_class  # noqa: B018 - it raises
