@@ -28,33 +28,37 @@ from ccp_dml.distributed.workers import SINGLE_WORKER, Workers
 from ccp_dml.errors import UserError
 from ccp_dml.evaluation.embedding import Embedder, Evaluation, SmallerBlocks
 from ccp_dml.evaluation.inputs import Floats
-from ccp_dml.experiment.model import Inference, build_model, compiled_inference, set_up_tensorflow
+from ccp_dml.experiment.model import (
+    Inference,
+    build_model,
+    compiled_inference,
+    load_initial_weights,
+    set_up_tensorflow,
+)
 from ccp_dml.experiment.scoring import Scorer
 from ccp_dml.experiment.task import Task, load_task
-from ccp_dml.experiment.weights import load_initial_weights
 from ccp_dml.geometry import mean_cosine
 from ccp_dml.losses import registry as losses
 from ccp_dml.losses.base import MetricLoss
-from ccp_dml.models.crops import with_test_crops
 from ccp_dml.models.embedding_model import (
     backbone_variables,
     batch_norm_variables,
     feature_model,
     synchronize_batch_norm,
+    with_test_crops,
 )
 from ccp_dml.projections.options import ProjectionOptions
 from ccp_dml.projections.pool import PoolMemory, ProxyPool
 from ccp_dml.projections.projections import AlternatingProjections
 from ccp_dml.run_directory import RunDirectory
 from ccp_dml.training.checkpoints import Checkpoints
-from ccp_dml.training.controllers import EarlyStopping, make_schedule
+from ccp_dml.training.controllers import EarlyStopping, WarmUp, make_schedule
 from ccp_dml.training.finite import FiniteGuard
 from ccp_dml.training.gradients import ProximalTerm, make_transforms
 from ccp_dml.training.optimizers import make_optimizer_groups
 from ccp_dml.training.options import TrainingOptions
 from ccp_dml.training.step import TrainStep
 from ccp_dml.training.trainer import Trainer
-from ccp_dml.training.warm_up import WarmUp
 
 EmbedImages = Callable[[IntArray], Floats]
 _BASELINE_NORMALIZATION = "unit"

@@ -10,11 +10,10 @@ from ccp_dml.config import ExperimentConfig, protocols
 from ccp_dml.data.images import test_preprocessing
 from ccp_dml.errors import UserError
 from ccp_dml.evaluation.embedding import Embedded, Embedder, Projection
-from ccp_dml.experiment.model import build_model, compiled_inference, set_up_tensorflow
+from ccp_dml.experiment.model import build_model, compiled_inference, load_run_weights, set_up_tensorflow
 from ccp_dml.experiment.scoring import Scorer
 from ccp_dml.experiment.task import Task, load_task, open_dataset
-from ccp_dml.experiment.weights import load_run_weights
-from ccp_dml.models.crops import with_test_crops
+from ccp_dml.models.embedding_model import with_test_crops
 from ccp_dml.models.layers import LipschitzNormalization
 from ccp_dml.run_directory import RunDirectory
 from ccp_dml.serving.export import export_saved_model

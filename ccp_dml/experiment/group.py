@@ -24,10 +24,10 @@ from ccp_dml.evaluation.embedding import Embedded, concatenate
 from ccp_dml.evaluation.group_report import Aggregate, GroupReport, Means, MemberScores, mean
 from ccp_dml.evaluation.paper import PaperResults
 from ccp_dml.experiment import single
-from ccp_dml.experiment.endings import resumable
 from ccp_dml.experiment.finished import FinishedRun, scorer_of, scorer_of_task
 from ccp_dml.experiment.model import forget_models
 from ccp_dml.experiment.scoring import Scorer, read_embeddings
+from ccp_dml.experiment.single import resumable
 from ccp_dml.experiment.task import Task, load_task
 from ccp_dml.run_directory import RunDirectory
 

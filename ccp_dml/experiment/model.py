@@ -1,16 +1,24 @@
-"""The embedding model of a run, and the settings of TensorFlow that it is built with."""
+"""The embedding model of a run: settings of TensorFlow, construction, weights on disk."""
 
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import tensorflow as tf
 
+from ccp_dml import files
+from ccp_dml.distributed.tables import gathered_tables
+from ccp_dml.distributed.workers import Workers
 from ccp_dml.errors import UserError
+from ccp_dml.losses.base import MetricLoss
+from ccp_dml.models.backbones.weights import check_hdf5
 from ccp_dml.models.embedding_model import build_embedding_model
 from ccp_dml.models.options import ModelOptions
 from ccp_dml.options import options_of
+from ccp_dml.run_directory import RunDirectory
 from ccp_dml.training.options import TrainingOptions
 
 # Called as `inference(images, training=False)`, like a Keras model.
@@ -18,6 +26,11 @@ Inference = Callable[..., tf.Tensor]
 
 # Options that a message about the backbone shows.
 _SHOWN = ("backbone", "backbone_weights", "backbone_layer", "frozen_layers", "pooling")
+
+
+_BEST_WEIGHTS = "best"
+_KERAS_FILES = (".h5", ".hdf5")
+_READ_ERRORS = (tf.errors.OpError, AssertionError, ValueError, IndexError, RuntimeError, OSError, KeyError)
 
 
 def set_up_tensorflow(options: TrainingOptions, seed: int) -> None:
@@ -77,3 +90,61 @@ def forget_models() -> None:
     """Frees the memory that TensorFlow keeps of unused models, before the next one is built."""
     tf.keras.backend.clear_session()
     gc.collect()
+
+
+def save_weights(directory: RunDirectory, model: tf.keras.Model, loss: MetricLoss, workers: Workers) -> None:
+    """Writes the weights that are evaluated and exported; all workers call it, the chief writes."""
+    checkpoint = tf.train.Checkpoint(model=model, loss=loss)
+    with gathered_tables(checkpoint):
+        if not workers.is_chief:
+            return
+        directory.checkpoints.mkdir(exist_ok=True)
+        checkpoint.write(str(directory.checkpoints / _BEST_WEIGHTS))
+        files.to_disk(directory.checkpoints)
+
+
+def load_run_weights(directory: RunDirectory, model: tf.keras.Model) -> None:
+    """Reads the weights of the model that `save_weights` wrote.
+
+    Raises:
+        UserError: if the file is missing or belongs to another model.
+    """
+    path = directory.checkpoints / _BEST_WEIGHTS
+    try:
+        _read_checkpoint(path, model)
+    except _READ_ERRORS as error:
+        raise UserError(f"{path}: expected the weights of this run: {_reason(error)}") from error
+
+
+def load_initial_weights(path: str, model: tf.keras.Model) -> None:
+    """Reads weights of the complete embedding model, its linear head included.
+
+    Args:
+        path: the folder of a finished run, a TensorFlow checkpoint that holds a `model`, or an `.h5` file of
+            Keras' `model.save_weights`.
+        model: an embedding model of the same shape.
+
+    Raises:
+        UserError: if it cannot be read or belongs to another model.
+    """
+    try:
+        if os.path.isdir(path):
+            _read_checkpoint(RunDirectory(path).checkpoints / _BEST_WEIGHTS, model)
+        elif path.endswith(_KERAS_FILES):
+            check_hdf5(path)
+            model.load_weights(path)
+        else:
+            _read_checkpoint(Path(path.removesuffix(".index")), model)
+    except _READ_ERRORS as error:
+        raise UserError(
+            f"--initial_weights={path}: expected weights of the same embedding model: {_reason(error)}"
+        ) from error
+
+
+def _read_checkpoint(path: Path, model: tf.keras.Model) -> None:
+    status = tf.train.Checkpoint(model=model).read(str(path))
+    status.assert_existing_objects_matched().expect_partial()
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0]

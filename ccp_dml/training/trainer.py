@@ -9,15 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ccp_dml.training.checkpoints import Checkpoints
+from ccp_dml.training.checkpoints import Checkpoints, StopRequest, TrainingInterrupted
 from ccp_dml.training.chunks import Chunk, ChunkRunner
-from ccp_dml.training.controllers import Controller
+from ccp_dml.training.controllers import Controller, WarmUp
 from ccp_dml.training.epoch_logs import RESETS, TRAINING, VALIDATION, EpochMeans, EpochSpeed, WallTime
-from ccp_dml.training.interruption import StopRequest, TrainingInterrupted
 from ccp_dml.training.optimizers import optimizer_of
 from ccp_dml.training.options import TrainingOptions
 from ccp_dml.training.step import TrainStep
-from ccp_dml.training.warm_up import WarmUp
 
 Batches = Callable[[int], Any]
 Validate = Callable[[], dict[str, float]]

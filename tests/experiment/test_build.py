@@ -11,7 +11,7 @@ from ccp_dml.distributed.workers import SINGLE_WORKER
 from ccp_dml.errors import UserError
 from ccp_dml.evaluation.embedding import Embedder
 from ccp_dml.experiment.build import build, build_trainer, make_batches
-from ccp_dml.models.crops import with_test_crops
+from ccp_dml.models.embedding_model import with_test_crops
 from ccp_dml.run_directory import RunDirectory
 from ccp_dml.training.gradients import AverageRegularization
 from tests.data.conftest import encode, smooth_pixels

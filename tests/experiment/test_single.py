@@ -21,7 +21,7 @@ from ccp_dml.experiment import single
 from ccp_dml.experiment.build import Run, build_model
 from ccp_dml.experiment.finished import FinishedRun
 from ccp_dml.experiment.scoring import UnusableEmbeddings
-from ccp_dml.models.crops import with_test_crops
+from ccp_dml.models.embedding_model import with_test_crops
 from ccp_dml.run_directory import RunDirectory
 from ccp_dml.training.chunks import ChunkRunner
 from tests.image_folder import DESIGNS, SMALL_RUN, write_classes, write_emoji, write_manifest

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.models.crops import AuxiliaryCrops, crop_boxes, with_test_crops
+from ccp_dml.models.embedding_model import AuxiliaryCrops, crop_boxes, with_test_crops
 
 SIDE = 9
 IMAGES = np.random.default_rng(0).uniform(0, 255, (3, SIDE, SIDE, 3)).astype(np.float32)

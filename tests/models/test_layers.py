@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.models.crops import AuxiliaryCrops, MeanOfCrops
+from ccp_dml.models.embedding_model import AuxiliaryCrops, MeanOfCrops
 from ccp_dml.models.layers import GlobalPooling, LipschitzNormalization, PixelScaling, pool
 
 RNG = np.random.default_rng(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import tensorflow as tf
 
-from ccp_dml.training.warm_up import WarmUp
+from ccp_dml.training.controllers import WarmUp
 
 
 def test_epochs_become_steps():

@@ -13,13 +13,12 @@ from ccp_dml.losses.contrastive import Contrastive
 from ccp_dml.projections.options import ProjectionOptions
 from ccp_dml.projections.pool import PoolMemory, ProxyPool
 from ccp_dml.projections.projections import AlternatingProjections
-from ccp_dml.training.controllers import EarlyStopping, ReduceOnPlateau
+from ccp_dml.training.controllers import EarlyStopping, ReduceOnPlateau, WarmUp
 from ccp_dml.training.gradients import ProximalTerm, make_transforms
 from ccp_dml.training.optimizers import OptimizerGroups, VariableGroup, make_optimizer
 from ccp_dml.training.options import GradientOptions, OptimizerOptions, TrainingOptions
 from ccp_dml.training.step import TrainStep
 from ccp_dml.training.trainer import Trainer
-from ccp_dml.training.warm_up import WarmUp
 
 CLASSES, PER_CLASS, INPUT, SIZE, BATCH = 4, 5, 6, 3, 8
 

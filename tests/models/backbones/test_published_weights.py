@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 
 from ccp_dml.models.backbones import registry
-from ccp_dml.models.backbones.published_weights import PublishedWeights
+from ccp_dml.models.backbones.specs import PublishedWeights
 
 CONTENT = b"weights"
 URL = "https://example.org/weights.h5"

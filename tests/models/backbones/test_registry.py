@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ccp_dml.models.backbones import published_weights, registry
+from ccp_dml.models.backbones import registry, specs
 from ccp_dml.models.backbones.weights import save_weights
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
@@ -34,7 +34,7 @@ def test_unknown_backbones_and_weights_are_refused():
 
 
 def test_a_missing_weights_file_is_named_with_its_place(tmp_path, monkeypatch):
-    monkeypatch.setattr(published_weights, "WEIGHTS_DIR", tmp_path)
+    monkeypatch.setattr(specs, "WEIGHTS_DIR", tmp_path)
     with pytest.raises(ValueError, match=f"efficientnet_lite0_imagenet.npz in {tmp_path}"):
         registry.check("efficientnet_lite0")
     registry.check("efficientnet_lite0", "random")
@@ -77,7 +77,7 @@ def test_trained_normalisation_reads_the_file_of_the_frozen_one(imagenet_backbon
 
 
 def test_a_model_that_is_restored_later_needs_no_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(published_weights, "WEIGHTS_DIR", tmp_path)
+    monkeypatch.setattr(specs, "WEIGHTS_DIR", tmp_path)
     model = registry.build("efficientnet_lite0", "imagenet", load=False)
     assert len(model.trainable_variables) == 49
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from ccp_dml.errors import UserError
-from ccp_dml.experiment.weights import load_initial_weights
+from ccp_dml.experiment.model import load_initial_weights
 from ccp_dml.models.backbones.bn_inception_h5 import read_bn_inception
 from ccp_dml.models.backbones.keras_applications import load_keras_h5
 from ccp_dml.models.backbones.weights import check_hdf5, load_weights, read_arrays

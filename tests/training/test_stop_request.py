@@ -11,9 +11,8 @@ import pytest
 import tensorflow as tf
 
 from ccp_dml.monitoring.console import MetricsCsv
-from ccp_dml.training.checkpoints import Checkpoints
+from ccp_dml.training.checkpoints import Checkpoints, StopRequest, TrainingInterrupted
 from ccp_dml.training.chunks import ChunkRunner
-from ccp_dml.training.interruption import StopRequest, TrainingInterrupted
 from tests.training import tiny
 
 EPOCHS = 5
