@@ -25,7 +25,7 @@ from ccp_dml.options import (
     Text,
 )
 from tests import ROOT
-from tests.image_folder import write_classes
+from tests.data.image_folder import write_classes
 
 # Runs one command after the other in one process; prints the results, and the heavy packages in use.
 PROGRAM = """

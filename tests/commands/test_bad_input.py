@@ -12,7 +12,7 @@ from ccp_dml import commands, evaluate
 from ccp_dml.config import ExperimentConfig
 from ccp_dml.config.protocols import resolve
 from ccp_dml.run_directory import RunDirectory
-from tests.image_folder import SMALL_RUN, write_classes
+from tests.data.image_folder import SMALL_RUN, write_classes
 
 HEADER = b"file,label,split\n"
 ROWS = b"".join(

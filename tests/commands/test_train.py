@@ -18,7 +18,7 @@ from ccp_dml import commands, evaluate, export
 from ccp_dml.evaluation.report import format_table
 from ccp_dml.monitoring.console import MetricsCsv
 from ccp_dml.run_directory import RunDirectory, State
-from tests.image_folder import SMALL_RUN, write_classes, write_manifest
+from tests.data.image_folder import SMALL_RUN, write_classes, write_manifest
 from tests.reliability.killed_runs import assert_same
 
 _QUERY_CLASSES = (6, 7, 8)

@@ -18,7 +18,7 @@ from ccp_dml.data.options import SourceOptions
 from ccp_dml.data.pipeline import inference_batches, reading_errors
 from ccp_dml.errors import UserError
 from ccp_dml.files import preparation_lock
-from tests.image_folder import write_classes
+from tests.data.image_folder import write_classes
 
 
 class FakeSource:

@@ -20,7 +20,7 @@ from ccp_dml.models.proxies import Proxies
 from ccp_dml.projections.options import ProjectionOptions
 from ccp_dml.projections.pool import PoolMemory, ProxyPool
 from ccp_dml.projections.projections import AlternatingProjections
-from tests.counted_images import SIDE, collection
+from tests.data.counted_images import SIDE, collection
 
 SIZE, CLASSES, PER_CLASS, DRAWS = 3, 5, 2, 4
 

@@ -16,6 +16,7 @@ from ccp_dml.experiment.build import build
 from ccp_dml.experiment.run import train
 from ccp_dml.run_directory import RunDirectory
 from ccp_dml.training.finite import FiniteGuard
+from tests.data.image_folder import SMALL_RUN, write_classes
 from tests.distributed import devices
 from tests.distributed.runs import (
     BATCH,
@@ -28,7 +29,6 @@ from tests.distributed.runs import (
     network,
     run,
 )
-from tests.image_folder import SMALL_RUN, write_classes
 from tests.losses.cases import BASIC, WRAPPED, LossCase
 
 MEMORY = LossCase("xbm/contrastive", {"memory_size": 20, "start_step": 2, **SMOOTH})

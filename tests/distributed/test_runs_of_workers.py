@@ -16,8 +16,8 @@ import pytest
 
 from ccp_dml.run_directory import RunDirectory
 from tests import ROOT
+from tests.data.image_folder import write_classes
 from tests.distributed.processes import Done, outcome, run_workers, started
-from tests.image_folder import write_classes
 from tests.reliability.killed_runs import SHORT_CCP, SHORT_RUN, assert_same
 
 RUN = (*SHORT_RUN, *SHORT_CCP, "--loss=ccp/contrastive", "--max_epochs=3")

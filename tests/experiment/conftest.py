@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from ccp_dml.config import ExperimentConfig, command_line
-from tests.image_folder import SMALL_RUN, write_image
+from tests.data.image_folder import SMALL_RUN, write_image
 
 CLASSES, PER_CLASS = 14, 4
 

@@ -21,9 +21,9 @@ from ccp_dml.experiment import run as experiment
 from ccp_dml.experiment.group import paper_results
 from ccp_dml.monitoring.console import MetricsCsv
 from ccp_dml.run_directory import RunDirectory, State
+from tests.data.image_folder import write_image
 from tests.evaluation import oracle
 from tests.experiment import tiny_backbone
-from tests.image_folder import write_image
 
 CLASSES, PER_CLASS = 12, 3
 LABELS = np.repeat(np.arange(CLASSES // 2), PER_CLASS)

@@ -14,7 +14,7 @@ from ccp_dml.evaluation.options import EvaluationOptions
 from ccp_dml.experiment import scoring
 from ccp_dml.experiment.scoring import Scorer, read_embeddings, write_embeddings
 from ccp_dml.run_directory import RunDirectory
-from tests.counted_images import SIDE, collection
+from tests.data.counted_images import SIDE, collection
 
 BYTES = 12 * SIDE * SIDE
 

@@ -24,7 +24,7 @@ from ccp_dml.experiment.scoring import UnusableEmbeddings
 from ccp_dml.models.embedding_model import with_test_crops
 from ccp_dml.run_directory import RunDirectory
 from ccp_dml.training.chunks import ChunkRunner
-from tests.image_folder import DESIGNS, SMALL_RUN, write_classes, write_emoji, write_manifest
+from tests.data.image_folder import DESIGNS, SMALL_RUN, write_classes, write_emoji, write_manifest
 
 EPOCHS = 3
 SHORT = ("--steps_per_epoch=4", "--chunk_size=2", f"--max_epochs={EPOCHS}", "--learning_rate=1e-3")

@@ -11,7 +11,7 @@ from ccp_dml.config import command_line
 from ccp_dml.data.collection import ImageCollection
 from ccp_dml.errors import UserError
 from ccp_dml.experiment.task import Task, load_task
-from tests.image_folder import SMALL_RUN, write_emoji
+from tests.data.image_folder import SMALL_RUN, write_emoji
 
 
 def task_of(folder: Path, *flags: str) -> Task:

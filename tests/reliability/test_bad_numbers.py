@@ -10,7 +10,7 @@ import pytest
 
 import train
 from ccp_dml import commands
-from tests.image_folder import SMALL_RUN, write_classes, write_image
+from tests.data.image_folder import SMALL_RUN, write_classes, write_image
 
 RUN = (
     *(flag for flag in SMALL_RUN if not flag.startswith(("--proxies", "--pool"))),

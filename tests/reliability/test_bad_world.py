@@ -15,7 +15,7 @@ from ccp_dml import commands
 from ccp_dml.files import run_lock
 from ccp_dml.monitoring.console import MetricsCsv
 from ccp_dml.run_directory import RunDirectory, State
-from tests.image_folder import write_classes
+from tests.data.image_folder import write_classes
 from tests.reliability import launcher
 from tests.reliability.killed_runs import assert_same, start, wait_for_step
 

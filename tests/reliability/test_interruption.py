@@ -12,7 +12,7 @@ import train
 from ccp_dml import commands
 from ccp_dml.run_directory import RunDirectory, State
 from datasets.common import images
-from tests.image_folder import SMALL_RUN, write_classes
+from tests.data.image_folder import SMALL_RUN, write_classes
 from tests.reliability.killed_runs import RunServer, assert_same
 
 # Beginnings of the message: during training, a run first goes on to a safe point and saves.

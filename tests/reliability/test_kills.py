@@ -18,7 +18,7 @@ import train
 from ccp_dml import commands
 from ccp_dml.losses import registry
 from ccp_dml.run_directory import RunDirectory, State
-from tests.image_folder import write_image
+from tests.data.image_folder import write_image
 from tests.reliability.killed_runs import (
     SHORT_CCP,
     SHORT_RUN,

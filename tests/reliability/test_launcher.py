@@ -11,7 +11,7 @@ import pytest
 import train
 from ccp_dml import commands, files
 from tests import ROOT
-from tests.image_folder import write_classes
+from tests.data.image_folder import write_classes
 from tests.reliability import launcher
 from tests.reliability.killed_runs import SHORT_CCP, SHORT_RUN
 
