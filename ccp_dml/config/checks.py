@@ -76,6 +76,9 @@ def without_effect(config: ExperimentConfig) -> Iterator[tuple[str, str]]:
                 )
         if declared.name in of_projections and not config.uses_projections:
             yield declared.name, f"{written}--loss={flags.loss}; expected ccp/... as --loss"
+    for name in sorted(config.loss.parameters.keys() - losses.parameters(flags.loss)):
+        written = options[name].written(config.loss.parameters[name])
+        yield name, f"--{written}: --{name} is not an option of --loss={flags.loss}; remove it"
     if flags.warm_up_learning_rate is not None and not flags.warm_up_epochs:
         written = f"--warm_up_learning_rate={flags.warm_up_learning_rate:g}"
         yield "warm_up_learning_rate", f"{written}: has no effect; expected --warm_up_epochs above 0"
@@ -226,17 +229,13 @@ def _check_loss(config: ExperimentConfig) -> None:
         losses.parse(path)
     except ValueError as error:
         raise ConfigError(f"--loss={path}: " + str(error).removeprefix(f"loss {path!r}: ")) from None
-    taken, normalizations = losses.parameters(path), losses.normalizations(path)
+    normalizations = losses.normalizations(path)
     if options.normalization not in (None, *normalizations):
         raise ConfigError(
             f"--normalization={options.normalization}: contradicts --loss={path}, as mdr scales embeddings "
             "and evaluation would measure other distances than training; "
             f"expected {' or '.join(normalizations)}"
         )
-    for declared in options_of(options):
-        if declared.name in options.parameters and declared.name not in taken:
-            written = declared.written(options.parameters[declared.name])
-            raise ConfigError(f"--{written}: --{declared.name} is not an option of --loss={path}; remove it")
 
 
 def _contradictions(config: ExperimentConfig) -> Iterator[str]:

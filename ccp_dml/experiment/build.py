@@ -156,6 +156,7 @@ def build(config: ExperimentConfig) -> Run:
     task = load_task(config.source, config.split, config.batches)
 
     # Loss.
+    taken = losses.parameters(config.loss.loss)
     try:
         with workers.scope():
             loss = losses.build(
@@ -164,7 +165,7 @@ def build(config: ExperimentConfig) -> Run:
                 embedding_size=config.model.embedding_size,
                 seed=config.run.seed,
                 shard_proxies=config.devices.shard_proxies,
-                options=config.loss.parameters,
+                options={name: value for name, value in config.loss.parameters.items() if name in taken},
             )
     except ValueError as error:
         raise UserError(f"--loss={config.loss.loss}: {error}") from error

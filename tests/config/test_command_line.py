@@ -121,6 +121,19 @@ def test_the_warning_names_both_flags_and_the_line(write):
     assert command_line.warnings(["--flagfile=base.cfg"]) == []
 
 
+def test_another_loss_on_the_command_line_ignores_the_parameters_of_the_one_in_the_flagfile(write):
+    write(base=f"--loss=contrastive\n--positive_margin=0.1\n--average=all\n{CLASSES}")
+    arguments = ["--flagfile=base.cfg", "--loss=triplet"]
+    assert command_line.parse(arguments).loss.loss == "triplet"
+    assert command_line.warnings(arguments) == [
+        "base.cfg, line 2: --positive_margin=0.1: --positive_margin is not an option of --loss=triplet; remove it"
+    ]
+    with pytest.raises(
+        ConfigError, match="^--slack=0: --slack is not an option of --loss=triplet; remove it$"
+    ):
+        command_line.parse([*arguments, "--slack=0"])
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
