@@ -25,6 +25,7 @@ def text_of(place: str) -> str:
     "place",
     [
         "README.md#Use it as a library",
+        "docs/algorithm.md",
         "docs/losses.md",
         "docs/tutorial-keras.md",
         pytest.param("docs/protocols.md", marks=pytest.mark.slow),
