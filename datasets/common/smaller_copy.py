@@ -13,9 +13,11 @@ import tensorflow_datasets as tfds
 from PIL import Image, JpegImagePlugin
 
 from datasets.common import labelled_images
-from datasets.common.images import JPEG_QUALITY
+from datasets.common.images import DECODED_BYTES, JPEG_QUALITY
 
 _CHUNK = 256
+# Pillow takes 4 bytes for a pixel; those of the rows that are resized first come on top.
+_BYTES_TO_RESIZE = 8
 
 
 def smaller_copy(
@@ -105,8 +107,10 @@ def smaller_image(encoded: bytes, shorter_side: int) -> bytes:
         return encoded
     size = tuple(round(side * shorter_side / least) for side in image.size)
     output = io.BytesIO()
+    with DECODED_BYTES.take(_BYTES_TO_RESIZE * image.width * image.height):
+        resized = image.resize(size, Image.Resampling.BICUBIC)
     options = {"quality": JPEG_QUALITY, "subsampling": _subsampling(image)} if image.format == "JPEG" else {}
-    image.resize(size, Image.Resampling.BICUBIC).save(output, image.format, **options)
+    resized.save(output, image.format, **options)
     return output.getvalue()
 
 
