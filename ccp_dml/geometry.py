@@ -135,8 +135,8 @@ def greedy_k_center(
     """Chooses `k` centers per class, each the candidate that is farthest from all points covered so far.
 
     The greedy 2-approximation of k-center (Gonzalez, 1985), for all classes at once. Of equally far
-    candidates the first one is taken. Distances of unit vectors that differ by less than 4e-6 are equal, since
-    rounding may make the difference.
+    candidates the first one is taken. Distances of unit vectors that differ by less than 4e-6 count as equal,
+    since rounding may make the difference.
 
     Args:
         pool: float [n, C, D], n candidates of each class.

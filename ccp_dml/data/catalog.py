@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ccp_dml.commands import warn
 from ccp_dml.data.collection import ImageCollection, ImageDataset
 from ccp_dml.data.options import SourceOptions
 from ccp_dml.data.prepared import default_prepared_dir, load_prepared, prepare, workspace
@@ -71,6 +72,8 @@ def load(source: SourceOptions) -> ImageDataset:
         builder = module.Builder(
             file_format="array_record", data_dir=working, **entry.builder_options(source)
         )
+        if passed_over := getattr(builder, "passed_over", None):
+            warn(f"--data_dir={source.data_dir}: {passed_over}")
         if source.prepared_shorter_side is not None:
             original = prepare(source.dataset, builder, prepared_dir)
             copies = importlib.import_module("datasets.common.smaller_copy")
