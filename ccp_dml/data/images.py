@@ -14,10 +14,12 @@ import tensorflow as tf
 from ccp_dml.data.options import ImageOptions
 
 MID_GRAY = 127.5
+# An image is resized before it is cropped up to this ratio of its longer side to that of the crop.
+_MOST_WASTE = 8
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
-_MARKER = 0xFF
+_MARKER, _SCAN = 0xFF, 0xDA
 # Markers of JPEG frames, which hold the size: C0 to CF except for tables and a reserved marker.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
@@ -62,6 +64,8 @@ def test_preprocessing(options: ImageOptions) -> TestPreprocessing:
 def test_image(image: tf.Tensor, config: TestPreprocessing, box: tf.Tensor | None = None) -> tf.Tensor:
     """Resizes the shorter side of an image and crops or pads its center.
 
+    The memory for the result does not grow with the aspect ratio of the image.
+
     Args:
         image: encoded JPEG or PNG image, scalar string; or RGB pixels [H, W, 3] of any numeric type.
         config: the preprocessing.
@@ -77,12 +81,10 @@ def test_image(image: tf.Tensor, config: TestPreprocessing, box: tf.Tensor | Non
     if config.shorter_side is None:
         image = tf.cast(image, tf.float32)
     else:
-        image = resize_shorter_side(image, config.shorter_side)
-    # Rounding may make the shorter side one pixel too short, so equal lengths may need padding.
-    if config.shorter_side is not None and config.shorter_side > config.image_size:
-        image = _central_crop(image, config.image_size)
-    else:
-        image = central_crop_or_pad(image, config.image_size, config.padding)
+        size = _resized_size(image, config.shorter_side)
+        kept = tf.minimum(size, config.image_size)
+        image = _resized_window(image, size, (size - kept) // 2, kept)
+    image = central_crop_or_pad(image, config.image_size, config.padding)
     if config.gray:
         image = tf.repeat(tf.reduce_mean(image, axis=-1, keepdims=True), 3, axis=-1)
     return image
@@ -104,15 +106,18 @@ def image_size(encoded: bytes) -> tuple[int, int]:
     if not encoded.startswith(_JPEG):
         raise ValueError("neither a JPEG nor a PNG image")
     place = 2
-    while place + 9 <= len(encoded) and encoded[place] == _MARKER:
+    while 0 <= place <= len(encoded) - 9:
         marker = encoded[place + 1]
-        if marker == _MARKER:  # A fill byte before a marker.
-            place += 1
-            continue
-        if marker in _FRAMES:
+        if encoded[place] != _MARKER or marker in (0, _MARKER):
+            # A fill byte, or a stray one. Decoders look for the next marker, too.
+            place = encoded.find(b"\xff", place + 1)
+        elif marker in _FRAMES:
             height, width = encoded[place + 5 : place + 7], encoded[place + 7 : place + 9]
             return int.from_bytes(height, "big"), int.from_bytes(width, "big")
-        place += 2 + int.from_bytes(encoded[place + 2 : place + 4], "big")
+        elif marker == _SCAN:
+            break
+        else:
+            place += 2 + int.from_bytes(encoded[place + 2 : place + 4], "big")
     raise ValueError("the header of the JPEG image is damaged")
 
 
@@ -151,18 +156,73 @@ def resize_shorter_side(image: tf.Tensor, shorter_side: int) -> tf.Tensor:
     Returns:
         float32 [H', W', C].
     """
-    size = tf.shape(image)[:2]
+    size = _resized_size(image, shorter_side)
+    return resize(image, size[0], size[1])
+
+
+def _resized_size(image: tf.Tensor, shorter_side: int) -> tf.Tensor:
+    """Returns the height and width after `resize_shorter_side`, int64 [2]."""
+    size = tf.shape(image, tf.int64)[:2]
     # Optimized graphs replace the division by a constant by a product with its reciprocal, which differs in
     # float32 and may lose a pixel. Rounded from float64, both are the float32 quotient.
     ratio = tf.cast(tf.cast(tf.reduce_min(size), tf.float64) / shorter_side, tf.float32)
-    new_size = tf.cast(tf.cast(size, tf.float32) / ratio, tf.int32)
-    return resize(image, new_size[0], new_size[1])
+    return tf.cast(tf.cast(size, tf.float32) / ratio, tf.int64)
 
 
 def resize(image: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) -> tf.Tensor:
     """Resizes pixels [H, W, C] bilinearly to float32 [height, width, C]."""
-    size = tf.stack([height, width])
+    size = tf.cast(tf.stack([height, width]), tf.int32)
     return tf.raw_ops.ResizeBilinear(images=image[tf.newaxis], size=size, half_pixel_centers=True)[0]
+
+
+def _resized_window(image: tf.Tensor, size: tf.Tensor, begin: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
+    """Returns the part of `resize(image, *size)` that begins at `begin` and has the size `kept`, int64 [2].
+
+    Resizing first is faster, unless the image is so long that most of the result would be cut off.
+    """
+    return either(
+        tf.reduce_max(size) <= _MOST_WASTE * tf.reduce_max(kept),
+        lambda image: tf.slice(
+            resize(image, size[0], size[1]),
+            tf.pad(begin, [[0, 1]]),
+            tf.pad(kept, [[0, 1]], constant_values=-1),
+        ),
+        lambda image: _interpolated(image, size, begin, kept),
+        image,
+    )
+
+
+def _interpolated(image: tf.Tensor, size: tf.Tensor, begin: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
+    """Computes the pixels of a window with the formulas of `resize`."""
+    (above, below, down), (left, right, across) = (
+        _neighbours(tf.shape(image, tf.int64)[axis], size[axis], begin[axis], kept[axis]) for axis in (0, 1)
+    )
+    # Without the slice, all columns of the rows would be gathered.
+    columns = image[:, left[0] : right[-1] + 1]
+    rows = tf.gather(columns, tf.concat([above, below], 0))
+    first, second = (tf.gather(rows, places - left[0], axis=1) for places in (left, right))
+    return _between(
+        *tf.split(_between(first, second, across[:, tf.newaxis]), 2), down[:, tf.newaxis, tf.newaxis]
+    )
+
+
+def _neighbours(
+    old: tf.Tensor, new: tf.Tensor, begin: tf.Tensor, count: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Places `begin` to `begin + count - 1` of an axis that is resized from `old` to `new` pixels.
+
+    Returns:
+        The two pixels around each place, int64 [count], and the weight of the second, float32 [count].
+    """
+    scale = tf.cast(old, tf.float32) / tf.cast(new, tf.float32)
+    place = (tf.cast(begin + tf.range(count), tf.float32) + 0.5) * scale - 0.5
+    first, second = (tf.cast(rounded(place), tf.int64) for rounded in (tf.floor, tf.math.ceil))
+    return tf.clip_by_value(first, 0, old - 1), tf.clip_by_value(second, 0, old - 1), place - tf.floor(place)
+
+
+def _between(first: tf.Tensor, second: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+    first, second = tf.cast(first, tf.float32), tf.cast(second, tf.float32)
+    return first + (second - first) * weight
 
 
 def central_crop_or_pad(image: tf.Tensor, image_size: int, padding: float = 0) -> tf.Tensor:
@@ -186,13 +246,6 @@ def central_crop_or_pad(image: tf.Tensor, image_size: int, padding: float = 0) -
     sides = tf.stack([missing // 2, missing - missing // 2], axis=1)
     padded = tf.pad(image, tf.pad(sides, [[0, 1], [0, 0]]), constant_values=padding)
     return tf.ensure_shape(padded, [image_size, image_size, image.shape[-1]])
-
-
-def _central_crop(image: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Crops the center of an image that is large enough, in fewer operations."""
-    begin = (tf.shape(image) - image_size) // 2
-    cropped = tf.slice(image, begin * [1, 1, 0], [image_size, image_size, -1])
-    return tf.ensure_shape(cropped, [image_size, image_size, image.shape[-1]])
 
 
 def _crop(image: tf.Tensor, box: tf.Tensor) -> tf.Tensor:

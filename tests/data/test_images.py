@@ -45,6 +45,13 @@ def test_size_of_a_jpeg(name: str, mode: str) -> None:
     assert image_size(encoded.getvalue()[:2] + b"\xff\xff" + encoded.getvalue()[2:]) == (17, 300)
 
 
+@pytest.mark.parametrize("stray", [b"\x00", b"\xff\x00", b"\x12\x34\xff", bytes(20)])
+@pytest.mark.parametrize("before", [b"\xff\xdb", b"\xff\xc0"])
+def test_stray_bytes_between_segments_are_skipped_as_by_decoders(stray: bytes, before: bytes) -> None:
+    content = encode(np.zeros((17, 30, 3), np.uint8), "jpeg").replace(before, stray + before, 1)
+    assert image_size(content) == tf.io.decode_jpeg(content).shape[:2] == (17, 30)
+
+
 def test_size_of_a_png() -> None:
     assert image_size(encode(np.zeros((300, 17, 3), np.uint8), "png")) == (300, 17)
 
@@ -56,6 +63,7 @@ def test_size_of_a_png() -> None:
         (b"GIF89a" + bytes(20), "neither"),
         (b"\xff\xd8\xff", "damaged"),
         (b"\xff\xd8\xff\xe0\x00\x00" + bytes(40), "damaged"),
+        (b"\xff\xd8\xff\xda\x00\x02\xff\xc0\x00\x11\x08" + bytes(40), "damaged"),
         (b"\x89PNG\r\n\x1a\n" + bytes(8), "damaged"),
     ],
 )
@@ -117,6 +125,20 @@ def test_central_crop_or_pad(height: int, width: int, size: int) -> None:
             if 0 <= row < height and 0 <= column < width:
                 expected[y, x] = image[row, column]
     np.testing.assert_array_equal(central_crop_or_pad(tf.constant(image), size), expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 3000), (3000, 2), (1, 5000), (7, 90), (90, 7)])
+def test_long_images_have_the_pixels_of_the_resized_image(shape: tuple[int, int]) -> None:
+    image = tf.constant(noise(*shape))
+    expected = central_crop_or_pad(resize_shorter_side(image, 28), 24)
+    np.testing.assert_array_equal(test_image(image, TestPreprocessing(24, 28)), expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 100_000), (30_000, 2), (60_000, 1)])
+def test_the_memory_for_a_long_image_is_that_of_its_pixels_and_the_result(shape: tuple[int, int]) -> None:
+    """The resized images would take 20 to 80 GB."""
+    found = test_image(tf.fill([*shape, 3], tf.constant(9, tf.uint8)), TestPreprocessing(227, 256))
+    np.testing.assert_array_equal(found, np.full([227, 227, 3], 9))
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
