@@ -201,9 +201,8 @@ def _interpolated(image: tf.Tensor, size: tf.Tensor, begin: tf.Tensor, kept: tf.
     columns = image[:, left[0] : right[-1] + 1]
     rows = tf.gather(columns, tf.concat([above, below], 0))
     first, second = (tf.gather(rows, places - left[0], axis=1) for places in (left, right))
-    return _between(
-        *tf.split(_between(first, second, across[:, tf.newaxis]), 2), down[:, tf.newaxis, tf.newaxis]
-    )
+    upper, lower = tf.split(_between(first, second, across[:, tf.newaxis]), 2)
+    return _between(upper, lower, down[:, tf.newaxis, tf.newaxis])
 
 
 def _neighbours(

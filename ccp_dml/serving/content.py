@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import tensorflow as tf
 
-Place = tf.Tensor | int
+Place: TypeAlias = "tf.Tensor | int"
 
 
 def part(text: tf.Tensor, begin: Place, count: Place) -> tf.Tensor:
@@ -23,20 +25,20 @@ class Content:
     def __init__(self, encoded: tf.Tensor) -> None:
         self.encoded = encoded
         self.size = tf.cast(tf.strings.length(encoded), tf.int64)
-        self._values = tf.concat([tf.io.decode_raw(encoded, tf.uint8), tf.zeros([1], tf.uint8)], 0)
+        self._bytes = tf.concat([tf.io.decode_raw(encoded, tf.uint8), tf.zeros([1], tf.uint8)], 0)
 
-    def bytes(self, begin: Place, count: Place = 1) -> tf.Tensor:
+    def values(self, begin: Place, count: Place = 1) -> tf.Tensor:
         """Returns the bytes from `begin` on as int64 [count]."""
         places = tf.cast(begin, tf.int64) + tf.range(tf.cast(count, tf.int64))
-        return tf.cast(tf.gather(self._values, tf.clip_by_value(places, 0, self.size)), tf.int64)
+        return tf.cast(tf.gather(self._bytes, tf.clip_by_value(places, 0, self.size)), tf.int64)
 
     def byte(self, place: Place) -> tf.Tensor:
         """Returns a byte as a scalar int64."""
-        return self.bytes(place)[0]
+        return self.values(place)[0]
 
     def number(self, begin: Place, count: int, little_endian: tf.Tensor | bool = False) -> tf.Tensor:
         """Returns the unsigned number of `count` bytes from `begin` on, scalar int64."""
-        digits = self.bytes(begin, count)
+        digits = self.values(begin, count)
         digits = tf.where(little_endian, digits[::-1], digits)
         return tf.reduce_sum(digits * tf.constant([256**i for i in reversed(range(count))], tf.int64))
 

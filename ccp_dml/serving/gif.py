@@ -111,7 +111,7 @@ def _past_blocks(file: Content, at: tf.Tensor) -> tf.Tensor:
 
     def step(at: tf.Tensor) -> tuple[tf.Tensor]:
         length = file.byte(at)
-        ahead = file.bytes(at, (length + 1) * _AT_A_TIME)[:: length + 1]
+        ahead = file.values(at, (length + 1) * _AT_A_TIME)[:: length + 1]
         equal = tf.argmin(tf.concat([tf.equal(ahead, length), [False]], 0))
         return (at + (length + 1) * equal,)
 

@@ -53,7 +53,7 @@ def jpeg_metadata(encoded: tf.Tensor) -> Metadata:
 
     def step(at: tf.Tensor, *state: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Goes to the next marker, or past the segment at a marker."""
-        found = file.bytes(at, _SEARCHED)
+        found = file.values(at, _SEARCHED)
         # Fill bytes and stray bytes are passed over, as by decoders.
         is_marker = tf.equal(found[:-1], 0xFF) & tf.not_equal(found[1:], 0) & tf.not_equal(found[1:], 0xFF)
         is_marker = tf.concat([is_marker, [True]], 0)

@@ -117,6 +117,19 @@ def test_transparent_files_are_served(exported):
     np.testing.assert_allclose(actual, evaluate(model, [white]), atol=1e-5)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [(0, 0, 0), (20, 30, 1), (39, 59, 2)])
+def test_an_image_that_is_not_finite_has_an_embedding_of_nan(exported, value, place):
+    """At the corners too, which the crop leaves out; the other images of the call are as without it."""
+    _, _, signatures = exported
+    images = pixels(3, 40, 60, 3).astype(np.float32)
+    expected = signatures["serving_default"](images=tf.constant(images))["embeddings"].numpy()
+    images[1][place] = value
+    found = signatures["serving_default"](images=tf.constant(images))["embeddings"].numpy()
+    assert np.isnan(found[1]).all()
+    np.testing.assert_array_equal(found[::2], expected[::2])
+
+
 @pytest.mark.parametrize(
     ("signature", "inputs"),
     [
