@@ -91,6 +91,7 @@ class TrainPreprocessing(Augmentation):
         area_range: smallest and largest share of the image that a window covers.
         aspect_range: smallest and largest width / height of a window.
         flip: mirror half of the images.
+        antialias: resize with antialiasing.
     """
 
     num_draws: ClassVar[int] = 4 * WINDOW_ATTEMPTS + 1
@@ -99,6 +100,7 @@ class TrainPreprocessing(Augmentation):
     area_range: tuple[float, float] = (ImageOptions.crop_area_min, ImageOptions.crop_area_max)
     aspect_range: tuple[float, float] = (ImageOptions.crop_aspect_min, ImageOptions.crop_aspect_max)
     flip: bool = ImageOptions.horizontal_flip
+    antialias: bool = ImageOptions.antialias
 
     def __post_init__(self) -> None:
         if self.image_size < 1:
@@ -116,7 +118,8 @@ class TrainPreprocessing(Augmentation):
         return windows + tf.pad(boxes[:, :2], [[0, 0], [0, 2]])
 
     def _cut(self, encoded: tf.Tensor, window: tf.Tensor, box: tf.Tensor | None) -> tf.Tensor:
-        return resize(decode_rgb(encoded, window), self.image_size, self.image_size)
+        image = decode_rgb(encoded, window)
+        return resize(image, self.image_size, self.image_size, antialias=self.antialias)
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,7 @@ def train_preprocessing(options: ImageOptions) -> Augmentation | TestPreprocessi
         area_range=(options.crop_area_min, options.crop_area_max),
         aspect_range=(options.crop_aspect_min, options.crop_aspect_max),
         flip=options.horizontal_flip,
+        antialias=options.antialias,
     )
 
 

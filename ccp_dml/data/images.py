@@ -1,7 +1,8 @@
 """Decoding, resizing and cropping of images, and the preprocessing of images that are evaluated.
 
 Pixels are float32 RGB in 0..255. A model scales them to the input of its backbone in its first layer.
-Resizing is bilinear with half-pixel centers and without antialiasing.
+Resizing is bilinear with half-pixel centers. With antialiasing, a pixel of a smaller image is the mean of all
+pixels that it covers, weighted by a triangle; without it, of the four that are nearest to its center.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class TestPreprocessing:
         shorter_side: length to which the shorter side is resized; None to skip resizing.
         padding: value of pixels added around images that are smaller than S, 0..255.
         gray: replace the channels of each pixel by their mean.
+        antialias: resize with antialiasing.
     """
 
     __test__ = False  # Not a test class, in spite of its name.
@@ -41,6 +43,7 @@ class TestPreprocessing:
     shorter_side: int | None
     padding: float = 0.0
     gray: bool = False
+    antialias: bool = ImageOptions.antialias
 
     def __post_init__(self) -> None:
         if self.image_size < 1 or (self.shorter_side is not None and self.shorter_side < 1):
@@ -58,6 +61,7 @@ def test_preprocessing(options: ImageOptions) -> TestPreprocessing:
         options.test_shorter_side,
         padding=MID_GRAY if options.preprocessing == "cifar" else 0.0,
         gray=options.preprocessing == "mnist",
+        antialias=options.antialias,
     )
 
 
@@ -83,7 +87,8 @@ def test_image(image: tf.Tensor, config: TestPreprocessing, box: tf.Tensor | Non
     else:
         size = _resized_size(image, config.shorter_side)
         kept = tf.minimum(size, config.image_size)
-        image = _resized_window(image, size, (size - kept) // 2, kept)
+        window = _antialiased_window if config.antialias else _resized_window
+        image = window(image, size, (size - kept) // 2, kept)
     image = central_crop_or_pad(image, config.image_size, config.padding)
     if config.gray:
         image = tf.repeat(tf.reduce_mean(image, axis=-1, keepdims=True), 3, axis=-1)
@@ -143,7 +148,7 @@ def decode_rgb(encoded: tf.Tensor, box: tf.Tensor | None = None) -> tf.Tensor:
     )
 
 
-def resize_shorter_side(image: tf.Tensor, shorter_side: int) -> tf.Tensor:
+def resize_shorter_side(image: tf.Tensor, shorter_side: int, *, antialias: bool = False) -> tf.Tensor:
     """Resizes an image so that its shorter side has the given length.
 
     The new size is `trunc(height / ratio)`, `trunc(width / ratio)` with `ratio = min(height, width) /
@@ -152,12 +157,13 @@ def resize_shorter_side(image: tf.Tensor, shorter_side: int) -> tf.Tensor:
     Args:
         image: pixels [H, W, C] of any numeric type.
         shorter_side: length in pixels.
+        antialias: resize with antialiasing.
 
     Returns:
         float32 [H', W', C].
     """
     size = _resized_size(image, shorter_side)
-    return resize(image, size[0], size[1])
+    return resize(image, size[0], size[1], antialias=antialias)
 
 
 def _resized_size(image: tf.Tensor, shorter_side: int) -> tf.Tensor:
@@ -169,10 +175,35 @@ def _resized_size(image: tf.Tensor, shorter_side: int) -> tf.Tensor:
     return tf.cast(tf.cast(size, tf.float32) / ratio, tf.int64)
 
 
-def resize(image: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) -> tf.Tensor:
-    """Resizes pixels [H, W, C] bilinearly to float32 [height, width, C]."""
-    size = tf.cast(tf.stack([height, width]), tf.int32)
+def resize(
+    image: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int, *, antialias: bool = False
+) -> tf.Tensor:
+    """Resizes pixels [H, W, C] of any numeric type bilinearly to float32 [height, width, C]."""
+    size = tf.cast(tf.stack([height, width]), tf.int64)
+    if antialias:
+        return _antialiased_window(image, size, tf.zeros_like(size), size)
+    size = tf.cast(size, tf.int32)
     return tf.raw_ops.ResizeBilinear(images=image[tf.newaxis], size=size, half_pixel_centers=True)[0]
+
+
+def _antialiased_window(image: tf.Tensor, size: tf.Tensor, begin: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
+    """Returns the part of `resize(image, *size, antialias=True)` at `begin` of the size `kept`, int64 [2]."""
+    old = tf.shape(image, tf.int64)[:2]
+    scale = tf.cast(size, tf.float64) / tf.cast(old, tf.float64)
+    # The pixels that the window covers, and those within the reach of the filter around them.
+    reach = tf.maximum(1 / scale, 1) + 1
+    first = tf.cast(tf.floor(tf.cast(begin, tf.float64) / scale - reach), tf.int64)
+    last = tf.cast(tf.math.ceil(tf.cast(begin + kept, tf.float64) / scale + reach), tf.int64)
+    first, last = tf.maximum(first, 0), tf.minimum(last, old)
+    shift = tf.cast(first, tf.float64) * scale - tf.cast(begin, tf.float64)
+    return tf.raw_ops.ScaleAndTranslate(
+        images=image[tf.newaxis, first[0] : last[0], first[1] : last[1]],
+        size=tf.cast(kept, tf.int32),
+        scale=tf.cast(scale, tf.float32),
+        translation=tf.cast(shift, tf.float32),
+        kernel_type="triangle",
+        antialias=True,
+    )[0]
 
 
 def _resized_window(image: tf.Tensor, size: tf.Tensor, begin: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:

@@ -150,6 +150,12 @@ class ImageOptions(Options):
         "Shorter side before the test crop, in pixels (default: image_size * 256 / 227).",
         only_with=_WITH_CROPS,
     )
+    antialias: bool = option(
+        True,
+        Switch(),
+        "Average over all covered pixels when images are made smaller; off in the paper.",
+        only_with=_WITH_CROPS,
+    )
     crop_area_min: float = option(
         0.16, _SHARE, "Smallest area of a training crop, as a share of the image.", only_with=_WITH_CROPS
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 
@@ -130,15 +131,52 @@ def test_central_crop_or_pad(height: int, width: int, size: int) -> None:
 @pytest.mark.parametrize("shape", [(2, 3000), (3000, 2), (1, 5000), (7, 90), (90, 7)])
 def test_long_images_have_the_pixels_of_the_resized_image(shape: tuple[int, int]) -> None:
     image = tf.constant(noise(*shape))
+    config = TestPreprocessing(24, 28, antialias=False)
     expected = central_crop_or_pad(resize_shorter_side(image, 28), 24)
-    np.testing.assert_array_equal(test_image(image, TestPreprocessing(24, 28)), expected)
+    np.testing.assert_array_equal(test_image(image, config), expected)
+    expected = central_crop_or_pad(resize_shorter_side(image, 28, antialias=True), 24)
+    found = test_image(image, dataclasses.replace(config, antialias=True))
+    np.testing.assert_allclose(found, expected, atol=0.05)
 
 
+def antialiased(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Antialiased resize of the middle axes, one after the other, with the weights of a triangle."""
+    for axis, new in ((0, height), (1, width)):
+        old = image.shape[axis]
+        stretch = max(old / new, 1)
+        rows = []
+        for place in range(new):
+            center = (place + 0.5) * old / new
+            weights = [max(0, 1 - abs(pixel + 0.5 - center) / stretch) for pixel in range(old)]
+            rows.append(np.average(image, axis, weights))
+        image = np.stack(rows, axis)
+    return image
+
+
+@pytest.mark.parametrize("size", [(20, 31), (90, 61), (24, 300), (16, 16), (7, 5)])
+def test_antialiasing_averages_over_the_covered_pixels(size: tuple[int, int]) -> None:
+    image = noise(*size)
+    resized = resize_shorter_side(tf.constant(image), 12, antialias=True).numpy()
+    expected = antialiased(image.astype(np.float64), *(int(side * 12 / min(size)) for side in size))
+    np.testing.assert_allclose(resized, expected, atol=0.01)
+
+
+@pytest.mark.parametrize("size", [(3, 5), (12, 12)])
+def test_antialiasing_changes_nothing_when_an_image_is_not_made_smaller(size: tuple[int, int]) -> None:
+    image = tf.constant(noise(*size))
+    found = resize_shorter_side(image, 12, antialias=True)
+    np.testing.assert_allclose(found, resize_shorter_side(image, 12), atol=0.01)
+
+
+@pytest.mark.parametrize("antialias", [False, True])
 @pytest.mark.parametrize("shape", [(1, 100_000), (30_000, 2), (60_000, 1)])
-def test_the_memory_for_a_long_image_is_that_of_its_pixels_and_the_result(shape: tuple[int, int]) -> None:
-    """The resized images would take 20 to 80 GB."""
-    found = test_image(tf.fill([*shape, 3], tf.constant(9, tf.uint8)), TestPreprocessing(227, 256))
-    np.testing.assert_array_equal(found, np.full([227, 227, 3], 9))
+def test_the_memory_for_a_long_image_is_that_of_its_pixels_and_the_result(
+    shape: tuple[int, int], antialias: bool
+) -> None:
+    """The resized images would take 10 to 80 GB."""
+    pixels = tf.fill([*shape, 3], tf.constant(9, tf.uint8))
+    found = test_image(pixels, TestPreprocessing(227, 256, antialias=antialias))
+    np.testing.assert_allclose(found, np.full([227, 227, 3], 9), atol=1e-5)
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
