@@ -31,9 +31,10 @@ from benchmarks.common import results
 from benchmarks.common.measuring import Seconds, in_turns, ratio, summarize
 from ccp_dml.data.augmentation import TrainPreprocessing
 from ccp_dml.data.collection import ImageCollection, InMemoryRecords
-from ccp_dml.data.images import TestPreprocessing, image_size, resize, resize_shorter_side
+from ccp_dml.data.images import TestPreprocessing, image_size, resize_shorter_side
 from ccp_dml.data.pipeline import inference_batches, training_batches, without_tuning
 from ccp_dml.data.random_streams import uniform_draws
+from ccp_dml.data.resizing import resize
 from ccp_dml.data.sampling import MPerClassSampler
 from datasets.common.smaller_copy import smaller_image
 

@@ -17,6 +17,7 @@ import tensorflow as tf
 from ccp_dml import files
 from ccp_dml.data.images import TestPreprocessing, test_image
 from ccp_dml.geometry import check_normalization, normalize
+from ccp_dml.options import height_and_width
 from ccp_dml.serving.images import decode_upright_rgb
 
 # Images of a call that are decoded at the same time.
@@ -45,7 +46,7 @@ def export_saved_model(
     The directory appears complete or not at all.
 
     Args:
-        model: float32 RGB [N, S, S, 3] in 0…255 → raw embeddings [N, D].
+        model: float32 RGB [N, *image_size, 3] in 0…255 → raw embeddings [N, D].
         directory: directory to write; its parents are created.
         preprocessing: the preprocessing of the evaluation.
         normalization: the normalisation of embeddings.
@@ -71,11 +72,11 @@ def export_saved_model(
 def _signatures(
     model: tf.keras.Model, preprocessing: TestPreprocessing, normalization: str
 ) -> dict[str, Callable[..., Outputs]]:
-    size = preprocessing.image_size
-    prepared = tf.TensorSpec([size, size, 3], tf.float32)
+    sides = height_and_width(preprocessing.image_size)
+    prepared = tf.TensorSpec([*sides, 3], tf.float32)
 
     # A separate function, so that the network is traced and written once, not for every signature.
-    @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32)])
+    @tf.function(input_signature=[tf.TensorSpec([None, *sides, 3], tf.float32)])
     def embed_prepared(inputs: tf.Tensor) -> tf.Tensor:
         count = tf.shape(inputs)[0]
         # Convolutions of an empty batch fail on CPUs: a black image stands in and is removed again.

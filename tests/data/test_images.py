@@ -16,14 +16,13 @@ from PIL import Image
 from ccp_dml.data import images
 from ccp_dml.data.images import (
     TestPreprocessing,
-    central_crop_or_pad,
     decode_rgb,
-    either,
     image_size,
     resize_shorter_side,
     test_image,
 )
 from ccp_dml.data.options import ImageOptions
+from ccp_dml.data.resizing import central_crop_or_pad, either
 from tests.data.conftest import encode, noise, padded_square, smooth_pixels
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)
@@ -112,6 +111,27 @@ def test_resized_sizes_are_float32_quotients_in_graphs_too() -> None:
         expected = [int(np.float32(side) / ratio), int(np.float32(side + 7) / ratio)]
         assert in_graph([side, side + 7]).numpy().tolist() == expected
         assert shape(tf.constant([side, side + 7])).numpy().tolist() == expected
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("result", [(30, 24), (24, 30), (8, 40), (40, 40)])
+@pytest.mark.parametrize("shape", [(40, 56), (61, 33), (20, 45), (7, 90)])
+def test_height_and_width_of_a_test_image_may_differ(
+    shape: tuple[int, int], result: tuple[int, int], antialias: bool
+) -> None:
+    """The shorter side is resized; then each side is cropped or padded."""
+    image = tf.constant(noise(*shape))
+    resized = resize_shorter_side(image, 32, antialias=antialias).numpy()
+    expected = np.zeros([*result, 3], np.float32)
+    begins = [
+        (old - new) // 2 if old >= new else -((new - old) // 2) for old, new in zip(resized.shape, result)
+    ]
+    for y, x in np.ndindex(*result):
+        row, column = y + begins[0], x + begins[1]
+        if 0 <= row < resized.shape[0] and 0 <= column < resized.shape[1]:
+            expected[y, x] = resized[row, column]
+    found = test_image(image, TestPreprocessing(result, 32, antialias=antialias))
+    np.testing.assert_allclose(found, expected, atol=0.05 if antialias else 0)
 
 
 @quick
@@ -238,6 +258,11 @@ def test_sizes_below_one_are_refused() -> None:
     ("options", "expected"),
     [
         ({"image_size": 227, "test_shorter_side": 256}, TestPreprocessing(227, 256)),
+        ({"image_size": (256, 128), "test_shorter_side": 144}, TestPreprocessing((256, 128), 144)),
+        (
+            {"image_size": 64, "test_shorter_side": 72, "antialias": False},
+            TestPreprocessing(64, 72, antialias=False),
+        ),
         ({"image_size": 32, "preprocessing": "cifar"}, TestPreprocessing(32, None, 127.5)),
         ({"image_size": 28, "preprocessing": "mnist"}, TestPreprocessing(28, None, gray=True)),
     ],

@@ -108,6 +108,19 @@ def test_padding_and_gray_preprocessing_are_part_of_the_model(tmp_path):
         np.testing.assert_allclose(found["embeddings"], expected, atol=1e-5)
 
 
+def test_height_and_width_of_the_input_may_differ(tmp_path):
+    model, preprocessing = make_model(), TestPreprocessing((24, 16), 18)
+    export_saved_model(model, str(tmp_path / "model"), preprocessing=preprocessing, normalization="lipschitz")
+    served = tf.saved_model.load(str(tmp_path / "model"))
+    images = pixels(2, 40, 26, 3)
+    expected = evaluate(model, list(images), preprocessing)
+    found = served.signatures["serve_uint8"](images=tf.constant(images))["embeddings"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    files = tf.constant([encode(image, "PNG") for image in images])
+    found = served.signatures["serve_encoded"](image_bytes=files)["embeddings"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_transparent_files_are_served(exported):
     model, _, signatures = exported
     image = pixels(30, 30, 4)
