@@ -175,6 +175,49 @@ class Integer(Kind):
         return text if text == self.word else int(text)
 
 
+# Height and width of images in pixels; one number for both if they are equal.
+ImageSize = int | tuple[int, int]
+
+
+def height_and_width(size: ImageSize) -> tuple[int, int]:
+    """Returns both numbers of a size."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def format_size(size: ImageSize) -> str:
+    """Converts a size to text, such as 256x128."""
+    return str(size) if isinstance(size, int) else "x".join(map(str, size))
+
+
+@dataclasses.dataclass(frozen=True)
+class Size(Kind):
+    """The size of an image with sides in [low, high]; in text, one number or HEIGHTxWIDTH."""
+
+    low: int
+    high: int
+
+    @property
+    def expected(self) -> str:
+        """The range."""
+        return f"an integer, {_range(low=self.low, high=self.high)}, or two as HEIGHTxWIDTH, such as 256x128"
+
+    def holds(self, value: Any) -> bool:
+        """Returns True if a value is an integer or a pair of integers in range."""
+        sides = value if isinstance(value, tuple) and len(value) == 2 else (value,)
+        return all(Integer(self.low, self.high).holds(side) for side in sides)
+
+    def convert(self, text: str) -> ImageSize:
+        """Splits the text at the x; equal sides become one number."""
+        sides = [int(side) for side in text.lower().split("x")]
+        if len(sides) > 2:
+            raise ValueError(text)
+        return sides[0] if sides[0] == sides[-1] else (sides[0], sides[1])
+
+    def format(self, value: Any) -> str:
+        """Joins the sides with an x."""
+        return format_size(value)
+
+
 @dataclasses.dataclass(frozen=True)
 class Number(Kind):
     """A finite float32: at least `low` or above `above`, at most `high` or below `below`."""

@@ -18,7 +18,7 @@ from ccp_dml.errors import ConfigError, as_user_errors
 from ccp_dml.evaluation.options import METRIC_AT_K, METRICS
 from ccp_dml.losses import registry as losses
 from ccp_dml.models.backbones import registry as backbones
-from ccp_dml.options import Condition, Kind, Option, options_of
+from ccp_dml.options import Condition, Kind, Option, format_size, height_and_width, options_of
 from ccp_dml.training.options import OPTIMIZERS_OF_WHOLE_VARIABLES, GradientOptions
 
 
@@ -132,9 +132,9 @@ def check_backbone(config: ExperimentConfig) -> None:
         backbones.check_options(name, model.backbone_options)
     except ValueError as error:
         raise ConfigError(f"--backbone_options={model.backbone_options}: {error}") from None
-    if size is not None and size < spec.min_image_size:
+    if size is not None and min(height_and_width(size)) < spec.min_image_size:
         least = f"expected at least {spec.min_image_size} with --backbone={name}"
-        raise ConfigError(f"--image_size={size}: {least}")
+        raise ConfigError(f"--image_size={format_size(size)}: {least}")
     if model.freeze_batch_norm and (weights or spec.default_weights) == backbones.RANDOM:
         raise ConfigError("--freeze_batch_norm: the weights are random; expected other --backbone_weights")
     try:
@@ -283,13 +283,16 @@ def _contradictions_of_data(config: ExperimentConfig) -> Iterator[str]:
     for low, high in (("crop_area_min", "crop_area_max"), ("crop_aspect_min", "crop_aspect_max")):
         if getattr(flags, low) > getattr(flags, high):
             yield f"--{low}={getattr(flags, low)}: expected at most --{high}={getattr(flags, high)}"
-    if flags.image_size and flags.test_shorter_side and flags.test_shorter_side < flags.image_size:
-        shorter_side = f"--test_shorter_side={flags.test_shorter_side}"
-        yield f"{shorter_side}: expected at least --image_size={flags.image_size}"
-    for name in ("test_shorter_side", "image_size"):
-        needed, prepared = getattr(flags, name), flags.prepared_shorter_side
+    smaller, written = None, f"--image_size={format_size(flags.image_size or 0)}"
+    if flags.image_size is not None:
+        smaller = min(height_and_width(flags.image_size))
+        written = written if smaller == flags.image_size else f"{smaller}, the smaller side of {written}"
+    shorter_side, prepared = flags.test_shorter_side, flags.prepared_shorter_side
+    if smaller and shorter_side and shorter_side < smaller:
+        yield f"--test_shorter_side={shorter_side}: expected at least {written}"
+    for needed, least in ((shorter_side, f"--test_shorter_side={shorter_side}"), (smaller, written)):
         if prepared is not None and needed is not None and prepared < needed:
-            yield f"--prepared_shorter_side={prepared}: expected at least --{name}={needed}"
+            yield f"--prepared_shorter_side={prepared}: expected at least {least}"
     if flags.closed_set != "off":
         for name in ("protocol", "validation_fraction", "fold", "num_folds"):
             if getattr(flags, name) is not None:

@@ -14,7 +14,7 @@ from ccp_dml.data.splits import class_fold, hold_out_classes
 from ccp_dml.errors import ConfigError, UserError
 from ccp_dml.losses import registry as losses
 from ccp_dml.models.backbones import registry as backbones
-from ccp_dml.options import LARGEST_INTEGER
+from ccp_dml.options import LARGEST_INTEGER, height_and_width
 from ccp_dml.projections.options import ProjectionOptions
 
 _DEFAULT_NUM_FOLDS = 4
@@ -51,7 +51,7 @@ def resolve(config: ExperimentConfig) -> ExperimentConfig:
     spec = backbones.BACKBONES[flags.backbone]
     image_size = flags.image_size or spec.default_image_size
     weights = flags.backbone_weights or spec.default_weights
-    shorter_side = flags.test_shorter_side or round(image_size * _SHORTER_SIDE_RATIO)
+    shorter_side = flags.test_shorter_side or round(min(height_and_width(image_size)) * _SHORTER_SIDE_RATIO)
     complete = config.replace(
         data_dir=_absolute(flags.data_dir),
         prepared_dir=_absolute(flags.prepared_dir),

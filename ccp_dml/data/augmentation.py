@@ -12,16 +12,10 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from ccp_dml.data.images import (
-    MID_GRAY,
-    TestPreprocessing,
-    central_crop_or_pad,
-    decode_rgb,
-    either,
-    resize,
-    test_preprocessing,
-)
+from ccp_dml.data.images import MID_GRAY, TestPreprocessing, decode_rgb, test_preprocessing
 from ccp_dml.data.options import ImageOptions
+from ccp_dml.data.resizing import central_crop_or_pad, either, resize
+from ccp_dml.options import ImageSize, height_and_width
 
 WINDOW_ATTEMPTS = 10
 # CIFAR images of 32 pixels are shifted by up to 4 in each direction: windows of a square of 40.
@@ -33,12 +27,12 @@ class Augmentation(abc.ABC):
 
     Attributes:
         num_draws: number of random numbers per image.
-        image_size: side S of the result in pixels.
+        image_size: side of the result in pixels, or height and width.
         flip: mirror half of the images.
     """
 
     num_draws: ClassVar[int]
-    image_size: int
+    image_size: ImageSize
     flip: bool
 
     def choose(self, boxes: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -65,13 +59,13 @@ class Augmentation(abc.ABC):
             box: int32 [4], the box for which the window was chosen; None for the full image.
 
         Returns:
-            float32 RGB [S, S, 3], 0..255.
+            float32 RGB [*image_size, 3], 0..255.
         """
         image = self._cut(encoded, window, box)
         if self.flip:
             # `tf.reverse` is fast; a slice with a negative stride takes as long as decoding.
             image = either(mirrored, lambda image: tf.reverse(image, [1]), lambda image: image, image)
-        return tf.ensure_shape(image, [self.image_size, self.image_size, 3])
+        return tf.ensure_shape(image, [*height_and_width(self.image_size), 3])
 
     @abc.abstractmethod
     def _windows(self, boxes: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
@@ -79,7 +73,7 @@ class Augmentation(abc.ABC):
 
     @abc.abstractmethod
     def _cut(self, encoded: tf.Tensor, window: tf.Tensor, box: tf.Tensor | None) -> tf.Tensor:
-        """Returns the pixels of a window, float32 [S, S, 3]."""
+        """Returns the pixels of a window, float32 [*image_size, 3]."""
 
 
 @dataclass(frozen=True)
@@ -87,21 +81,23 @@ class TrainPreprocessing(Augmentation):
     """Random resized crops; of a JPEG, only the window is decoded.
 
     Attributes:
-        image_size: side S of the result in pixels.
+        image_size: side of the result in pixels, or height and width.
         area_range: smallest and largest share of the image that a window covers.
-        aspect_range: smallest and largest width / height of a window.
+        aspect_range: smallest and largest width / height of a window, relative to that of the result.
         flip: mirror half of the images.
+        antialias: resize with antialiasing.
     """
 
     num_draws: ClassVar[int] = 4 * WINDOW_ATTEMPTS + 1
 
-    image_size: int
+    image_size: ImageSize
     area_range: tuple[float, float] = (ImageOptions.crop_area_min, ImageOptions.crop_area_max)
     aspect_range: tuple[float, float] = (ImageOptions.crop_aspect_min, ImageOptions.crop_aspect_max)
     flip: bool = ImageOptions.horizontal_flip
+    antialias: bool = ImageOptions.antialias
 
     def __post_init__(self) -> None:
-        if self.image_size < 1:
+        if min(height_and_width(self.image_size)) < 1:
             raise ValueError(f"image_size must be at least 1, found {self.image_size}")
         if not 0 < self.area_range[0] <= self.area_range[1] <= 1:
             raise ValueError(f"area_range must be ascending within (0, 1], found {self.area_range}")
@@ -110,13 +106,14 @@ class TrainPreprocessing(Augmentation):
 
     def _windows(self, boxes: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         attempts = tf.reshape(draws, [-1, WINDOW_ATTEMPTS, 4])
-        windows = crop_windows(
-            boxes[:, 2:], attempts, area_range=self.area_range, aspect_range=self.aspect_range
-        )
+        height, width = height_and_width(self.image_size)
+        low, high = (limit * width / height for limit in self.aspect_range)
+        windows = crop_windows(boxes[:, 2:], attempts, area_range=self.area_range, aspect_range=(low, high))
         return windows + tf.pad(boxes[:, :2], [[0, 0], [0, 2]])
 
     def _cut(self, encoded: tf.Tensor, window: tf.Tensor, box: tf.Tensor | None) -> tf.Tensor:
-        return resize(decode_rgb(encoded, window), self.image_size, self.image_size)
+        height, width = height_and_width(self.image_size)
+        return resize(decode_rgb(encoded, window), height, width, antialias=self.antialias)
 
 
 @dataclass(frozen=True)
@@ -124,37 +121,39 @@ class PadAndCrop(Augmentation):
     """Random shifts of small images, which are never resized.
 
     Attributes:
-        image_size: side S of the result in pixels.
-        padded_size: side of the square from which windows are cut, at least S; the image is in its center,
-            cropped if it is larger.
+        image_size: side of the result in pixels, or height and width.
+        padded_size: side, or height and width, of the area from which windows are cut, at least `image_size`;
+            the image is in its center, cropped if it is larger.
         padding: value of the pixels around the image, 0..255.
         flip: mirror half of the images.
     """
 
     num_draws: ClassVar[int] = 3
 
-    image_size: int
-    padded_size: int
+    image_size: ImageSize
+    padded_size: ImageSize
     padding: float = 0.0
     flip: bool = ImageOptions.horizontal_flip
 
     def __post_init__(self) -> None:
-        if not 1 <= self.image_size <= self.padded_size:
+        sides, padded = height_and_width(self.image_size), height_and_width(self.padded_size)
+        if not all(1 <= side <= limit for side, limit in zip(sides, padded)):
             raise ValueError(
                 f"image_size must be between 1 and padded_size, "
                 f"found {self.image_size} and {self.padded_size}"
             )
 
     def _windows(self, boxes: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-        places = self.padded_size - self.image_size + 1
+        sides = tf.constant(height_and_width(self.image_size))
+        places = tf.constant(height_and_width(self.padded_size)) - sides + 1
         # The product of a draw close to 1 and a large float may round up to the bound itself.
-        begin = tf.minimum(tf.cast(draws * places, tf.int32), places - 1)
-        return tf.pad(begin, [[0, 0], [0, 2]], constant_values=self.image_size)
+        begin = tf.minimum(tf.cast(draws * tf.cast(places, tf.float32), tf.int32), places - 1)
+        return tf.concat([begin, tf.ones_like(begin) * sides], 1)
 
     def _cut(self, encoded: tf.Tensor, window: tf.Tensor, box: tf.Tensor | None) -> tf.Tensor:
         image = tf.cast(decode_rgb(encoded, box), tf.float32)
-        square = central_crop_or_pad(image, self.padded_size, self.padding)
-        return square[window[0] : window[0] + self.image_size, window[1] : window[1] + self.image_size]
+        area = central_crop_or_pad(image, self.padded_size, self.padding)
+        return area[window[0] : window[0] + window[2], window[1] : window[1] + window[3]]
 
 
 def train_preprocessing(options: ImageOptions) -> Augmentation | TestPreprocessing:
@@ -163,13 +162,15 @@ def train_preprocessing(options: ImageOptions) -> Augmentation | TestPreprocessi
     if options.preprocessing == "mnist":
         return test_preprocessing(options)
     if options.preprocessing == "cifar":
-        padded_size = round(options.image_size * _PADDED_SIZE_RATIO)
+        height, width = (round(side * _PADDED_SIZE_RATIO) for side in height_and_width(options.image_size))
+        padded_size = height if isinstance(options.image_size, int) else (height, width)
         return PadAndCrop(options.image_size, padded_size, MID_GRAY, options.horizontal_flip)
     return TrainPreprocessing(
         options.image_size,
         area_range=(options.crop_area_min, options.crop_area_max),
         aspect_range=(options.crop_aspect_min, options.crop_aspect_max),
         flip=options.horizontal_flip,
+        antialias=options.antialias,
     )
 
 

@@ -1,23 +1,30 @@
-"""Decoding, resizing and cropping of images, and the preprocessing of images that are evaluated.
+"""Decoding of images, and the preprocessing of images that are evaluated.
 
 Pixels are float32 RGB in 0..255. A model scales them to the input of its backbone in its first layer.
-Resizing is bilinear with half-pixel centers and without antialiasing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import tensorflow as tf
 
 from ccp_dml.data.options import ImageOptions
+from ccp_dml.data.resizing import (
+    antialiased_window,
+    central_crop_or_pad,
+    either,
+    resize,
+    resized_size,
+    resized_window,
+)
+from ccp_dml.options import ImageSize, height_and_width
 
 MID_GRAY = 127.5
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
-_MARKER = 0xFF
+_MARKER, _SCAN = 0xFF, 0xDA
 # Markers of JPEG frames, which hold the size: C0 to CF except for tables and a reserved marker.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
@@ -27,21 +34,25 @@ class TestPreprocessing:
     """The resize and crop of images that are evaluated.
 
     Attributes:
-        image_size: side S of the result in pixels.
+        image_size: side of the result in pixels, or height and width.
         shorter_side: length to which the shorter side is resized; None to skip resizing.
-        padding: value of pixels added around images that are smaller than S, 0..255.
+        padding: value of pixels added around images that are smaller than the result, 0..255.
         gray: replace the channels of each pixel by their mean.
+        antialias: resize with antialiasing.
     """
 
     __test__ = False  # Not a test class, in spite of its name.
 
-    image_size: int
+    image_size: ImageSize
     shorter_side: int | None
     padding: float = 0.0
     gray: bool = False
+    antialias: bool = ImageOptions.antialias
 
     def __post_init__(self) -> None:
-        if self.image_size < 1 or (self.shorter_side is not None and self.shorter_side < 1):
+        if min(height_and_width(self.image_size)) < 1 or (
+            self.shorter_side is not None and self.shorter_side < 1
+        ):
             raise ValueError(
                 f"image_size and shorter_side must be at least 1, "
                 f"found {self.image_size} and {self.shorter_side}"
@@ -56,11 +67,14 @@ def test_preprocessing(options: ImageOptions) -> TestPreprocessing:
         options.test_shorter_side,
         padding=MID_GRAY if options.preprocessing == "cifar" else 0.0,
         gray=options.preprocessing == "mnist",
+        antialias=options.antialias,
     )
 
 
 def test_image(image: tf.Tensor, config: TestPreprocessing, box: tf.Tensor | None = None) -> tf.Tensor:
     """Resizes the shorter side of an image and crops or pads its center.
+
+    The memory for the result does not grow with the aspect ratio of the image.
 
     Args:
         image: encoded JPEG or PNG image, scalar string; or RGB pixels [H, W, 3] of any numeric type.
@@ -68,7 +82,7 @@ def test_image(image: tf.Tensor, config: TestPreprocessing, box: tf.Tensor | Non
         box: int32 [4], top, left, height and width to crop the image to first; None for the full image.
 
     Returns:
-        float32 RGB [S, S, 3], in the range of the pixels (0..255 for an encoded image).
+        float32 RGB [*image_size, 3], in the range of the pixels (0..255 for an encoded image).
     """
     if image.dtype == tf.string:
         image = decode_rgb(image, box)
@@ -77,12 +91,11 @@ def test_image(image: tf.Tensor, config: TestPreprocessing, box: tf.Tensor | Non
     if config.shorter_side is None:
         image = tf.cast(image, tf.float32)
     else:
-        image = resize_shorter_side(image, config.shorter_side)
-    # Rounding may make the shorter side one pixel too short, so equal lengths may need padding.
-    if config.shorter_side is not None and config.shorter_side > config.image_size:
-        image = _central_crop(image, config.image_size)
-    else:
-        image = central_crop_or_pad(image, config.image_size, config.padding)
+        size = resized_size(image, config.shorter_side)
+        kept = tf.minimum(size, height_and_width(config.image_size))
+        window = antialiased_window if config.antialias else resized_window
+        image = window(image, size, (size - kept) // 2, kept)
+    image = central_crop_or_pad(image, config.image_size, config.padding)
     if config.gray:
         image = tf.repeat(tf.reduce_mean(image, axis=-1, keepdims=True), 3, axis=-1)
     return image
@@ -104,15 +117,18 @@ def image_size(encoded: bytes) -> tuple[int, int]:
     if not encoded.startswith(_JPEG):
         raise ValueError("neither a JPEG nor a PNG image")
     place = 2
-    while place + 9 <= len(encoded) and encoded[place] == _MARKER:
+    while 0 <= place <= len(encoded) - 9:
         marker = encoded[place + 1]
-        if marker == _MARKER:  # A fill byte before a marker.
-            place += 1
-            continue
-        if marker in _FRAMES:
+        if encoded[place] != _MARKER or marker in (0, _MARKER):
+            # A fill byte, or a stray one. Decoders look for the next marker, too.
+            place = encoded.find(b"\xff", place + 1)
+        elif marker in _FRAMES:
             height, width = encoded[place + 5 : place + 7], encoded[place + 7 : place + 9]
             return int.from_bytes(height, "big"), int.from_bytes(width, "big")
-        place += 2 + int.from_bytes(encoded[place + 2 : place + 4], "big")
+        elif marker == _SCAN:
+            break
+        else:
+            place += 2 + int.from_bytes(encoded[place + 2 : place + 4], "big")
     raise ValueError("the header of the JPEG image is damaged")
 
 
@@ -138,86 +154,22 @@ def decode_rgb(encoded: tf.Tensor, box: tf.Tensor | None = None) -> tf.Tensor:
     )
 
 
-def resize_shorter_side(image: tf.Tensor, shorter_side: int) -> tf.Tensor:
+def resize_shorter_side(image: tf.Tensor, shorter_side: int, *, antialias: bool = False) -> tf.Tensor:
     """Resizes an image so that its shorter side has the given length.
 
-    The new size is `trunc(height / ratio)`, `trunc(width / ratio)` with `ratio = min(height, width) /
-    shorter_side`, computed in float32.
+    The new size is that of `resized_size`.
 
     Args:
         image: pixels [H, W, C] of any numeric type.
         shorter_side: length in pixels.
+        antialias: resize with antialiasing.
 
     Returns:
         float32 [H', W', C].
     """
-    size = tf.shape(image)[:2]
-    # Optimized graphs replace the division by a constant by a product with its reciprocal, which differs in
-    # float32 and may lose a pixel. Rounded from float64, both are the float32 quotient.
-    ratio = tf.cast(tf.cast(tf.reduce_min(size), tf.float64) / shorter_side, tf.float32)
-    new_size = tf.cast(tf.cast(size, tf.float32) / ratio, tf.int32)
-    return resize(image, new_size[0], new_size[1])
-
-
-def resize(image: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) -> tf.Tensor:
-    """Resizes pixels [H, W, C] bilinearly to float32 [height, width, C]."""
-    size = tf.stack([height, width])
-    return tf.raw_ops.ResizeBilinear(images=image[tf.newaxis], size=size, half_pixel_centers=True)[0]
-
-
-def central_crop_or_pad(image: tf.Tensor, image_size: int, padding: float = 0) -> tf.Tensor:
-    """Crops the center of an image, or pads the image on all sides, to a square.
-
-    If the difference is odd, the lower and right sides lose or get one pixel more.
-
-    Args:
-        image: [H, W, C].
-        image_size: side S of the square.
-        padding: value of added pixels.
-
-    Returns:
-        [S, S, C] of the same type.
-    """
-    size = tf.shape(image)[:2]
-    begin = tf.maximum(size - image_size, 0) // 2
-    kept = tf.minimum(size, image_size)
-    image = image[begin[0] : begin[0] + kept[0], begin[1] : begin[1] + kept[1]]
-    missing = image_size - kept
-    sides = tf.stack([missing // 2, missing - missing // 2], axis=1)
-    padded = tf.pad(image, tf.pad(sides, [[0, 1], [0, 0]]), constant_values=padding)
-    return tf.ensure_shape(padded, [image_size, image_size, image.shape[-1]])
-
-
-def _central_crop(image: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Crops the center of an image that is large enough, in fewer operations."""
-    begin = (tf.shape(image) - image_size) // 2
-    cropped = tf.slice(image, begin * [1, 1, 0], [image_size, image_size, -1])
-    return tf.ensure_shape(cropped, [image_size, image_size, image.shape[-1]])
+    size = resized_size(image, shorter_side)
+    return resize(image, size[0], size[1], antialias=antialias)
 
 
 def _crop(image: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
     return tf.slice(image, tf.pad(box[:2], [[0, 1]]), tf.concat([box[2:], [3]], 0))
-
-
-Branch = Callable[[tf.Tensor], tf.Tensor]
-
-
-def either(condition: tf.Tensor, if_true: Branch, if_false: Branch, value: tf.Tensor) -> tf.Tensor:
-    """Applies one of two functions to a tensor, without the overhead of `tf.cond` in `tf.data`.
-
-    `tf.data` runs `tf.cond` as a function call, which takes about 50 microseconds per image. This function
-    uses the operations that TensorFlow makes of `tf.cond` elsewhere. Gradients do not pass through it.
-
-    Args:
-        condition: scalar bool.
-        if_true: function of the value; each of its operations that may be expensive must depend on the value.
-        if_false: likewise, with a result of the same type.
-        value: any tensor.
-
-    Returns:
-        The result of the chosen function.
-    """
-    if tf.executing_eagerly():
-        return if_true(value) if condition else if_false(value)
-    value_if_false, value_if_true = tf.raw_ops.Switch(data=value, pred=condition)
-    return tf.raw_ops.Merge(inputs=[if_false(value_if_false), if_true(value_if_true)]).output

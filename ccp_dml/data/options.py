@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ccp_dml.options import Change, Choice, Integer, Number, Options, Switch, Text, option
+from ccp_dml.options import Change, Choice, ImageSize, Integer, Number, Options, Size, Switch, Text, option
 
 # After A Metric Learning Reality Check (Musgrave et al. 2020), arXiv 2003.08505.
 MLRC = "mlrc"
@@ -141,13 +141,21 @@ class ImageOptions(Options):
         Choice(("dml", "cifar", "mnist")),
         "dml: random resized crops; cifar: shifts of small images; mnist: neither, in gray.",
     )
-    image_size: int | None = option(
-        None, Integer(8, 4096), "Side of the model's input in pixels (default: the backbone's)."
+    image_size: ImageSize | None = option(
+        None,
+        Size(8, 4096),
+        "Side of the model's input in pixels, or HEIGHTxWIDTH such as 256x128 (default: the backbone's).",
     )
     test_shorter_side: int | None = option(
         None,
         Integer(8, 8192),
-        "Shorter side before the test crop, in pixels (default: image_size * 256 / 227).",
+        "Shorter side before the test crop, in pixels (default: smaller side of image_size * 256 / 227).",
+        only_with=_WITH_CROPS,
+    )
+    antialias: bool = option(
+        True,
+        Switch(),
+        "Average over all covered pixels when images are made smaller; off in the paper.",
         only_with=_WITH_CROPS,
     )
     crop_area_min: float = option(
@@ -157,10 +165,16 @@ class ImageOptions(Options):
         1.0, _SHARE, "Largest area of a training crop, as a share of the image.", only_with=_WITH_CROPS
     )
     crop_aspect_min: float = option(
-        0.75, _ABOVE_ZERO, "Smallest width / height of a training crop.", only_with=_WITH_CROPS
+        0.75,
+        _ABOVE_ZERO,
+        "Smallest width / height of a training crop, relative to that of image_size.",
+        only_with=_WITH_CROPS,
     )
     crop_aspect_max: float = option(
-        4 / 3, _ABOVE_ZERO, "Largest width / height of a training crop.", only_with=_WITH_CROPS
+        4 / 3,
+        _ABOVE_ZERO,
+        "Largest width / height of a training crop, relative to that of image_size.",
+        only_with=_WITH_CROPS,
     )
     horizontal_flip: bool = option(
         True, Switch(), "Flip half of the training images.", only_with={"preprocessing": ("dml", "cifar")}

@@ -23,8 +23,9 @@ import tensorflow as tf
 
 from ccp_dml.data.augmentation import Augmentation
 from ccp_dml.data.collection import ImageCollection
-from ccp_dml.data.images import TestPreprocessing, either, image_size, test_image
+from ccp_dml.data.images import TestPreprocessing, image_size, test_image
 from ccp_dml.data.random_streams import AUGMENTATION, IntArray, uniform_draws
+from ccp_dml.data.resizing import either
 from ccp_dml.data.sampling import Sampler
 from ccp_dml.errors import UserError
 
@@ -87,7 +88,7 @@ def training_batches(
         shard: rows of every batch to read.
 
     Returns:
-        Dataset of (float32 RGB [B, S, S, 3] in 0..255, int32 [B, 2] with class and image id), where B is the
+        Dataset of (float32 RGB [B, H, W, 3] in 0..255, int32 [B, 2] with class and image id), where B is the
         batch size divided by the number of all replicas.
 
     Raises:
@@ -154,7 +155,7 @@ def inference_batches(
         indices: indices of the images, in the order of the result; None for all images.
 
     Returns:
-        Finite dataset of float32 RGB [b, S, S, 3] in 0..255.
+        Finite dataset of float32 RGB [b, H, W, 3] in 0..255.
 
     Raises:
         ValueError: if `batch_size` is less than 1.

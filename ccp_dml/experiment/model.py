@@ -17,7 +17,7 @@ from ccp_dml.losses.base import MetricLoss
 from ccp_dml.models.backbones.weights import check_hdf5
 from ccp_dml.models.embedding_model import build_embedding_model
 from ccp_dml.models.options import ModelOptions
-from ccp_dml.options import options_of
+from ccp_dml.options import ImageSize, height_and_width, options_of
 from ccp_dml.run_directory import RunDirectory
 from ccp_dml.training.options import TrainingOptions
 
@@ -45,7 +45,7 @@ def set_up_tensorflow(options: TrainingOptions, seed: int) -> None:
 
 
 def build_model(
-    options: ModelOptions, image_size: int | None, seed: int, *, load: bool = True
+    options: ModelOptions, image_size: ImageSize | None, seed: int, *, load: bool = True
 ) -> tf.keras.Model:
     """Builds the embedding model; its backbone has its initial weights unless `load` is False.
 
@@ -76,10 +76,11 @@ def build_model(
         raise UserError(f"{' '.join(flags)}: {error}") from error
 
 
-def compiled_inference(model: tf.keras.Model, image_size: int | None) -> Inference:
+def compiled_inference(model: tf.keras.Model, image_size: ImageSize | None) -> Inference:
     """Compiles a model in inference mode, once for all batch sizes."""
+    sides = (None, None) if image_size is None else height_and_width(image_size)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, image_size, image_size, 3], tf.float32)])
+    @tf.function(input_signature=[tf.TensorSpec([None, *sides, 3], tf.float32)])
     def infer(images: tf.Tensor) -> tf.Tensor:
         return model(images, training=False)
 

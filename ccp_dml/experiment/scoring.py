@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ccp_dml.evaluation.embedding import Embedded, Embedder, Evaluation, Project
 from ccp_dml.evaluation.inputs import Floats, NotFiniteError, UnscorableError
 from ccp_dml.evaluation.metrics import RetrievalResult, evaluate_retrieval
 from ccp_dml.evaluation.options import EvaluationOptions
+from ccp_dml.options import height_and_width
 from ccp_dml.run_directory import EMBEDDED_SETS, RunDirectory
 
 # Three channels in float32.
@@ -69,7 +71,10 @@ class Scorer:
         self._workers = workers
         local = [workers.local_slice(len(images)) for images in (queries, gallery) if images is not None]
         number = sum(rows.stop - rows.start for rows in local)
-        self._keeps = number * preprocessing.image_size**2 * _BYTES_PER_PIXEL <= kept_megabytes * 1e6
+        self._keeps = (
+            number * math.prod(height_and_width(preprocessing.image_size)) * _BYTES_PER_PIXEL
+            <= kept_megabytes * 1e6
+        )
         self._kept: dict[str, tf.data.Dataset] = {}
         self._kept_batch_size = 0
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 from ccp_dml.models.backbones import registry
 from ccp_dml.models.backbones.layers import FrozenNormConvolution, layer_seeds
 from ccp_dml.models.layers import GlobalPooling
+from ccp_dml.options import ImageSize
 
 _FEATURES = "features"
 _EMBEDDING = "embedding"
@@ -28,7 +29,7 @@ def build_embedding_model(
     weights: str | None = None,
     embedding_size: int,
     pooling: str = "average",
-    image_size: int | None = None,
+    image_size: ImageSize | None = None,
     seed: int = 0,
     **options: Any,
 ) -> tf.keras.Model:
@@ -42,7 +43,8 @@ def build_embedding_model(
         weights: name of the backbone's weights, or a file; None for its default weights.
         embedding_size: number of dimensions D.
         pooling: one of `ccp_dml.models.options.POOLINGS`.
-        image_size: side of the images if it is known, which lets XLA compile the model; None for any H and W.
+        image_size: side of the images, or height and width, if known, which lets XLA compile the model; None
+            for any H and W.
         seed: seed of all weights that are not loaded. Equal arguments give equal weights.
         **options: further options of `registry.build`: `freeze_batch_norm`, `layer`, `frozen_layers`,
             `options`, `load`.

@@ -11,12 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from ccp_dml import files
 from ccp_dml.data.images import TestPreprocessing, test_image
 from ccp_dml.geometry import check_normalization, normalize
+from ccp_dml.options import height_and_width
 from ccp_dml.serving.images import decode_upright_rgb
+
+# Images of a call that are decoded at the same time.
+IMAGES_AT_A_TIME = 4
 
 Outputs = dict[str, tf.Tensor]
 
@@ -33,14 +38,15 @@ def export_saved_model(
 
     Signatures (`N` ≥ 0, `H` and `W` any size; in the first two, all images of a call have the same size):
 
-    * `serving_default`: `images` float32 RGB [N, H, W, 3] in 0…255 → `embeddings` float32 [N, D]
+    * `serving_default`: `images` float32 RGB [N, H, W, 3] in 0…255 → `embeddings` float32 [N, D]; NaN for an
+      image that has a pixel of NaN or infinity
     * `serve_uint8`: `images` uint8 RGB [N, H, W, 3] → `embeddings`
     * `serve_encoded`: `image_bytes` string [N], JPEG, PNG or GIF files of any sizes → `embeddings`
 
     The directory appears complete or not at all.
 
     Args:
-        model: float32 RGB [N, S, S, 3] in 0…255 → raw embeddings [N, D].
+        model: float32 RGB [N, *image_size, 3] in 0…255 → raw embeddings [N, D].
         directory: directory to write; its parents are created.
         preprocessing: the preprocessing of the evaluation.
         normalization: the normalisation of embeddings.
@@ -66,11 +72,11 @@ def export_saved_model(
 def _signatures(
     model: tf.keras.Model, preprocessing: TestPreprocessing, normalization: str
 ) -> dict[str, Callable[..., Outputs]]:
-    size = preprocessing.image_size
-    prepared = tf.TensorSpec([size, size, 3], tf.float32)
+    sides = height_and_width(preprocessing.image_size)
+    prepared = tf.TensorSpec([*sides, 3], tf.float32)
 
     # A separate function, so that the network is traced and written once, not for every signature.
-    @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32)])
+    @tf.function(input_signature=[tf.TensorSpec([None, *sides, 3], tf.float32)])
     def embed_prepared(inputs: tf.Tensor) -> tf.Tensor:
         count = tf.shape(inputs)[0]
         # Convolutions of an empty batch fail on CPUs: a black image stands in and is removed again.
@@ -78,7 +84,10 @@ def _signatures(
         return normalize(model(inputs, training=False), normalization)[:count]
 
     def embed(prepare: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor) -> Outputs:
-        return {"embeddings": embed_prepared(tf.map_fn(prepare, images, fn_output_signature=prepared))}
+        inputs = tf.map_fn(
+            prepare, images, fn_output_signature=prepared, parallel_iterations=IMAGES_AT_A_TIME
+        )
+        return {"embeddings": embed_prepared(inputs)}
 
     def prepare_encoded(encoded: tf.Tensor) -> tf.Tensor:
         return test_image(decode_upright_rgb(encoded), preprocessing)
@@ -88,7 +97,10 @@ def _signatures(
         input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32, "images")], autograph=False
     )
     def serve_float(images: tf.Tensor) -> Outputs:
-        return embed(lambda image: test_image(image, preprocessing), images)
+        embeddings = embed(lambda image: test_image(image, preprocessing), images)["embeddings"]
+        # Crops may leave out such pixels, and activations may turn them into finite numbers.
+        is_finite = tf.reduce_all(tf.math.is_finite(images), axis=[1, 2, 3])
+        return {"embeddings": tf.where(is_finite[:, tf.newaxis], embeddings, np.nan)}
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "images")], autograph=False)
     def serve_uint8(images: tf.Tensor) -> Outputs:

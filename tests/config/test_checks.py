@@ -29,6 +29,10 @@ def configured(**values: Any) -> ExperimentConfig:
             {"image_size": 64, "test_shorter_side": 60},
             "--test_shorter_side=60: expected at least --image_size=64",
         ),
+        (
+            {"image_size": (96, 64), "test_shorter_side": 60},
+            "--test_shorter_side=60: expected at least 64, the smaller side of --image_size=96x64",
+        ),
         ({"fold": 1, "validation_fraction": 0.2}, "--validation_fraction=0.2: contradicts --fold=1"),
         ({"fold": 5, "num_folds": 4}, "--fold=5: expected at most --num_folds=4"),
         ({"num_folds": 4}, "--num_folds=4: has no effect without --fold"),
@@ -176,6 +180,10 @@ def configured(**values: Any) -> ExperimentConfig:
         (
             {"backbone": "resnet50", "backbone_weights": "random", "image_size": 16},
             "--image_size=16: expected at least 32 with --backbone=resnet50",
+        ),
+        (
+            {"backbone": "resnet50", "backbone_weights": "random", "image_size": (64, 16)},
+            "--image_size=64x16: expected at least 32 with --backbone=resnet50",
         ),
         ({"backbone_weights": "places"}, "--backbone_weights=places"),
     ],

@@ -20,6 +20,7 @@ from ccp_dml.options import (
     OptionError,
     Options,
     Patterns,
+    Size,
     StepRange,
     Switch,
     Text,
@@ -102,6 +103,8 @@ def is_valid(kind: Kind, value) -> bool:
         st.tuples(
             st.just(StepRange()), st.sets(st.integers(0), min_size=2, max_size=2).map(sorted).map(tuple)
         ),
+        st.tuples(st.just(Size(8, 99)), st.integers(8, 99)),
+        st.tuples(st.just(Size(8, 99)), st.permutations(range(8, 99)).map(lambda sides: tuple(sides[:2]))),
         st.tuples(st.just(Switch()), st.booleans()),
         st.tuples(
             st.just(Patterns()), st.lists(st.from_regex(r"[a-z_.][a-z0-9_.]{0,4}", fullmatch=True)).map(tuple)
@@ -138,11 +141,21 @@ def test_text_gives_back_the_exact_value(kind_and_value):
         (StepRange(), "-1:5"),
         (StepRange(), "1:2:3"),
         (Patterns(), "stem ("),
+        (Size(8, 99), "7"),
+        (Size(8, 99), "8x100"),
+        (Size(8, 99), "8x"),
+        (Size(8, 99), "8x9x10"),
+        (Size(8, 99), "8,9"),
+        (Size(8, 99), "8.0x9"),
     ],
 )
 def test_invalid_text_is_refused(kind, text):
     with pytest.raises(ValueError, match="^expected "):
         kind.parse(text)
+
+
+def test_a_size_of_equal_sides_is_one_number():
+    assert [Size(8, 999).parse(text) for text in ("64x64", "64", "256X128")] == [64, 64, (256, 128)]
 
 
 def test_a_choice_may_be_a_switch():

@@ -25,6 +25,7 @@ def configured(**values) -> ExperimentConfig:
         ({"fold": 1}, {"validation_fraction": None, "num_folds": 4}),
         ({"monitor_split": "test"}, {"validation_fraction": 0.0}),
         ({"image_size": 227}, {"test_shorter_side": 256}),
+        ({"image_size": (256, 128)}, {"image_size": [256, 128], "test_shorter_side": 144}),
         ({"preprocessing": "cifar"}, {"test_shorter_side": None}),
         ({"closed_set": "shuffled"}, {"validation_fraction": None}),
         ({}, {"batch_size": None}),

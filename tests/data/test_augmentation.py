@@ -101,6 +101,42 @@ def test_a_window_of_the_full_area_without_flip_is_the_image() -> None:
     np.testing.assert_array_equal(image, pixels)
 
 
+@pytest.mark.parametrize("size", [(32, 16), (16, 48), (9, 8)])
+def test_windows_have_the_aspect_of_the_result(size: tuple[int, int]) -> None:
+    config = TrainPreprocessing(size, aspect_range=(0.8, 1.25))
+    draws = tf.random.stateless_uniform([300, config.num_draws], [5, 6])
+    windows, _ = config.choose(tf.constant([[0, 0, 400, 500]] * 300), draws)
+    height, width = windows.numpy()[:, 2:].T
+    stretch = (width / height) / (size[1] / size[0])
+    assert 0.79 < stretch.min() < 0.85
+    assert 1.18 < stretch.max() < 1.27
+    encoded = tf.constant(encode(smooth_pixels(400, 500, seed=1), "JPEG"))
+    assert config.apply(encoded, windows[0], tf.constant(True)).shape == (*size, 3)
+
+
+def test_shifts_of_small_images_may_have_different_height_and_width() -> None:
+    image, config = noise(20, 30), PadAndCrop((16, 8), (20, 10), flip=False)
+    draws = tf.random.stateless_uniform([100, config.num_draws], [5, 6])
+    windows, mirrored = config.choose(tf.constant([[0, 0, 20, 30]] * 100), draws)
+    assert {tuple(window) for window in windows.numpy()} == {
+        (top, left, 16, 8) for top in range(5) for left in range(3)
+    }
+    top, left = windows.numpy()[0, :2]
+    found = config.apply(tf.constant(encode(image, "PNG")), windows[0], mirrored[0])
+    np.testing.assert_array_equal(found, image[top : top + 16, 10 + left : 18 + left])
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
+@pytest.mark.parametrize("antialias", [False, True])
+def test_a_window_is_resized_as_a_test_image(image_format: str, antialias: bool) -> None:
+    """The full image as window, in training, and the same size in evaluation: equal pixels."""
+    encoded = tf.constant(encode(noise(90, 90), image_format))
+    training = TrainPreprocessing(20, (1.0, 1.0), (1.0, 1.0), flip=False, antialias=antialias)
+    found = train_image(encoded, training, tf.constant([0, 0]))
+    expected = test_image(encoded, TestPreprocessing(20, 20, antialias=antialias))
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_an_image_of_one_pixel_is_enlarged() -> None:
     encoded = tf.constant(encode(np.full((1, 1, 3), 9, np.uint8), "PNG"))
     assert (train_image(encoded, TrainPreprocessing(4), tf.constant([0, 0])).numpy() == 9).all()
@@ -190,7 +226,9 @@ def test_a_square_smaller_than_the_image_is_refused(sizes: tuple[int, int]) -> N
     ("options", "expected"),
     [
         ({"image_size": 227, "test_shorter_side": 256}, TrainPreprocessing(227)),
+        ({"image_size": (256, 128), "antialias": False}, TrainPreprocessing((256, 128), antialias=False)),
         ({"image_size": 32, "preprocessing": "cifar"}, PadAndCrop(32, 40, 127.5)),
+        ({"image_size": (32, 16), "preprocessing": "cifar"}, PadAndCrop((32, 16), (40, 20), 127.5)),
         (
             {"image_size": 64, "preprocessing": "cifar", "horizontal_flip": False},
             PadAndCrop(64, 80, 127.5, flip=False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 
@@ -15,14 +16,13 @@ from PIL import Image
 from ccp_dml.data import images
 from ccp_dml.data.images import (
     TestPreprocessing,
-    central_crop_or_pad,
     decode_rgb,
-    either,
     image_size,
     resize_shorter_side,
     test_image,
 )
 from ccp_dml.data.options import ImageOptions
+from ccp_dml.data.resizing import central_crop_or_pad, either
 from tests.data.conftest import encode, noise, padded_square, smooth_pixels
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)
@@ -45,6 +45,13 @@ def test_size_of_a_jpeg(name: str, mode: str) -> None:
     assert image_size(encoded.getvalue()[:2] + b"\xff\xff" + encoded.getvalue()[2:]) == (17, 300)
 
 
+@pytest.mark.parametrize("stray", [b"\x00", b"\xff\x00", b"\x12\x34\xff", bytes(20)])
+@pytest.mark.parametrize("before", [b"\xff\xdb", b"\xff\xc0"])
+def test_stray_bytes_between_segments_are_skipped_as_by_decoders(stray: bytes, before: bytes) -> None:
+    content = encode(np.zeros((17, 30, 3), np.uint8), "jpeg").replace(before, stray + before, 1)
+    assert image_size(content) == tf.io.decode_jpeg(content).shape[:2] == (17, 30)
+
+
 def test_size_of_a_png() -> None:
     assert image_size(encode(np.zeros((300, 17, 3), np.uint8), "png")) == (300, 17)
 
@@ -56,6 +63,7 @@ def test_size_of_a_png() -> None:
         (b"GIF89a" + bytes(20), "neither"),
         (b"\xff\xd8\xff", "damaged"),
         (b"\xff\xd8\xff\xe0\x00\x00" + bytes(40), "damaged"),
+        (b"\xff\xd8\xff\xda\x00\x02\xff\xc0\x00\x11\x08" + bytes(40), "damaged"),
         (b"\x89PNG\r\n\x1a\n" + bytes(8), "damaged"),
     ],
 )
@@ -105,6 +113,27 @@ def test_resized_sizes_are_float32_quotients_in_graphs_too() -> None:
         assert shape(tf.constant([side, side + 7])).numpy().tolist() == expected
 
 
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("result", [(30, 24), (24, 30), (8, 40), (40, 40)])
+@pytest.mark.parametrize("shape", [(40, 56), (61, 33), (20, 45), (7, 90)])
+def test_height_and_width_of_a_test_image_may_differ(
+    shape: tuple[int, int], result: tuple[int, int], antialias: bool
+) -> None:
+    """The shorter side is resized; then each side is cropped or padded."""
+    image = tf.constant(noise(*shape))
+    resized = resize_shorter_side(image, 32, antialias=antialias).numpy()
+    expected = np.zeros([*result, 3], np.float32)
+    begins = [
+        (old - new) // 2 if old >= new else -((new - old) // 2) for old, new in zip(resized.shape, result)
+    ]
+    for y, x in np.ndindex(*result):
+        row, column = y + begins[0], x + begins[1]
+        if 0 <= row < resized.shape[0] and 0 <= column < resized.shape[1]:
+            expected[y, x] = resized[row, column]
+    found = test_image(image, TestPreprocessing(result, 32, antialias=antialias))
+    np.testing.assert_allclose(found, expected, atol=0.05 if antialias else 0)
+
+
 @quick
 @given(height=st.integers(1, 12), width=st.integers(1, 12), size=st.integers(1, 12))
 def test_central_crop_or_pad(height: int, width: int, size: int) -> None:
@@ -117,6 +146,57 @@ def test_central_crop_or_pad(height: int, width: int, size: int) -> None:
             if 0 <= row < height and 0 <= column < width:
                 expected[y, x] = image[row, column]
     np.testing.assert_array_equal(central_crop_or_pad(tf.constant(image), size), expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 3000), (3000, 2), (1, 5000), (7, 90), (90, 7)])
+def test_long_images_have_the_pixels_of_the_resized_image(shape: tuple[int, int]) -> None:
+    image = tf.constant(noise(*shape))
+    config = TestPreprocessing(24, 28, antialias=False)
+    expected = central_crop_or_pad(resize_shorter_side(image, 28), 24)
+    np.testing.assert_array_equal(test_image(image, config), expected)
+    expected = central_crop_or_pad(resize_shorter_side(image, 28, antialias=True), 24)
+    found = test_image(image, dataclasses.replace(config, antialias=True))
+    np.testing.assert_allclose(found, expected, atol=0.05)
+
+
+def antialiased(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Antialiased resize of the middle axes, one after the other, with the weights of a triangle."""
+    for axis, new in ((0, height), (1, width)):
+        old = image.shape[axis]
+        stretch = max(old / new, 1)
+        rows = []
+        for place in range(new):
+            center = (place + 0.5) * old / new
+            weights = [max(0, 1 - abs(pixel + 0.5 - center) / stretch) for pixel in range(old)]
+            rows.append(np.average(image, axis, weights))
+        image = np.stack(rows, axis)
+    return image
+
+
+@pytest.mark.parametrize("size", [(20, 31), (90, 61), (24, 300), (16, 16), (7, 5)])
+def test_antialiasing_averages_over_the_covered_pixels(size: tuple[int, int]) -> None:
+    image = noise(*size)
+    resized = resize_shorter_side(tf.constant(image), 12, antialias=True).numpy()
+    expected = antialiased(image.astype(np.float64), *(int(side * 12 / min(size)) for side in size))
+    np.testing.assert_allclose(resized, expected, atol=0.01)
+
+
+@pytest.mark.parametrize("size", [(3, 5), (12, 12)])
+def test_antialiasing_changes_nothing_when_an_image_is_not_made_smaller(size: tuple[int, int]) -> None:
+    image = tf.constant(noise(*size))
+    found = resize_shorter_side(image, 12, antialias=True)
+    np.testing.assert_allclose(found, resize_shorter_side(image, 12), atol=0.01)
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("shape", [(1, 100_000), (30_000, 2), (60_000, 1)])
+def test_the_memory_for_a_long_image_is_that_of_its_pixels_and_the_result(
+    shape: tuple[int, int], antialias: bool
+) -> None:
+    """The resized images would take 10 to 80 GB."""
+    pixels = tf.fill([*shape, 3], tf.constant(9, tf.uint8))
+    found = test_image(pixels, TestPreprocessing(227, 256, antialias=antialias))
+    np.testing.assert_allclose(found, np.full([227, 227, 3], 9), atol=1e-5)
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
@@ -178,6 +258,11 @@ def test_sizes_below_one_are_refused() -> None:
     ("options", "expected"),
     [
         ({"image_size": 227, "test_shorter_side": 256}, TestPreprocessing(227, 256)),
+        ({"image_size": (256, 128), "test_shorter_side": 144}, TestPreprocessing((256, 128), 144)),
+        (
+            {"image_size": 64, "test_shorter_side": 72, "antialias": False},
+            TestPreprocessing(64, 72, antialias=False),
+        ),
         ({"image_size": 32, "preprocessing": "cifar"}, TestPreprocessing(32, None, 127.5)),
         ({"image_size": 28, "preprocessing": "mnist"}, TestPreprocessing(28, None, gray=True)),
     ],

@@ -66,6 +66,17 @@ def test_training_images_are_embedded_by_their_index(configured, tmp_path):
     assert np.abs(embeddings[0] - embeddings[1]).max() > 1e-4
 
 
+@pytest.mark.parametrize("preprocessing", ["dml", "cifar", "mnist"])
+def test_height_and_width_of_the_images_may_differ(configured, tmp_path, preprocessing):
+    run = build(configured(tmp_path, "--image_size=32x16", f"--preprocessing={preprocessing}"))
+    assert run.model.input_shape == (None, 32, 16, 3)
+    config = run.config
+    batches = make_batches(config.batches, config.images, run.task.train, seed=0, workers=SINGLE_WORKER)
+    images, _ = next(iter(batches(0)))
+    assert images.shape[1:] == (32, 16, 3)
+    assert run.training_image_embedder("unit")(np.array([3])).shape == (1, run.model.output_shape[1])
+
+
 @pytest.mark.parametrize(
     "flag, message",
     [

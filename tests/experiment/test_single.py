@@ -43,6 +43,7 @@ def column(run_dir: Path, name: str) -> list[float]:
         ["--noccp_use_representative_proxy", "--ccp_patience=1"],
         ["--pool_memory_steps=3", "--ccp_patience=1"],
         ["--ccp_step_at_batch", "--ccp_min_iterations=2", "--chunk_size=10"],
+        ["--image_size=32x16", "--test_crops=2"],
         ["--warm_up_epochs=1", "--warm_up_learning_rate=1e-2"],
         ["--ccp_reset_rule=staleness", "--ccp_staleness_threshold=0.01", "--ccp_normalized_embeddings"],
         ["--ccp_reset_rule=fixed", "--ccp_random_init", "--ccp_perturb_noise=0.01"],

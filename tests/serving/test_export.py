@@ -108,6 +108,19 @@ def test_padding_and_gray_preprocessing_are_part_of_the_model(tmp_path):
         np.testing.assert_allclose(found["embeddings"], expected, atol=1e-5)
 
 
+def test_height_and_width_of_the_input_may_differ(tmp_path):
+    model, preprocessing = make_model(), TestPreprocessing((24, 16), 18)
+    export_saved_model(model, str(tmp_path / "model"), preprocessing=preprocessing, normalization="lipschitz")
+    served = tf.saved_model.load(str(tmp_path / "model"))
+    images = pixels(2, 40, 26, 3)
+    expected = evaluate(model, list(images), preprocessing)
+    found = served.signatures["serve_uint8"](images=tf.constant(images))["embeddings"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    files = tf.constant([encode(image, "PNG") for image in images])
+    found = served.signatures["serve_encoded"](image_bytes=files)["embeddings"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_transparent_files_are_served(exported):
     model, _, signatures = exported
     image = pixels(30, 30, 4)
@@ -115,6 +128,19 @@ def test_transparent_files_are_served(exported):
     white = np.full([30, 30, 3], 255, np.uint8)
     actual = signatures["serve_encoded"](image_bytes=tf.constant([encode(image, "PNG")]))["embeddings"]
     np.testing.assert_allclose(actual, evaluate(model, [white]), atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [(0, 0, 0), (20, 30, 1), (39, 59, 2)])
+def test_an_image_that_is_not_finite_has_an_embedding_of_nan(exported, value, place):
+    """At the corners too, which the crop leaves out; the other images of the call are as without it."""
+    _, _, signatures = exported
+    images = pixels(3, 40, 60, 3).astype(np.float32)
+    expected = signatures["serving_default"](images=tf.constant(images))["embeddings"].numpy()
+    images[1][place] = value
+    found = signatures["serving_default"](images=tf.constant(images))["embeddings"].numpy()
+    assert np.isnan(found[1]).all()
+    np.testing.assert_array_equal(found[::2], expected[::2])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from ccp_dml.data.images import decode_rgb
-from ccp_dml.serving.images import decode_upright_rgb, jpeg_orientation
+from ccp_dml.serving.images import decode_upright_rgb
+from ccp_dml.serving.metadata import jpeg_metadata
 
 decode = tf.function(decode_upright_rgb, input_signature=[tf.TensorSpec([], tf.string)])
 ORIENTATION = 0x0112
@@ -121,7 +122,7 @@ COMMENT = b"\xff\xfe\x00\x09comment"
     ],
 )
 def test_a_missing_or_malformed_orientation_is_upright(content, expected):
-    assert int(jpeg_orientation(tf.constant(content))) == expected
+    assert int(jpeg_metadata(tf.constant(content)).orientation) == expected
 
 
 @pytest.mark.parametrize("content", [b"no image", b"", encoded(picture(), "BMP")])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ccp_dml.models.backbones.options import parse_options
 from ccp_dml.models.backbones.specs import BACKBONES, H5, IMAGENET, RANDOM, BackboneSpec
+from ccp_dml.options import ImageSize, format_size, height_and_width
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -102,7 +103,7 @@ def build(
     name: str,
     weights: str | None = None,
     *,
-    image_size: int | None = None,
+    image_size: ImageSize | None = None,
     seed: int = 0,
     freeze_batch_norm: bool | None = None,
     layer: str | None = None,
@@ -115,7 +116,8 @@ def build(
     Args:
         name: name of the backbone.
         weights: name of its weights, or a file; None for its default weights.
-        image_size: side of the images if it is known, which lets XLA compile the model; None for any H and W.
+        image_size: side of the images, or height and width, if known, which lets XLA compile the model; None
+            for any H and W.
         seed: seed of random weights.
         freeze_batch_norm: True to never train batch normalisation; None for True unless the weights are
             random.
@@ -139,11 +141,13 @@ def build(
 
     spec = BACKBONES[name]
     path = weights_path(name, weights or spec.default_weights)
-    if image_size is not None and image_size < spec.min_image_size:
+    sides = (None, None) if image_size is None else height_and_width(image_size)
+    if image_size is not None and min(height_and_width(image_size)) < spec.min_image_size:
         raise ValueError(
-            f"backbone {name!r} takes images of {spec.min_image_size} pixels at least; found {image_size}"
+            f"backbone {name!r} takes images of {spec.min_image_size} pixels at least; "
+            f"found {format_size(image_size)}"
         )
-    images = tf.keras.Input((image_size, image_size, 3), name="images")
+    images = tf.keras.Input((*sides, 3), name="images")
     scaled = PixelScaling(**spec.pixel_scaling, name="pixel_scaling")(images)
     features = _load_function(spec.target)(
         scaled,
