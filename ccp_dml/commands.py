@@ -81,11 +81,21 @@ def _termination_as_interrupt() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # Only the main one may set handlers.
         yield
         return
+
+    def again(unraisable: sys.UnraisableHookArgs) -> None:
+        """Repeats a signal that came in a destructor, where Python ignores exceptions."""
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        else:
+            hook(unraisable)
+
+    hook, sys.unraisablehook = sys.unraisablehook, again
     previous = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+        sys.unraisablehook = hook
 
 
 def _print_line(kind: str, message: object) -> None:
