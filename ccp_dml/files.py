@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,22 @@ def read_json(file: Path) -> dict[str, Any]:
     if written is not None and written != checksum(json.dumps(values, indent=2)):
         raise ValueError("it was damaged or changed, as its checksum does not match")
     return values
+
+
+@contextlib.contextmanager
+def without_patterns(path: Path) -> Iterator[Path]:
+    """Context with a name of a file in which TensorFlow finds no pattern.
+
+    Its readers of checkpoints take stars, question marks, brackets and backslashes for one. A link to the
+    folder has none.
+    """
+    if not set("*?[]\\") & set(str(path)):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="ccp_dml-") as folder:
+        link = Path(folder) / "link"
+        link.symlink_to(path.parent.absolute(), target_is_directory=True)
+        yield link / path.name
 
 
 def remove(path: Path) -> None:

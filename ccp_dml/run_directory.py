@@ -125,10 +125,13 @@ class RunDirectory:
             )
         if state is State.FINISHED and not self._is_longer(config):
             raise ConfigError(
-                f"--run_dir={self.path}: it holds a finished run; expected another folder, or --overwrite, "
-                "or a larger --max_epochs to continue it"
+                f"--run_dir={self.path}: it holds a finished run; expected another folder, or --overwrite"
             )
-        if state is State.FINISHED or (state is State.UNFINISHED and self._has_begun()):
+        try:
+            is_continued = state is State.FINISHED or (state is State.UNFINISHED and self._has_begun())
+        except ConfigError as error:
+            raise ConfigError(f"{error}; --overwrite begins anew") from None
+        if is_continued:
             self._check_same_flags(config, state)
 
     def holds_finished(self, config: ExperimentConfig) -> bool:
@@ -171,6 +174,8 @@ class RunDirectory:
         """
         if self.state not in (State.UNFINISHED, State.FINISHED):
             raise ConfigError(f"--run_dir={self.path}: expected the folder of a run; found {self._content}")
+        if not self.config.exists():
+            raise ConfigError(f"--run_dir={self.path}: expected {self.config.name} in it; found none")
         try:
             content, mark, checksum = self.config.read_text(encoding="utf-8").rpartition(_CHECKSUM)
         except OSError as error:
@@ -179,7 +184,9 @@ class RunDirectory:
             raise self._unusable(self.config, "it is damaged, as it is not text in UTF-8") from None
         if not mark or checksum.strip() != files.checksum(content):
             raise self._unusable(self.config, "it was damaged or changed, as its checksum does not match")
-        return command_line.read([f"--flagfile={self.config}"]).replace(run_dir=str(self.path))
+        # `Path` has dropped the "./" of "./~x", which is no home folder.
+        run_dir = os.path.join(os.curdir, self.path)
+        return command_line.read([f"--flagfile={run_dir}/{self.config.name}"]).replace(run_dir=run_dir)
 
     def record_data(self, fingerprint: str) -> None:
         """Records the fingerprint of the data, or compares it with the one recorded when the run began.
@@ -286,8 +293,7 @@ class RunDirectory:
 
     def _unusable(self, file: Path, reason: str) -> ConfigError:
         return ConfigError(
-            f"--run_dir={self.path}: {file.name} cannot be used: {reason}; expected it as the run wrote it; "
-            "--overwrite in training begins anew"
+            f"--run_dir={self.path}: {file.name} cannot be used: {reason}; expected it as the run wrote it"
         )
 
     def _write_beginning(self, config: ExperimentConfig) -> None:

@@ -159,7 +159,8 @@ class Checkpoints:
             if not os.access(file, os.R_OK):
                 raise CheckpointError(f"{file} cannot be read: {os.strerror(errno.EACCES)}")
         try:
-            self._checkpoint.read(path).assert_existing_objects_matched()
+            with files.without_patterns(Path(path)) as readable:
+                self._checkpoint.read(str(readable)).assert_existing_objects_matched()
         except tf.errors.ResourceExhaustedError:  # The checkpoint may be good; memory is short.
             raise
         except _UNREADABLE as error:
