@@ -43,8 +43,8 @@ def expand(arguments: Sequence[str]) -> list[Argument]:
     relative to the working directory on the command line, and to the including file in a flagfile.
 
     Raises:
-        ConfigError: if a file cannot be read or includes itself, or there are more than 100; the message names
-            the including file.
+        ConfigError: if a file cannot be read or includes itself, or there are more than 100; the message
+            names the including file.
     """
     return list(_expanded([Argument(text) for text in arguments], "", (), itertools.count(1)))
 

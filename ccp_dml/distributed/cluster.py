@@ -15,8 +15,8 @@ _EXAMPLE = (
     '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 0}}'
 )
 _TRAINING = ("chief", "worker")
-# A name or an IPv4 address, or an IPv6 address in brackets.
-_ADDRESS = re.compile(r"([\w.-]+|\[[\da-fA-F:.]+\]):(?P<port>\d{1,5})", re.ASCII)
+# A name or an address; that of IPv6 may be in brackets.
+_ADDRESS = re.compile(r"([\w.:-]+|\[[\da-fA-F:.]+\]):(?P<port>\d{1,5})", re.ASCII)
 
 
 def check_tf_config(environment: Mapping[str, str]) -> None:

@@ -187,4 +187,6 @@ def _problem(directory: RunDirectory, error: Exception, writes: bool) -> str | N
     is_read_only = os.strerror(errno.EROFS) in str(error)
     if isinstance(error, PermissionError | tf.errors.PermissionDeniedError) or is_read_only:
         return "it cannot be written to any more; once it can, the same flags go on from the last checkpoint"
+    if str(directory.path) in str(error):
+        return f"it cannot be used: {str(error).splitlines()[0]}"
     return None
