@@ -142,8 +142,9 @@ def load_initial_weights(path: str, model: tf.keras.Model) -> None:
 
 
 def _read_checkpoint(path: Path, model: tf.keras.Model) -> None:
-    status = tf.train.Checkpoint(model=model).read(str(path))
-    status.assert_existing_objects_matched().expect_partial()
+    with files.without_patterns(path) as readable:
+        status = tf.train.Checkpoint(model=model).read(str(readable))
+        status.assert_existing_objects_matched().expect_partial()
 
 
 def _reason(error: BaseException) -> str:
