@@ -75,8 +75,8 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     in the metadata, and the data is prepared under another name.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "Initial release."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.1.0": "Checksums; images as TensorFlow decodes them."}
 
     def __init__(self, name: str, arguments: dict[str, Any], *, skip_bad_images: bool, **options: Any):
         """Opens no file.

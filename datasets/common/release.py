@@ -74,7 +74,7 @@ class Release(abc.ABC):
             `checksums.tsv` has its checksum.
     """
 
-    VERSION: ClassVar[str] = "1.0.0"
+    VERSION: ClassVar[str] = "1.1.0"
 
     name: str
     variant: str = "zero_shot"

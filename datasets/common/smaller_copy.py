@@ -40,8 +40,8 @@ def smaller_copy(
 class SmallerCopy(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Builds the copy; see `smaller_copy`. Labels and image ids stay, boxes are scaled with their images."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "Initial release."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.1.0": "Checksums; images as TensorFlow decodes them."}
 
     def __init__(
         self,

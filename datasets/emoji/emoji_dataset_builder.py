@@ -21,8 +21,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     image id is the index of the class times the number of designs, plus the index of the design.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "Initial release."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.1.0": "Checksums; images as TensorFlow decodes them."}
 
     ARCHIVE = pathlib.Path(__file__).with_name("emoji.zip")
     NUM_CLASSES = 645

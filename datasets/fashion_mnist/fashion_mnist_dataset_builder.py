@@ -21,8 +21,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     training file; test images are counted on from there.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "Initial release."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.1.0": "Checksums; images as TensorFlow decodes them."}
 
     def __init__(self, *, source_dir: str | os.PathLike[str] | None = None, **options: Any):
         """Opens no file.

@@ -70,7 +70,7 @@ def test_prepared_data_needs_no_source(source, tmp_path):
     make(CubBuilder, tmp_path / "prepared", source).download_and_prepare()
     shutil.rmtree(source)
     builder = make(CubBuilder, tmp_path / "prepared")
-    assert builder.data_path == tmp_path / "prepared" / "cub" / "zero_shot" / "1.0.0"
+    assert builder.data_path == tmp_path / "prepared" / "cub" / "zero_shot" / "1.1.0"
     assert builder.info.features["label"].names == [f"{i:03d}.Bird_{i}" for i in range(1, 5)]
     assert [record["label"] for record in records(builder, "test")] == [2, 2, 3, 3]
 

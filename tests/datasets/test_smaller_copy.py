@@ -118,7 +118,7 @@ def test_an_interrupted_copy_leaves_no_data(folder, tmp_path, monkeypatch, when)
     monkeypatch.setattr(smaller_copy, "smaller_image", failing)
     with pytest.raises(KeyboardInterrupt):
         catalog.load(source)
-    assert not list((tmp_path / "prepared").glob("image_folder/*side_16/1.0.0"))
+    assert not list((tmp_path / "prepared").glob("image_folder/*side_16/1.1.0"))
     monkeypatch.setattr(smaller_copy, "smaller_image", real)
     assert len(catalog.load(source).train) == 6
 
