@@ -37,6 +37,8 @@ _IMAGES_AT_A_TIME = 64
 # Pillow takes 4 bytes for a pixel and TensorFlow 3. An image that is drawn is held twice.
 _BYTES_TO_CHECK, _BYTES_TO_DRAW = 8, 12
 _PIXELS_OF_A_BAND = 2**20
+# Place of the bits of a channel in a PNG file.
+_PNG_BITS = 24
 # Frames of JPEG, which hold the size: C0 to CF except for tables and a reserved marker.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
@@ -149,7 +151,7 @@ def upright_rgb(data: bytes, name: str) -> bytes:
             return data
         try:
             orientation = _orientation(image)
-            image = _in_bands(_on_white, image)
+            image = _in_bands(_on_white, _with_transparent_color(image, data))
             if orientation in _UPRIGHT:
                 image = image.transpose(_UPRIGHT[orientation])
             encoded = _encode(image, as_photograph=is_jpeg)
@@ -224,6 +226,18 @@ def _orientation(image: Image.Image) -> int:
         return image.getexif().get(_EXIF_ORIENTATION, 1)
     except Exception:
         return 1
+
+
+def _with_transparent_color(image: Image.Image, data: bytes) -> Image.Image:
+    """Returns a PNG with a transparent colour as RGBA if Pillow would miss the colour.
+
+    Pillow compares pixels that it has scaled to 8 bits with a colour that is not scaled.
+    """
+    is_missed = image.format == "PNG" and image.mode in ("L", "RGB") and data[_PNG_BITS] != 8
+    if not is_missed or "transparency" not in image.info:
+        return image
+    with tf.device("CPU"):
+        return Image.fromarray(tf.io.decode_png(data, channels=4).numpy())
 
 
 def _in_bands(draw: Callable[[Image.Image], Image.Image], image: Image.Image) -> Image.Image:

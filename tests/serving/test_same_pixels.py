@@ -18,11 +18,7 @@ FILES = dict([*corpus.png_files(), *corpus.oriented_files(), *corpus.jpeg_files(
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::RuntimeWarning:PIL")
 
 
-# Preparation misses this transparency: Pillow 11 compares the scaled pixels with a colour that is not scaled.
-MISREAD = ("png, gray, 4 bits, transparent: one colour", "png, rgb, 16 bits, transparent: one colour")
-
-
-@pytest.mark.parametrize("name", [name for name in FILES if name not in MISREAD])
+@pytest.mark.parametrize("name", FILES)
 def test_a_file_is_served_with_the_pixels_of_training(name: str) -> None:
     stored = upright_rgb(FILES[name], name)
     expected = decode_rgb(tf.constant(stored)).numpy().astype(int)
@@ -31,11 +27,6 @@ def test_a_file_is_served_with_the_pixels_of_training(name: str) -> None:
     # A copy of quality 95 differs a little.
     is_copy = stored.startswith(b"\xff\xd8") and stored != FILES[name]
     np.testing.assert_allclose(served, expected, rtol=0, atol=6 if is_copy else 0)
-
-
-@pytest.mark.parametrize("name", MISREAD)
-def test_a_transparent_colour_of_unusual_depth_is_served_white(name: str) -> None:
-    assert (decode(tf.constant(FILES[name]))[0, 0].numpy() == 255).all()
 
 
 REFUSED = dict(corpus.refused_files())
