@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from ccp_dml.serving.content import Content, part
+from ccp_dml.serving.content import Content, State, part, walk
 
 _IMAGE, _EXTENSION, _TRAILER = 0x2C, 0x21, 0x3B
 _GRAPHIC_CONTROL = 0xF9
@@ -87,36 +87,44 @@ def on_screen(pixels: tf.Tensor, frame: FirstFrame) -> tf.Tensor:
 def _first_image(file: Content) -> tuple[tf.Tensor, tf.Tensor]:
     """The place of the first image descriptor, and the index of the transparent colour."""
 
-    def is_before(at: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+    def is_before(at: tf.Tensor, is_in_blocks: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
         kind = file.byte(at)
-        return tf.not_equal(kind, _IMAGE) & tf.not_equal(kind, _TRAILER) & (at < file.size)
+        return (is_in_blocks | (tf.not_equal(kind, _IMAGE) & tf.not_equal(kind, _TRAILER))) & (at < file.size)
 
-    def past_extension(at: tf.Tensor, transparent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        is_control = tf.equal(file.byte(at + 1), _GRAPHIC_CONTROL)
-        has_transparent = is_control & tf.not_equal(file.byte(at + 3) & 1, 0)
-        return _past_blocks(file, at + 2), tf.where(has_transparent, file.byte(at + 6), transparent)
+    def step(at: tf.Tensor, is_in_blocks: tf.Tensor, transparent: tf.Tensor) -> State:
+        return tf.cond(
+            is_in_blocks,
+            lambda: (*_past_equal_blocks(file, at), transparent),
+            lambda: between_blocks(at, transparent),
+        )
 
-    def step(at: tf.Tensor, transparent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def between_blocks(at: tf.Tensor, transparent: tf.Tensor) -> State:
         is_extension = tf.equal(file.byte(at), _EXTENSION)
-        return tf.cond(is_extension, lambda: past_extension(at, transparent), lambda: (at + 1, transparent))
+        is_control = is_extension & tf.equal(file.byte(at + 1), _GRAPHIC_CONTROL)
+        has_transparent = is_control & tf.not_equal(file.byte(at + 3) & 1, 0)
+        transparent = tf.where(has_transparent, file.byte(at + 6), transparent)
+        return at + tf.where(is_extension, tf.constant(2, tf.int64), 1), is_extension, transparent
 
     flags = file.byte(10)
     table = tf.where(tf.not_equal(flags & _HAS_TABLE, 0), _table_length(flags), 0)
-    start = (_SCREEN_SIZE + table, tf.constant(_NOT_TRANSPARENT, tf.int64))
-    return tf.while_loop(is_before, step, start)
+    start = (_SCREEN_SIZE + table, tf.constant(False), tf.constant(_NOT_TRANSPARENT, tf.int64))
+    at, _, transparent = walk(is_before, step, start)
+    return at, transparent
 
 
 def _past_blocks(file: Content, at: tf.Tensor) -> tf.Tensor:
     """The place after a chain of sub-blocks, each after its length; a length of 0 ends it."""
+    start = (at, tf.constant(True))
+    return walk(lambda _, goes_on: goes_on, lambda at, _: _past_equal_blocks(file, at), start)[0]
 
-    def step(at: tf.Tensor) -> tuple[tf.Tensor]:
-        length = file.byte(at)
-        ahead = file.values(at, (length + 1) * _AT_A_TIME)[:: length + 1]
-        equal = tf.argmin(tf.concat([tf.equal(ahead, length), [False]], 0))
-        return (at + (length + 1) * equal,)
 
-    (last,) = tf.while_loop(lambda at: tf.not_equal(file.byte(at), 0), step, (at,))
-    return last + 1
+def _past_equal_blocks(file: Content, at: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The place after the next sub-blocks of equal length, and False if they were the end of their chain."""
+    length = file.byte(at)
+    ahead = file.values(at, (length + 1) * _AT_A_TIME)[:: length + 1]
+    count = tf.argmin(tf.concat([tf.equal(ahead, length), [False]], 0))
+    is_end = tf.equal(length, 0)
+    return at + tf.where(is_end, tf.constant(1, tf.int64), (length + 1) * count), ~is_end
 
 
 def _table_length(flags: tf.Tensor) -> tf.Tensor:

@@ -231,6 +231,15 @@ def refused_files() -> Iterator[tuple[str, bytes]]:
         yield f"truncated {name}", content[: len(content) * 3 // 4]
 
 
+def files_of_many_parts(most: int) -> Iterator[tuple[str, bytes]]:
+    """Files of more than `most` segments, chunks or blocks, which say nothing."""
+    yield "jpeg", jpeg(b"\xff\xfe\0\2" * (most + 1))
+    yield "png", png(2, 8, before=chunk(b"teXt", b"") * (most + 1))
+    yield "gif, extensions", gif(blocks=b"!\xfe\0" * (most + 1))
+    yield "gif, blocks", gif(blocks=b"!\xfe" + b"\1a\2ab" * most + b"\0")
+    yield "gif, blocks of the image", gif()[:-2] + b"\1a\2ab" * most + b"\0;"
+
+
 def large_files(most: int) -> Iterator[tuple[str, bytes]]:
     """Files of few bytes whose headers claim more than `most` pixels."""
     side = int(most**0.5) + 1
