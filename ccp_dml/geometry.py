@@ -19,6 +19,8 @@ _LARGEST_PLAIN_COMPONENT = 2.0**50
 # + |x|^2 were measured for D = 2..2048. Values up to 8 units cannot be told from zero, and are set to zero:
 # unit vectors nearer than 1.4e-3 coincide.
 _NOISE = 8.0 * float(np.finfo(np.float32).eps)
+# Unit vectors of one direction, computed from vectors of different lengths, are less far apart.
+_NOISE_OF_UNIT_VECTORS = 32.0 * float(np.finfo(np.float32).eps)
 
 
 def check_normalization(kind: str, option: str = "normalization") -> None:
@@ -133,7 +135,8 @@ def greedy_k_center(
     """Chooses `k` centers per class, each the candidate that is farthest from all points covered so far.
 
     The greedy 2-approximation of k-center (Gonzalez, 1985), for all classes at once. Of equally far
-    candidates the first one is taken.
+    candidates the first one is taken. Distances of unit vectors that differ by less than 4e-6 count as equal,
+    since rounding may make the difference.
 
     Args:
         pool: float [n, C, D], n candidates of each class.
@@ -156,7 +159,7 @@ def greedy_k_center(
     distances = _distances_to_covered(points, covered, normalized)
     indices = []
     for _ in range(k):
-        farthest = tf.argmax(distances, axis=0, output_type=tf.int32)
+        farthest = _farthest(distances, noise=_NOISE_OF_UNIT_VECTORS if normalized else 0.0)
         indices.append(farthest)
         distances = tf.minimum(distances, squared_norms(points - _pick(points, farthest)))
     centers = tf.stack([_pick(pool, index) for index in indices])
@@ -167,15 +170,18 @@ def _distances_to_covered(points: tf.Tensor, covered: tf.Tensor, normalized: boo
     """Computes the squared distance [n, C] of each point to the nearest covered point of its class."""
     nearest = tf.fill(tf.shape(points)[:-1], points.dtype.max)
     for center in tf.unstack(covered):
-        if normalized:
-            distances = squared_norms(points - normalize(center, "unit"))
-            # Unit vectors are equally far from the origin; rounding would break the tie at random.
-            at_origin = tf.reduce_all(tf.equal(center, 0.0), axis=-1)
-            distances = tf.where(at_origin, tf.round(distances), distances)
-        else:
-            distances = squared_norms(points - center)
-        nearest = tf.minimum(nearest, distances)
+        center = normalize(center, "unit") if normalized else center
+        nearest = tf.minimum(nearest, squared_norms(points - center))
     return nearest
+
+
+def _farthest(squared_distances: tf.Tensor, noise: float) -> tf.Tensor:
+    """Returns the first of the candidates [n, C] whose distance is the largest or nearly so, int32 [C]."""
+    if noise:
+        distances = tf.sqrt(squared_distances)
+        is_farthest = distances >= tf.reduce_max(distances, axis=0) - noise
+        squared_distances = tf.cast(is_farthest, tf.int32)
+    return tf.argmax(squared_distances, axis=0, output_type=tf.int32)
 
 
 def _pick(points: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:

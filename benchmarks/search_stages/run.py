@@ -40,28 +40,28 @@ def measure(case: Case, repeats: int) -> Iterator[dict[str, Any]]:
     problem = as_problem(case, *make(case))
     depth = int(problem.num_positives().max())
     sizes = len(problem.queries), len(problem.gallery), case.dimension, depth, DEFAULT_MEMORY_BYTES
-    yield measure_blocks(case, problem, depth, plan_search(*sizes), repeats, in_float32=True)
+    yield measure_blocks(case, problem, plan_search(*sizes), repeats, in_float32=True)
     first_look = bfloat16.plan(*sizes)
     if first_look is not None:
-        yield measure_blocks(case, problem, depth, first_look, repeats, in_float32=False)
+        yield measure_blocks(case, problem, first_look, repeats, in_float32=False)
 
 
 def measure_blocks(
-    case: Case, problem: Problem, deepest: int, plan: BlockPlan, repeats: int, *, in_float32: bool
+    case: Case, problem: Problem, plan: BlockPlan, repeats: int, *, in_float32: bool
 ) -> dict[str, Any]:
     """Seconds of each stage over all blocks."""
     kind = kernels if in_float32 else bfloat16
-    gallery, depth = tf.constant(problem.gallery), tf.constant(deepest)
+    gallery = tf.constant(problem.gallery)
     made = kind.as_tile(gallery[: plan.gallery], tf.constant(plan.gallery))
     tile = made if in_float32 else made[0]
     block = tf.constant(problem.queries[: plan.queries])
     positions = tf.constant(np.arange(len(block)), tf.int32)
     first, count = tf.constant(0), tf.constant(plan.candidates)
     scores = kind.score(block, tile)
-    _, candidates = kernels.best_of_rows(tf.cast(scores, tf.float32), first, count)
+    _, candidates, _ = kernels.best_of_rows(tf.cast(scores, tf.float32), first, count)
     tasks: dict[str, Callable[[], object]] = {
         PRODUCT: lambda: kind.score(block, tile),
-        RANKING: lambda: kernels.rank(block, gallery, candidates, positions, depth),
+        RANKING: lambda: kernels.rank(block, gallery, candidates, positions),
     }
     if plan.chunk:
         stretches = tf.reshape(scores, [len(scores), -1, plan.chunk, LANES])

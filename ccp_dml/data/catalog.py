@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ccp_dml.commands import warn
 from ccp_dml.data.collection import ImageCollection, ImageDataset
 from ccp_dml.data.options import SourceOptions
-from ccp_dml.data.prepared import default_prepared_dir, load_prepared, prepare
+from ccp_dml.data.prepared import default_prepared_dir, load_prepared, prepare, workspace
 from ccp_dml.errors import UserError, as_user_errors
 from ccp_dml.files import preparation_lock
 
@@ -67,15 +68,17 @@ def load(source: SourceOptions) -> ImageDataset:
     prepared_dir = source.prepared_dir or default_prepared_dir()
     module = importlib.import_module(f"datasets.{entry.folder}.{entry.folder}_dataset_builder")
     with as_user_errors(), preparation_lock(prepared_dir, entry.folder), _explained(source, prepared_dir):
-        # Inside the lock, because the builder looks for prepared data when it is created.
+        working = workspace(prepared_dir, entry.folder)
         builder = module.Builder(
-            file_format="array_record", data_dir=prepared_dir, **entry.builder_options(source)
+            file_format="array_record", data_dir=working, **entry.builder_options(source)
         )
+        if passed_over := getattr(builder, "passed_over", None):
+            warn(f"--data_dir={source.data_dir}: {passed_over}")
         if source.prepared_shorter_side is not None:
-            prepare(source.dataset, builder)
+            original = prepare(source.dataset, builder, prepared_dir)
             copies = importlib.import_module("datasets.common.smaller_copy")
-            builder = copies.smaller_copy(builder, source.prepared_shorter_side)
-        dataset = load_prepared(source.dataset, builder)
+            builder = copies.smaller_copy(*original, source.prepared_shorter_side, working)
+        dataset = load_prepared(source.dataset, builder, prepared_dir)
     if not source.crop_to_box:
         return dataset.map(lambda images: replace(images, boxes=None))
     return dataset.map(functools.partial(_with_valid_boxes, source.dataset))
@@ -219,19 +222,12 @@ def _check_options(source: SourceOptions, entry: _Entry) -> None:
 @contextlib.contextmanager
 def _explained(source: SourceOptions, prepared_dir: str) -> Iterator[None]:
     """Adds advice to the errors of preparing and opening data."""
-    from google.protobuf import json_format
-
     images = importlib.import_module("datasets.common.images")
     try:
         yield
     except images.ImageError as error:
         hint = "" if source.skip_bad_images else "; --skip_bad_images leaves them out"
         raise UserError(f"{error}{hint}") from error
-    except json_format.ParseError as error:
-        raise UserError(
-            f"--prepared_dir={prepared_dir}: the description of {source.dataset} is damaged ({error}); "
-            f"delete its folder {_ENTRIES[source.dataset].folder} there, and it is prepared again"
-        ) from error
     except OSError as error:  # Errors of source images are `ImageError`.
         raise UserError(f"--prepared_dir={prepared_dir}: cannot be used: {error.strerror}") from error
 

@@ -148,13 +148,15 @@ class RaggedPermutationWindows:
     Stream `r` equals `PermutationWindows(sizes[r], window, *words, r)`.
     """
 
-    def __init__(self, sizes: IntArray, window: int, *words: int):
+    def __init__(self, sizes: IntArray, window: int, *words: int, repeats_short: bool = False):
         """Creates the streams.
 
         Args:
             sizes: int64 [R], number of items of each stream, at least 1.
             window: window length of all streams, at least 1.
             words: integers that identify the set of streams.
+            repeats_short: repeat the first pass of streams of less than a window of items, so that each
+                window holds all of them. Where passes of different orders meet, it might lack some.
 
         Raises:
             ValueError: if a size or `window` is less than 1.
@@ -163,6 +165,7 @@ class RaggedPermutationWindows:
             raise ValueError(f"window and all sizes must be at least 1, found window={window}, sizes={sizes}")
         self.sizes, self.window = sizes.astype(np.int64), window
         self.words: tuple[Any, ...] = words
+        self._repeats_short = repeats_short
 
     def __call__(self, rows: IntArray, indices: IntArray, variants: IntArray | None = None) -> IntArray:
         """Returns window `indices[i]` of stream `rows[i]` for every i, int64 [B, window].
@@ -175,6 +178,8 @@ class RaggedPermutationWindows:
         sizes = self.sizes[rows]
         places = indices[:, None] * self.window + np.arange(self.window)
         passes, offsets = np.divmod(places, sizes[:, None])
+        if self._repeats_short:
+            passes[sizes < self.window] = 0
         first = self._first_pass(sizes, passes[:, 0], offsets[:, 0])
         items = np.empty_like(places)
         used = np.full_like(places, -1)

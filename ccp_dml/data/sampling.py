@@ -270,13 +270,15 @@ class OnePerClassSampler:
             labels: integers [N] in 0..C-1, class of each image; every class has an image.
             seed: any integer; draws are a function of it and of their number.
             window: number of draws that are used together: draws `i * window … i * window + window - 1` take
-                distinct images of each class that has enough.
+                distinct images of each class that has enough, and all images of each other class.
 
         Raises:
             ValueError: if `labels` or `window` is out of range.
         """
         self._images = ImagesByClass(labels)
-        self._order = RaggedPermutationWindows(self._images.sizes, window, seed, IMAGES_OF_DRAWS)
+        self._order = RaggedPermutationWindows(
+            self._images.sizes, window, seed, IMAGES_OF_DRAWS, repeats_short=True
+        )
         self._window = window
 
     def draws(self, first: int, count: int) -> IntArray:

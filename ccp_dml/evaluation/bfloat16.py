@@ -29,7 +29,8 @@ import tensorflow as tf
 from ccp_dml.evaluation import kernels
 from ccp_dml.evaluation.blocks import BlockPlan, plan_search, slices
 from ccp_dml.evaluation.inputs import Floats, Ints
-from ccp_dml.evaluation.kernels import INDICES, INTEGER, MATRIX, VECTOR, best_of_chunks, full_float32
+from ccp_dml.evaluation.kernels import INTEGER, MATRIX, VECTOR, best_of_chunks, full_float32
+from ccp_dml.evaluation.points import Points, norms
 from ccp_dml.evaluation.ranks import Neighbors, rank_bounds_by_coarse_score
 
 # Blocks that are searched while another one is evaluated: some steps of a block use a single processor.
@@ -57,27 +58,25 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def first_look(
-    queries: Floats, gallery: tf.Tensor, self_rows: Ints, depth: int, memory_bytes: int
-) -> Iterator[Neighbors]:
+def first_look(points: Points, self_rows: Ints, depth: int, memory_bytes: int) -> Iterator[Neighbors]:
     """Yields the neighbours of the queries for which they are proven; none if the look does not pay.
 
     Args:
-        queries: float32 [Q, D].
-        gallery: float32 [G, D].
+        points: queries and gallery.
         self_rows: int32 [Q], gallery index of the query itself, or -1.
         depth: neighbours per query.
         memory_bytes: bound on the working memory.
     """
-    chosen = plan(len(queries), len(gallery), gallery.shape[1], depth, memory_bytes)
+    num_gallery, dimension = points.gallery.shape
+    chosen = plan(len(points.queries), num_gallery, dimension, depth, memory_bytes)
     if chosen is None:
         return
-    coarse = CoarseGallery(gallery, chosen)
+    coarse = CoarseGallery(points, chosen)
 
     def search(block: slice) -> Neighbors:
-        return coarse.search(queries, self_rows, block, depth)
+        return coarse.search(self_rows, block, depth)
 
-    for block, found in run_ahead(search, slices(len(queries), chosen.queries), THREADS):
+    for block, found in run_ahead(search, slices(len(points.queries), chosen.queries), THREADS):
         yield found
         if len(found.queries) < _FEWEST_PROVEN * (block.stop - block.start):
             return
@@ -88,8 +87,7 @@ def plan(
 ) -> BlockPlan | None:
     """Chooses the blocks of a first look; None if the search is faster without one on this machine.
 
-    The neighbours are the same either way, except among rows whose float32 scores are equal up to rounding:
-    there the proven ones are the more exact. `blocks.plan_search` describes the arguments.
+    The neighbours are the same either way. `blocks.plan_search` describes the arguments.
     """
     if num_queries * num_gallery < _FEWEST_PAIRS:
         return None
@@ -143,18 +141,16 @@ def _least_seconds(call: Callable[[], tf.Tensor]) -> float:
 class CoarseGallery:
     """A gallery rounded to bfloat16, in tiles."""
 
-    def __init__(self, gallery: tf.Tensor, plan: BlockPlan) -> None:
-        """Rounds a gallery, float32 [G, D], into the tiles of a plan."""
-        self._gallery = gallery
+    def __init__(self, points: Points, plan: BlockPlan) -> None:
+        """Rounds the gallery of the points into the tiles of a plan."""
+        self._points, self._gallery = points, points.rounded_gallery
         self._count, self._chunk = tf.constant(plan.candidates), plan.chunk
-        # Centring changes no distance, but makes the norms smaller, and with them the errors.
-        self._mean = tf.reduce_mean(gallery, axis=0)
-        self._tiles, norms = [], []
-        for first in range(0, len(gallery), plan.gallery):
+        self._tiles, largest_norms = [], []
+        for first in range(0, len(self._gallery), plan.gallery):
             tile, largest = self._tile(first, plan.gallery)
             self._tiles.append((tf.constant(first), tile))
-            norms.append(largest)
-        self._largest_norms = tf.reduce_max(norms, axis=0)
+            largest_norms.append(largest)
+        self._largest_norms = tf.reduce_max(largest_norms, axis=0)
 
     def _tile(self, first: int, size: int) -> tuple[tf.Tensor, tf.Tensor]:
         """As `as_tile`, of the rows from `first` on, piece by piece: the float32 copies stay small."""
@@ -164,40 +160,37 @@ class CoarseGallery:
             stop = min(start + _ROUNDED_AT_ONCE, last)
             # The last piece includes the padding.
             piece = (first + size if stop == last else stop) - start
-            pieces.append(as_tile(self._gallery[start:stop] - self._mean, tf.constant(piece)))
-        tiles, norms = zip(*pieces)
-        return tf.concat(tiles, axis=0), tf.reduce_max(norms, axis=0)
+            pieces.append(as_tile(self._gallery[start:stop], tf.constant(piece)))
+        tiles, largest = zip(*pieces)
+        return tf.concat(tiles, axis=0), tf.reduce_max(largest, axis=0)
 
-    def search(self, queries: Floats, self_rows: Ints, block: slice, depth: int) -> Neighbors:
+    def search(self, self_rows: Ints, block: slice, depth: int) -> Neighbors:
         """Finds the neighbours of a block of queries, of those for which they are proven.
 
         Args:
-            queries: float32 [Q, D], all of them.
             self_rows: int32 [Q], gallery index of each query itself, or -1.
             block: the block.
             depth: neighbours per query.
         """
-        queries, self_rows = queries[block], self_rows[block]
-        embeddings = tf.constant(queries)
-        centred = embeddings - self._mean
-        best = None
+        rounded, self_rows = self._points.rounded_queries(block), self_rows[block]
+        embeddings, best = tf.constant(rounded), None
         for first, tile in self._tiles:
-            scores = score(centred, tile)
+            scores = score(embeddings, tile)
             later = best_of_chunks(scores, first, self._count, self._chunk)
-            best = later if best is None else merge(*best, *later)
+            best = later if best is None else kernels.merge(*best, *later)
         assert best is not None
         _, candidates, left_out = best
-        ranked = kernels.rank(
-            embeddings, self._gallery, candidates, tf.constant(self_rows), tf.constant(depth)
-        )
-        indices, squared = (values.numpy() for values in ranked)
-        least = least_distances(centred, left_out, self._largest_norms).numpy()
-        proven = np.flatnonzero(squared[:, -1] < least)
+        ranked = kernels.rank(embeddings, self._gallery, candidates, tf.constant(self_rows))
+        rows, squared = (values.numpy() for values in ranked)
+        least = least_distances(embeddings, left_out, self._largest_norms).numpy()
+        proven = np.flatnonzero(squared[:, depth - 1] < least)
+        queries = block.start + proven
+        rows, _ = self._points.sort(queries, norms(rounded[proven]), rows[proven], squared[proven])
         bounds = None
         # With several tiles, the scores of the first ones are gone.
         if len(self._tiles) == 1:
-            bounds = functools.partial(self._rank_bounds, scores, proven, queries[proven], self_rows[proven])
-        return Neighbors(block.start + proven, indices[proven], squared[proven], bounds)
+            bounds = functools.partial(self._rank_bounds, scores, proven, rounded[proven], self_rows[proven])
+        return Neighbors(queries, rows[:, :depth], bounds)
 
     def _rank_bounds(
         self,
@@ -213,10 +206,9 @@ class CoarseGallery:
         """See `ranks.Neighbors`; the first four arguments are of the proven queries."""
         rows, self_rows, embeddings = rows[positions], self_rows[positions], tf.constant(queries[positions])
         listed = tf.constant(np.where(members < 0, len(self._gallery), members))
-        _, squared = kernels.rank(embeddings, self._gallery, listed, tf.constant(self_rows), tf.constant(1))
-        centred = embeddings - self._mean
-        nearest = tf.reduce_sum(tf.square(centred), axis=1) - squared[:, 0]
-        error = errors(centred, self._largest_norms)
+        _, squared = kernels.rank(embeddings, self._gallery, listed, tf.constant(self_rows))
+        nearest = tf.reduce_sum(tf.square(embeddings), axis=1) - squared[:, 0]
+        error = errors(embeddings, self._largest_norms)
         return rank_bounds_by_coarse_score(
             scores, rows, members, self_rows, nearest.numpy(), error.numpy(), beyond, ks
         )
@@ -244,21 +236,6 @@ def score(queries: tf.Tensor, tile: tf.Tensor) -> tf.Tensor:
     ones = tf.ones([tf.shape(queries)[0], 3], tf.bfloat16)
     block = tf.concat([tf.cast(2.0 * queries, tf.bfloat16), ones], axis=1)
     return tf.matmul(_fill_units(block), tile, transpose_b=True)
-
-
-@tf.function(input_signature=[MATRIX, INDICES, VECTOR] * 2, autograph=False)
-def merge(
-    scores: tf.Tensor,
-    indices: tf.Tensor,
-    left_out: tf.Tensor,
-    later_scores: tf.Tensor,
-    later_indices: tf.Tensor,
-    later_left_out: tf.Tensor,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """As `kernels.merge`, and the best score [b] of those left out."""
-    best = tf.math.top_k(tf.concat([scores, later_scores], axis=1), tf.shape(scores)[1] + 1)[0][:, -1]
-    kept = kernels.merge(scores, indices, later_scores, later_indices)
-    return (*kept, tf.reduce_max([left_out, later_left_out, best], axis=0))
 
 
 @tf.function(input_signature=[MATRIX, VECTOR, VECTOR], autograph=False)

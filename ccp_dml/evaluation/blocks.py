@@ -27,8 +27,6 @@ _CHUNK_SIZES = (16, 32, 64, 128, 256)
 _SCORES_PER_SURVIVOR = 6
 # Rows that a product on matrix units takes at a time.
 _UNIT_ROWS = 32
-# Score, three comparisons, two combinations of them and the summand, per query and gallery row.
-_COUNT_BYTES = 4 + 5 * 1 + 4
 
 
 @dataclass(frozen=True)
@@ -90,34 +88,6 @@ def plan_search(
         )
     most = min(memory_bytes // per_query, _MAX_QUERIES, num_queries)
     return BlockPlan(_even_size(num_queries, most), gallery, chunk, candidates)
-
-
-def plan_count(
-    num_queries: int, num_gallery: int, dimension: int, members: int, memory_bytes: int = DEFAULT_MEMORY_BYTES
-) -> BlockPlan:
-    """Chooses the blocks of a counting pass.
-
-    Args:
-        num_queries: see `plan_search`.
-        num_gallery: see `plan_search`.
-        dimension: see `plan_search`.
-        members: largest number of listed gallery rows of a query, itself included.
-        memory_bytes: see `plan_search`.
-
-    Returns:
-        The plan, without chunks and candidates.
-
-    Raises:
-        ValueError: if the bound is too small for a single query.
-    """
-    half = memory_bytes // 2
-    most = min(half // (4 * members * (3 * dimension + 16)), _MAX_QUERIES, num_queries)
-    # The row numbers of the gallery are made once per block; they take as much as one more query.
-    gallery = min(half // (_COUNT_BYTES * (min(most, _MIN_QUERIES[4]) + 1)), num_gallery)
-    if most < 1 or gallery < 1:
-        raise ValueError(f"memory_bytes is {memory_bytes}, too few to rank {members} positives of one query")
-    most = min(most, half // (_COUNT_BYTES * gallery) - 1)
-    return BlockPlan(_even_size(num_queries, most), gallery, 0, 0)
 
 
 def slices(total: int, size: int) -> Iterator[slice]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
 
-# Up to this squared norm every score is finite and above that of padding rows.
-_LARGEST_SQUARED_NORM = 1e36
+_LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 class UnscorableError(ValueError):
@@ -29,9 +29,9 @@ class RetrievalProblem:
     """Queries and the gallery that is ranked for each of them.
 
     Attributes:
-        queries: float32 [Q, D].
+        queries: float32 or float64 [Q, D].
         query_labels: int [Q].
-        gallery: float32 [G, D].
+        gallery: float32 or float64 [G, D].
         gallery_labels: int [G].
         self_rows: int32 [Q], the gallery row that is the query itself, -1 for none.
     """
@@ -67,6 +67,7 @@ class RetrievalProblem:
         if gallery_labels is None:
             raise ValueError("a gallery needs gallery_labels")
         gallery_labels = _as_labels(gallery_labels, len(gallery), "gallery_labels")
+        query_labels, gallery_labels = comparable(query_labels, gallery_labels)
         return cls(queries, query_labels, gallery, gallery_labels, self_rows)
 
     def count_positives(self, members: ClassMembers) -> Ints:
@@ -114,18 +115,20 @@ class ClassMembers:
 
 
 def as_embeddings(array: Floats, name: str) -> Floats:
-    """Checks embeddings and returns them as contiguous float32 [N, D].
+    """Checks embeddings and returns them as contiguous float32 or float64 [N, D].
+
+    Float64 stays as it is, so that rows which differ in float64 alone are told apart.
 
     Raises:
         ValueError: if they are no matrix, or empty.
-        NotFiniteError: if a value is not finite or a norm too large.
+        NotFiniteError: if a value is not finite, or beyond the range of float32.
     """
-    array = np.ascontiguousarray(array, np.float32)
+    array = np.asarray(array)
+    array = np.ascontiguousarray(array, array.dtype if array.dtype == np.float64 else np.float32)
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"{name} must be a non-empty matrix [N, D], got shape {array.shape}")
-    with np.errstate(over="ignore", invalid="ignore"):
-        squared_norms = np.einsum("nd,nd->n", array, array)
-    wrong = np.flatnonzero(~(squared_norms <= _LARGEST_SQUARED_NORM))
+    largest = np.maximum(array.max(axis=1), -array.min(axis=1))
+    wrong = np.flatnonzero(~(largest <= _LARGEST_FLOAT32))
     if wrong.size:
         raise NotFiniteError(
             f"{name}: {wrong.size} of {len(array)} rows are not finite or too large, first row {wrong[0]}"
@@ -155,12 +158,13 @@ def find_self_rows(
         raise ValueError("query_ids and gallery_ids must be given together")
     if query_ids is None or gallery_ids is None:
         return np.full(num_queries, -1, np.int32)
-    query_ids, gallery_ids = np.asarray(query_ids).ravel(), np.asarray(gallery_ids).ravel()
-    if len(query_ids) != num_queries or len(gallery_ids) != num_gallery:
+    if (sizes := (len(query_ids), len(gallery_ids))) != (num_queries, num_gallery):
         raise ValueError(
-            f"expected {num_queries} query_ids and {num_gallery} gallery_ids, "
-            f"got {len(query_ids)} and {len(gallery_ids)}"
+            f"expected {num_queries} query_ids and {num_gallery} gallery_ids, got {sizes[0]} and {sizes[1]}"
         )
+    query_ids, gallery_ids = comparable(
+        _as_labels(query_ids, num_queries, "query_ids"), _as_labels(gallery_ids, num_gallery, "gallery_ids")
+    )
     order = np.argsort(gallery_ids, kind="stable")
     ordered = gallery_ids[order]
     repeated = np.flatnonzero(ordered[1:] == ordered[:-1])
@@ -170,12 +174,36 @@ def find_self_rows(
     return np.where(ordered[place] == query_ids, order[place], -1).astype(np.int32)
 
 
+def comparable(first: Ints, second: Ints) -> tuple[Ints, Ints]:
+    """Returns integers so that equal ones compare as equal, whatever their types.
+
+    NumPy compares int64 with uint64 in float64, which has no room for large numbers.
+    """
+    if np.result_type(first, second).kind in "biu":
+        return first, second
+    both = np.concatenate([first.astype(object), second.astype(object)])
+    numbers = np.unique(both, return_inverse=True)[1]
+    return numbers[: len(first)], numbers[len(first) :]
+
+
+def as_whole_number(value: int, name: str) -> int:
+    """Returns a whole number of at least 1.
+
+    Raises:
+        ValueError: for any other value, of any type.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
+    return number
+
+
 def as_cutoffs(values: Iterable[int], name: str) -> tuple[int, ...]:
     """Checks a list of k and returns it in ascending order, without repetitions."""
-    ks = tuple(sorted({int(k) for k in values}))
-    if ks and ks[0] < 1:
-        raise ValueError(f"{name} must hold numbers of at least 1, got {ks[0]}")
-    return ks
+    return tuple(sorted({as_whole_number(k, name) for k in values}))
 
 
 def _as_labels(labels: Ints, size: int, name: str) -> Ints:
@@ -184,4 +212,6 @@ def _as_labels(labels: Ints, size: int, name: str) -> Ints:
         labels = labels[:, 0]
     if labels.shape != (size,):
         raise ValueError(f"{name} must have shape ({size},), one per embedding, got {labels.shape}")
+    if labels.dtype.kind not in "biu":
+        raise ValueError(f"{name} are {labels.dtype}; expected integers")
     return labels

@@ -23,6 +23,9 @@ VECTOR = tf.TensorSpec([None], tf.float32)
 INTEGER = tf.TensorSpec([], tf.int32)
 _INDEX_VECTOR = tf.TensorSpec([None], tf.int32)
 
+# Candidates: scores and ascending gallery indices, both [b, c], and the best score [b] of the rows left out.
+Candidates = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+
 
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
@@ -52,16 +55,16 @@ def score(queries: tf.Tensor, tile: tf.Tensor) -> tf.Tensor:
 
 
 @tf.function(input_signature=[MATRIX, INTEGER, INTEGER], autograph=False)
-def best_of_rows(scores: tf.Tensor, first: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The best scores of a tile and their gallery indices, both [b, count], ascending by index."""
-    columns = tf.sort(tf.math.top_k(scores, count)[1], axis=1)
-    return tf.gather(scores, columns, batch_dims=1), first + columns
+def best_of_rows(scores: tf.Tensor, first: tf.Tensor, count: tf.Tensor) -> Candidates:
+    """The `count` best scores of a tile; nothing is left out of a tile of as many columns."""
+    found, places = tf.math.top_k(scores, tf.minimum(count + 1, tf.shape(scores)[1]))
+    left_out = tf.pad(found[:, count:], [[0, 0], [0, 1]], constant_values=PADDING_SCORE)[:, 0]
+    columns = tf.sort(places[:, :count], axis=1)
+    return tf.gather(scores, columns, batch_dims=1), first + columns, left_out
 
 
-def best_of_chunks(
-    scores: tf.Tensor, first: tf.Tensor, count: tf.Tensor, chunk: int
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """As `best_of_rows`, in two stages, and the best score [b] of those left out.
+def best_of_chunks(scores: tf.Tensor, first: tf.Tensor, count: tf.Tensor, chunk: int) -> Candidates:
+    """As `best_of_rows`, in two stages.
 
     Chunks do not follow one another in the order of the gallery: if the last of the best has the same score
     as the best of those left out, the choice between them is not settled.
@@ -90,7 +93,7 @@ def maxima_of_chunks(scores: tf.Tensor, chunk: int) -> tf.Tensor:
 
 def _choose_from_chunks(
     scores: tf.Tensor, maxima: tf.Tensor, first: tf.Tensor, count: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+) -> Candidates:
     size, chunk = tf.shape(scores)[0], tf.shape(scores)[1] // tf.shape(maxima)[1]
     best, chunks = tf.math.top_k(tf.cast(maxima, tf.float32), count + 1)
     chunks = chunks[:, :-1]
@@ -115,63 +118,41 @@ choose_from_chunks = {
 }
 
 
-@tf.function(input_signature=[MATRIX, INDICES, MATRIX, INDICES], autograph=False)
+@tf.function(input_signature=[MATRIX, INDICES, VECTOR] * 2, autograph=False)
 def merge(
-    scores: tf.Tensor, indices: tf.Tensor, later_scores: tf.Tensor, later_indices: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """The best of the candidates of earlier tiles and of a later one, ascending by index."""
+    scores: tf.Tensor,
+    indices: tf.Tensor,
+    left_out: tf.Tensor,
+    later_scores: tf.Tensor,
+    later_indices: tf.Tensor,
+    later_left_out: tf.Tensor,
+) -> Candidates:
+    """The best of the candidates of earlier tiles and of a later one."""
+    count = tf.shape(scores)[1]
     all_scores = tf.concat([scores, later_scores], axis=1)
-    places = tf.sort(tf.math.top_k(all_scores, tf.shape(scores)[1])[1], axis=1)
+    best, places = tf.math.top_k(all_scores, count + 1)
+    places = tf.sort(places[:, :-1], axis=1)
     all_indices = tf.concat([indices, later_indices], axis=1)
-    return tf.gather(all_scores, places, batch_dims=1), tf.gather(all_indices, places, batch_dims=1)
+    return (
+        tf.gather(all_scores, places, batch_dims=1),
+        tf.gather(all_indices, places, batch_dims=1),
+        tf.reduce_max([left_out, later_left_out, best[:, -1]], axis=0),
+    )
 
 
-@tf.function(input_signature=[MATRIX, MATRIX, INDICES, _INDEX_VECTOR, INTEGER], autograph=False)
+@tf.function(input_signature=[MATRIX, MATRIX, INDICES, _INDEX_VECTOR], autograph=False)
 def rank(
-    queries: tf.Tensor, gallery: tf.Tensor, candidates: tf.Tensor, self_rows: tf.Tensor, depth: tf.Tensor
+    queries: tf.Tensor, gallery: tf.Tensor, candidates: tf.Tensor, self_rows: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Ranks ascending candidates by squared difference: (indices, squared distances), both [b, depth]."""
+    """Sorts ascending candidates by squared difference: (indices, squared distances), both [b, c].
+
+    The query itself and padding rows become index -1 with an infinite distance.
+    """
     size = tf.shape(gallery)[0]
     rows = tf.gather(gallery, tf.minimum(candidates, size - 1))
     squared = tf.reduce_sum(tf.math.squared_difference(rows, queries[:, tf.newaxis]), axis=2)
     is_excluded = (candidates >= size) | (candidates == self_rows[:, tf.newaxis])
     squared = tf.where(is_excluded, np.float32(np.inf), squared)
-    negated, places = tf.math.top_k(-squared, depth)
+    negated, places = tf.math.top_k(-squared, tf.shape(candidates)[1])
     indices = tf.gather(candidates, places, batch_dims=1)
     return tf.where(tf.math.is_inf(negated), -1, indices), -negated
-
-
-@tf.function(input_signature=[MATRIX, MATRIX, INDICES], autograph=False)
-def nearest_member(queries: tf.Tensor, gallery: tf.Tensor, members: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Score [b] and gallery index [b] of the nearest listed row of each query."""
-    rows = tf.gather(gallery, tf.maximum(members, 0))
-    scores = tf.linalg.matvec(rows, 2.0 * queries) - tf.reduce_sum(tf.square(rows), axis=2)
-    scores = tf.where(members < 0, PADDING_SCORE, scores)
-    place = tf.argmax(scores, axis=1, output_type=tf.int32)
-    return tf.reduce_max(scores, axis=1), tf.gather(members, place, batch_dims=1)
-
-
-@tf.function(input_signature=[MATRIX, MATRIX, INTEGER, VECTOR, _INDEX_VECTOR, INDICES], autograph=False)
-def count_nearer(
-    queries: tf.Tensor,
-    tile: tf.Tensor,
-    first: tf.Tensor,
-    threshold: tf.Tensor,
-    position: tf.Tensor,
-    ignored: tf.Tensor,
-) -> tf.Tensor:
-    """Counts the rows of a tile that rank before (threshold, position) and are not ignored, int32 [b]."""
-    scores = score(queries, tile)
-    width = tf.shape(tile)[0]
-    is_earlier = first + tf.range(width) < position[:, tf.newaxis]
-    threshold = threshold[:, tf.newaxis]
-    is_nearer = (scores > threshold) | ((scores == threshold) & is_earlier)
-    columns = ignored - first
-    is_inside = (ignored >= 0) & (columns >= 0) & (columns < width)
-    # From the same comparison, so that no rounding lets a listed row rank before the nearest one.
-    is_ignored = tf.gather(is_nearer, tf.clip_by_value(columns, 0, width - 1), batch_dims=1) & is_inside
-    return _count_true(is_nearer) - _count_true(is_ignored)
-
-
-def _count_true(values: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(tf.cast(values, tf.int32), axis=1)

@@ -16,7 +16,7 @@ from ccp_dml.evaluation.blocks import DEFAULT_MEMORY_BYTES
 from ccp_dml.evaluation.inputs import ClassMembers, Floats, Ints, RetrievalProblem, as_cutoffs
 from ccp_dml.evaluation.options import EvaluationOptions
 from ccp_dml.evaluation.report import flatten
-from ccp_dml.evaluation.search import iterate_neighbors, nearest_member_ranks
+from ccp_dml.evaluation.search import Search
 
 RECALL_AT = EvaluationOptions.recall_at
 # Up to this depth, searching costs less than counting the rank of the nearest positive.
@@ -157,7 +157,7 @@ def _measure(
     # Of all queries: an error must not depend on the subset.
     num_positives = problem.count_positives(members)[subset]
     queries, labels = problem.queries[subset], problem.query_labels[subset]
-    gallery, self_rows = problem.gallery, problem.self_rows[subset]
+    self_rows = problem.self_rows[subset]
     columns = _Columns(num_positives, cutoffs)
     if not len(queries):
         return columns.result()
@@ -168,7 +168,8 @@ def _measure(
     def positives(rows: Ints) -> Ints:
         return members.lists(labels[rows], self_rows[rows])
 
-    for found in iterate_neighbors(queries, gallery, self_rows, depth, memory_bytes):
+    search = Search(queries, problem.gallery, self_rows, memory_bytes)
+    for found in search.neighbors(depth):
         rows = found.queries
         is_same = problem.gallery_labels[found.indices] == labels[rows, np.newaxis]
         columns.write(rows, is_same & (found.indices >= 0))
@@ -180,9 +181,7 @@ def _measure(
         del found  # Frees its scores before those of the next block are made.
     beyond = np.flatnonzero(columns.is_missed(np.arange(len(queries))))
     if beyond.size and is_deeper:
-        columns.first_hit[beyond] = nearest_member_ranks(
-            queries[beyond], gallery, self_rows[beyond], positives(beyond), memory_bytes
-        )
+        columns.first_hit[beyond] = search.nearest_member_ranks(beyond, positives(beyond))
     return columns.result()
 
 

@@ -2,7 +2,7 @@
 
 R@1000 needs no search of depth 1000. It needs the rank of the nearest positive, which is a count of the
 scores above that of the positive, and the search has computed these scores anyway. The counts are plain
-comparisons over rows.
+comparisons over rows; rows whose scores are too close to tell are compared in float64.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ccp_dml.evaluation.inputs import Floats, Ints
+from ccp_dml.evaluation.points import Points, norms
 
 RankBounds = Callable[[Ints, Ints, int, Sequence[int]], tuple[Ints, Ints]]
 
@@ -32,7 +33,6 @@ class Neighbors:
     Attributes:
         queries: int [b], the indices of the queries.
         indices: int32 [b, depth], gallery rows, nearest first, -1 for none.
-        squared_distances: float32 [b, depth].
         rank_bounds: bounds of the rank, from 1, of the nearest of some gallery rows; None if the gallery was
             searched in several tiles. Arguments: positions in the block, int [n]; the listed rows of each,
             int32 [n, M], ascending, without the query itself, -1 for none; a rank that all ranks exceed; and
@@ -42,35 +42,57 @@ class Neighbors:
 
     queries: Ints
     indices: Ints
-    squared_distances: Floats
     rank_bounds: RankBounds | None
 
 
-def ranks_by_score(scores: tf.Tensor, rows: Ints, members: Ints, self_rows: Ints) -> Ints:
-    """Ranks the nearest of each query's listed gallery rows by the scores of all rows.
+def count_nearer(
+    points: Points,
+    scores: npt.NDArray[np.float32],
+    first: int,
+    queries: Ints,
+    lines: Ints,
+    members: Ints,
+    self_rows: Ints,
+) -> Ints:
+    """Counts the rows of a tile that rank before the nearest of each query's listed gallery rows.
 
     Args:
-        scores: float32 [b, G or more]; a larger score is nearer.
-        rows: int [Q], the row of `scores` of each query.
-        members: int32 [Q, M], gallery indices without the query itself, ascending, -1 for none; no list is
+        points: queries and gallery.
+        scores: float32 [b, t], scores of the tile for a block of queries; a larger score is nearer.
+        first: gallery index of the first column.
+        queries: int [n], indices of the queries.
+        lines: int [n], the line of `scores` of each query.
+        members: int32 [n, M], gallery indices without the query itself, ascending, -1 for none; no list is
             empty.
-        self_rows: int32 [Q], gallery index of the query itself, which is not counted, or -1.
+        self_rows: int32 [n], gallery index of the query itself, which is not counted, or -1.
 
     Returns:
-        Ranks from 1, int64 [Q]; equal scores rank by index.
+        int64 [n]; rows as near as the nearest listed row rank by index.
     """
-    # Unlike `numpy()`, a view does not copy.
-    view = np.asarray(memoryview(scores))
-    ranks = np.empty(len(rows), np.int64)
-    for query, (row, listed, self_row) in enumerate(zip(rows, members, self_rows)):
-        row, listed = view[row], listed[listed >= 0]
-        position = listed[np.argmax(row[listed])]
-        nearest = row[position]
-        nearer = np.count_nonzero(row[:position] >= nearest) + np.count_nonzero(row[position + 1 :] > nearest)
-        if self_row >= 0:
-            nearer -= row[self_row] >= nearest if self_row < position else row[self_row] > nearest
-        ranks[query] = nearer + 1
-    return ranks
+    squared = points.squared_distances(np.repeat(queries, members.shape[1]), members.ravel())
+    squared = squared.reshape(members.shape)
+    places = np.argmin(squared, axis=1)[:, np.newaxis]
+    nearest, positions = (np.take_along_axis(of, places, axis=1)[:, 0] for of in (squared, members))
+    query_norms = norms(points.rounded_queries(queries))
+    score, error = query_norms**2 - nearest, points.score_errors(query_norms)
+    # Above the one score a row is nearer, below the other it is farther, whatever rounding has done.
+    nearer = np.nextafter((score + error).astype(np.float32), np.float32(np.inf))
+    farther = np.nextafter((score - error).astype(np.float32), np.float32(-np.inf))
+    not_counted = np.column_stack([self_rows, positions]) - first
+    counts = np.empty(len(queries), np.int64)
+    for place, (query, line) in enumerate(zip(queries, lines)):
+        row = scores[line]
+        columns = np.flatnonzero(row >= farther[place])
+        columns = columns[~np.isin(columns, not_counted[place])]
+        is_open = row[columns] <= nearer[place]
+        counts[place] = len(columns) - np.count_nonzero(is_open)
+        if is_open.any():
+            near = columns[is_open] + first
+            near = near[near < len(points.gallery)]
+            exact = points.squared_distances(np.full(len(near), query), near)
+            is_before = (exact == nearest[place]) & (near < positions[place])
+            counts[place] += np.count_nonzero((exact < nearest[place]) | is_before)
+    return counts
 
 
 def rank_bounds_by_coarse_score(
@@ -83,13 +105,13 @@ def rank_bounds_by_coarse_score(
     beyond: int,
     ks: Sequence[int],
 ) -> tuple[Ints, Ints]:
-    """Bounds the same ranks by scores with an error, rounded to bfloat16.
+    """Bounds the rank of the nearest listed row by scores with an error, rounded to bfloat16.
 
     Args:
         scores: bfloat16 [b, G or more].
-        rows: see `ranks_by_score`.
-        members: see `ranks_by_score`.
-        self_rows: see `ranks_by_score`.
+        rows: int [Q], the row of `scores` of each query.
+        members: see `count_nearer`.
+        self_rows: see `count_nearer`.
         nearest: float32 [Q], score of the nearest listed row.
         error: float32 [Q], bound on the errors of the scores before rounding and of `nearest`.
         beyond: a rank that all ranks exceed.

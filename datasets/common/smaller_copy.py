@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,22 +13,28 @@ import tensorflow_datasets as tfds
 from PIL import Image, JpegImagePlugin
 
 from datasets.common import labelled_images
-from datasets.common.images import JPEG_QUALITY
+from datasets.common.images import DECODED_BYTES, JPEG_QUALITY
 
 _CHUNK = 256
+# Pillow takes 4 bytes for a pixel; those of the rows that are resized first come on top.
+_BYTES_TO_RESIZE = 8
 
 
-def smaller_copy(original: Any, shorter_side: int) -> SmallerCopy:
-    """Returns the builder of a copy, which is prepared beside the original and under its name.
+def smaller_copy(
+    original: Any, class_names: Sequence[str], shorter_side: int, data_dir: str | os.PathLike[str]
+) -> SmallerCopy:
+    """Returns the builder of a copy under the name of the original.
 
     Args:
-        original: builder of a data set of `labelled_images`; it must be prepared before the copy is.
+        original: builder of a prepared data set of `labelled_images`.
+        class_names: names of its classes.
         shorter_side: largest shorter side of the images of the copy in pixels, at least 1.
+        data_dir: folder to write to.
     """
     # TFDS names a data set after its class, and reads its description beside the module of the class.
-    attributes = {"name": original.name, "__module__": type(original).__module__}
+    attributes = {"name": original.name, "__module__": original.__module__}
     named = type("Copy", (SmallerCopy,), attributes, skip_registration=True)
-    return named(original, shorter_side)
+    return named(original, class_names, shorter_side, data_dir)
 
 
 class SmallerCopy(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -37,15 +43,21 @@ class SmallerCopy(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "Initial release."}
 
-    def __init__(self, original: Any, shorter_side: int):
+    def __init__(
+        self,
+        original: Any,
+        class_names: Sequence[str],
+        shorter_side: int,
+        data_dir: str | os.PathLike[str],
+    ):
         """Reads no record."""
-        self._original, self._shorter_side = original, shorter_side
+        self._original, self._class_names = original, list(class_names)
+        self._shorter_side = shorter_side
         variant = original.builder_config.name if original.builder_config else "default"
         # A new version of the original gets a new copy.
         name = f"{variant}-{original.version}-side_{shorter_side}"
-        top = original.data_path.parents[2 if original.builder_config else 1]
         super().__init__(
-            config=tfds.core.BuilderConfig(name=name), data_dir=str(top), file_format="array_record"
+            config=tfds.core.BuilderConfig(name=name), data_dir=data_dir, file_format="array_record"
         )
 
     def _create_builder_config(self, builder_config: Any, version: Any) -> Any:
@@ -56,19 +68,16 @@ class SmallerCopy(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         found = self._original.info
         with_boxes = "box" in found.features
         return self.dataset_info_from_configs(
-            # Some builders know the names of the classes only after preparation.
-            features=labelled_images.features(None, with_boxes=with_boxes),
+            features=labelled_images.features(self._class_names, with_boxes=with_boxes),
             supervised_keys=("image", "label"),
             metadata=tfds.core.MetadataDict(found.metadata) if found.metadata else None,
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         del dl_manager  # Nothing is downloaded.
-        self.info.features["label"].names = self._original.info.features["label"].names
         return {split: self._generate_examples(split) for split in self._original.info.splits}
 
     def _generate_examples(self, split: str) -> Iterator:
-        names = self._original.info.features["label"].names
         records = self._original.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             for begin in range(0, len(records), _CHUNK):
@@ -76,7 +85,7 @@ class SmallerCopy(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 for record, image in zip(chunk, pool.map(self._smaller, chunk)):
                     yield labelled_images.record(
                         image,
-                        names[record["label"]],
+                        self._class_names[record["label"]],
                         int(record["image_id"]),
                         record["file"].decode(),
                         smaller_box(record["box"], record["image"], image) if "box" in record else None,
@@ -98,8 +107,10 @@ def smaller_image(encoded: bytes, shorter_side: int) -> bytes:
         return encoded
     size = tuple(round(side * shorter_side / least) for side in image.size)
     output = io.BytesIO()
+    with DECODED_BYTES.take(_BYTES_TO_RESIZE * image.width * image.height):
+        resized = image.resize(size, Image.Resampling.BICUBIC)
     options = {"quality": JPEG_QUALITY, "subsampling": _subsampling(image)} if image.format == "JPEG" else {}
-    image.resize(size, Image.Resampling.BICUBIC).save(output, image.format, **options)
+    resized.save(output, image.format, **options)
     return output.getvalue()
 
 

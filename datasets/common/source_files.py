@@ -93,12 +93,16 @@ class SourceFiles:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that change with the path, size or time of change of files and archives.
+        """16 hexadecimal digits that change with the path, size or times of change of files and archives.
 
         A folder counts by itself, without the files in it.
         """
         found = [path for name in self.layout.needed if (path := self.locate(name))] + self._archives
-        states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in found]
+        statuses = [(path, path.stat()) for path in found]
+        # The time of status change tells even of a file whose time of modification was set back.
+        states = [
+            [str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns] for path, status in statuses
+        ]
         return hashlib.sha256(json.dumps([str(self._source), states]).encode()).hexdigest()[:16]
 
     def locate(self, name: str) -> pathlib.Path | None:

@@ -54,6 +54,11 @@ class Builder(SourceBuilder):
         name = f"{folder_name}-{self._layout.fingerprint}"
         super().__init__(name, arguments, skip_bad_images=skip_bad_images, **options)
 
+    @property
+    def passed_over(self) -> str | None:
+        """Description of the files of the folder that are no images; None if there are none."""
+        return self._layout.passed_over_in_words()
+
     def _info(self) -> tfds.core.DatasetInfo:
         return self._dataset_info(self._layout.class_names)
 

@@ -15,6 +15,13 @@ from datasets.image_folder import manifest
 from datasets.image_folder.entries import TEST, TRAIN, Entry, LayoutError, check_name, check_splits
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp")
+# Names, in lower case, of files and folders that operating systems, network storage and programs make.
+_OF_SYSTEMS = frozenset(
+    "__macosx|__pycache__|desktop.ini|thumbs.db|ehthumbs.db|icon\r|lost+found|temporary items|"
+    "$recycle.bin|recycler|recycled|system volume information|network trash folder|"
+    "@eadir|@tmp|@recycle|@recently-snapshot|#recycle|#snapshot".split("|")
+)
+_MOST_SUFFIXES = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +32,15 @@ class Layout:
         source_dir: the folder, as an absolute path.
         entries: all images, in the order of splits, classes and files.
         fingerprint: 16 hexadecimal digits that change with the path of the folder and with the name, class,
-            split, size or time of change of any image.
+            split, size, time of modification or time of status change of any image. The last one changes even
+            if a file is replaced by one of equal size and its time of modification is set back.
+        passed_over: numbers of the other files of a folder without a manifest, by suffix.
     """
 
     source_dir: pathlib.Path
     entries: tuple[Entry, ...]
     fingerprint: str
+    passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -45,14 +55,30 @@ class Layout:
             splits[entry.split].append(entry)
         return dict(splits)
 
+    def passed_over_in_words(self) -> str | None:
+        """Describes the files that are passed over; None if there are none."""
+        if not self.passed_over:
+            return None
+        number = sum(self.passed_over.values())
+        files = "1 file is" if number == 1 else f"{number:,} files are"
+        return f"{files} passed over: {_listed(self.passed_over)}; images end in {', '.join(IMAGE_SUFFIXES)}"
+
+
+def _listed(suffixes: Mapping[str, int]) -> str:
+    """Returns the numbers of files by suffix, the most frequent first."""
+    ordered = sorted(suffixes.items(), key=lambda item: (-item[1], item[0]))
+    listed = [f"{number:,} {suffix}" for suffix, number in ordered[:_MOST_SUFFIXES]]
+    rest = sum(number for _, number in ordered[_MOST_SUFFIXES:])
+    return ", ".join(listed + ([f"{rest:,} others"] if rest else []))
+
 
 def read_layout(source_dir: str | os.PathLike[str], train_fraction: float = 0.5) -> Layout:
     """Reads and checks the layout of a folder of images.
 
     If the folder has a `manifest.csv`, classes and splits are read from it (see `manifest.read`). Otherwise
     each sub-folder is a class. Of the classes, sorted by name, the first `floor(train_fraction * classes)`
-    are for training and the others for testing. Names that begin with a dot are ignored. Files that are
-    missing or not images are all reported when images are read.
+    are for training and the others for testing. Names that begin with a dot or that systems use are ignored;
+    other files are counted. Files that are missing or not images are all reported when images are read.
 
     Args:
         source_dir: the folder.
@@ -69,17 +95,23 @@ def read_layout(source_dir: str | os.PathLike[str], train_fraction: float = 0.5)
         found = "is not a folder" if root.exists() else "does not exist"
         raise LayoutError(f"{root} {found}; expected a folder of images")
     manifest_file = root / manifest.FILE_NAME
+    passed_over: collections.Counter[str] = collections.Counter()
     if os.path.lexists(manifest_file):
         entries = manifest.read(root)
         check_splits(manifest_file, entries)
     else:
-        entries = _read_class_folders(root, train_fraction)
+        entries = _read_class_folders(root, train_fraction, passed_over)
         check_splits(root, entries)
-    return Layout(root, tuple(entries), _fingerprint(root, entries))
+    return Layout(root, tuple(entries), _fingerprint(root, entries), passed_over)
 
 
-def _read_class_folders(root: pathlib.Path, train_fraction: float) -> list[Entry]:
-    names = [found.name for found in _list_folder(root) if found.is_dir()]
+def _read_class_folders(
+    root: pathlib.Path, train_fraction: float, passed_over: collections.Counter[str]
+) -> list[Entry]:
+    """Returns the images of the class folders, and adds the suffixes of all other files to a counter."""
+    found = _list_folder(root)
+    passed_over.update(f"{_suffix(e.name)} beside the class folders" for e in found if not e.is_dir())
+    names = [entry.name for entry in found if entry.is_dir()]
     if not names:
         raise LayoutError(f"{root} holds no folders; expected one per class, or a {manifest.FILE_NAME}")
     num_train = math.floor(train_fraction * len(names) + 1e-9)  # 0.29 * 100 is 28.999999999999996.
@@ -91,13 +123,18 @@ def _read_class_folders(root: pathlib.Path, train_fraction: float) -> list[Entry
     entries = []
     for index, name in enumerate(names):
         split = TRAIN if index < num_train else TEST
-        entries += [Entry(f"{name}/{image}", name, split) for image in _read_class(root / name)]
+        images = _read_class(root / name, passed_over)
+        entries += [Entry(f"{name}/{image}", name, split) for image in images]
     return entries
 
 
-def _read_class(folder: pathlib.Path) -> list[str]:
-    """Returns the sorted names of the images of a class; ignores files with other suffixes."""
-    images = []
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower() or "without suffix"
+
+
+def _read_class(folder: pathlib.Path, passed_over: collections.Counter[str]) -> list[str]:
+    """Returns the sorted names of the images of a class, and adds other suffixes to a counter."""
+    images, others = [], collections.Counter[str]()
     for found in _list_folder(folder):
         # A folder with the suffix of an image is reported with all bad images.
         if found.name.lower().endswith(IMAGE_SUFFIXES):
@@ -106,18 +143,26 @@ def _read_class(folder: pathlib.Path) -> list[str]:
             raise LayoutError(
                 f"{folder} holds the folder {found.name!r}; expected a class folder of images only"
             )
+        else:
+            others[_suffix(found.name)] += 1
     if not images:
+        held = f", but {_listed(others)}" if others else ""
         raise LayoutError(
-            f"class folder {folder} holds no image; expected files in {', '.join(IMAGE_SUFFIXES)}"
+            f"class folder {folder} holds no image{held}; expected files in {', '.join(IMAGE_SUFFIXES)}"
         )
+    passed_over += others
     return images
 
 
 def _list_folder(folder: pathlib.Path) -> list[os.DirEntry]:
-    """Returns the entries of a folder by name, without hidden files and remains of macOS archives."""
+    """Returns the entries of a folder by name, without hidden ones and those of systems."""
     try:
         with os.scandir(folder) as found:
-            kept = [entry for entry in found if not entry.name.startswith(".") and entry.name != "__MACOSX"]
+            kept = [
+                entry
+                for entry in found
+                if not entry.name.startswith(".") and entry.name.lower() not in _OF_SYSTEMS
+            ]
     except OSError as error:
         raise LayoutError(f"{folder} cannot be read ({error.strerror})") from None
     for entry in kept:
@@ -133,10 +178,10 @@ def _fingerprint(root: pathlib.Path, entries: Sequence[Entry]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _state(file: str) -> tuple[int, int]:
-    """Returns the size and time of change of a file; zeros if it is missing, which reading reports."""
+def _state(file: str) -> tuple[int, ...]:
+    """Returns the size and the times of a file; zeros if it is missing, which reading reports."""
     try:
         status = os.stat(file)
     except OSError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns
+        return 0, 0, 0
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import pathlib
 import posixpath
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from datasets.image_folder.entries import SPLITS, Entry, LayoutError, check_name
 
 FILE_NAME = "manifest.csv"
 COLUMNS = ("file", "label", "split")
+_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars", " ": "blanks"}
 
 
 def read(root: pathlib.Path) -> list[Entry]:
@@ -53,6 +55,7 @@ def _rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise LayoutError(f"{path} is not text in UTF-8") from None
     except OSError as error:
         raise LayoutError(f"{path} cannot be read ({error.strerror})") from None
+    _check_separator(path, text.split("\n", 1)[0])
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         columns = [name.strip() for name in next(reader, [])]
@@ -67,6 +70,13 @@ def _rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise LayoutError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from None
 
 
+def _check_separator(path: pathlib.Path, header: str) -> None:
+    """Raises `LayoutError` if other characters than commas separate the columns of a header."""
+    for separator, name in _OTHER_SEPARATORS.items():
+        if {column.strip(' \r"') for column in header.split(separator)} >= set(COLUMNS):
+            raise LayoutError(f"{path} separates its columns by {name}; expected commas")
+
+
 def _entry(root: pathlib.Path, row: dict[str, str], where: str) -> Entry:
     for name in COLUMNS:
         if not row.get(name, "").strip():
@@ -76,6 +86,8 @@ def _entry(root: pathlib.Path, row: dict[str, str], where: str) -> Entry:
         raise LayoutError(f"{where}: unknown split {split!r}; expected {', '.join(SPLITS)}")
     check_name(label, where)
     check_name(file, where)
+    if "\\" in file and not os.path.exists(root / file):
+        raise LayoutError(f"{where}: {file!r} does not exist; expected forward slashes between folders")
     file = posixpath.normpath(file)
     if file.startswith(("/", "../")) or file == "..":
         raise LayoutError(

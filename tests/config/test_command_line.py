@@ -125,9 +125,8 @@ def test_another_loss_on_the_command_line_ignores_the_parameters_of_the_one_in_t
     write(base=f"--loss=contrastive\n--positive_margin=0.1\n--average=all\n{CLASSES}")
     arguments = ["--flagfile=base.cfg", "--loss=triplet"]
     assert command_line.parse(arguments).loss.loss == "triplet"
-    assert command_line.warnings(arguments) == [
-        "base.cfg, line 2: --positive_margin=0.1: --positive_margin is not an option of --loss=triplet; remove it"
-    ]
+    problem = "--positive_margin is not an option of --loss=triplet; remove it"
+    assert command_line.warnings(arguments) == [f"base.cfg, line 2: --positive_margin=0.1: {problem}"]
     with pytest.raises(
         ConfigError, match="^--slack=0: --slack is not an option of --loss=triplet; remove it$"
     ):

@@ -139,7 +139,7 @@ def test_a_prepared_data_set_does_not_need_its_source(
     prepared = str(tmp_path / "prepared")
     monkeypatch.setattr(Cub, "sizes", {"train": Size(4, 16), "test": Size(4, 16)})
     source = miniatures.write_cub(tmp_path / "birds")
-    unfinished = tmp_path / "prepared" / "cub" / "zero_shot" / "incomplete.ABC_1.0.0"
+    unfinished = tmp_path / "prepared" / ".cub.incomplete" / "cub" / "zero_shot" / "incomplete.A_1.0.0"
     unfinished.mkdir(parents=True)
     (unfinished / "cub-train.array_record").write_bytes(b"what a killed process left")
     data = catalog.load(SourceOptions("cub", data_dir=str(source), prepared_dir=prepared))

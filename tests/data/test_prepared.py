@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pathlib
 import shutil
 import subprocess
@@ -9,10 +11,11 @@ import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
+from ccp_dml import files
 from ccp_dml.data import catalog, prepared
+from ccp_dml.data.collection import ImageDataset
 from ccp_dml.data.images import TestPreprocessing
 from ccp_dml.data.options import SourceOptions
 from ccp_dml.data.pipeline import inference_batches, reading_errors
@@ -55,13 +58,17 @@ class FakeBuilder:
         return self.sources[split]
 
 
-def build(folder: pathlib.Path, **sources: FakeSource) -> FakeBuilder:
-    return FakeBuilder(folder, sources, ["a", "b", "c", "d"])
+NAMES = ["a", "b", "c", "d"]
+
+
+def open_fake(folder: pathlib.Path, **sources: FakeSource) -> ImageDataset:
+    builder = FakeBuilder(folder, sources, NAMES)
+    prepared.write_index("fake", builder)
+    return prepared.open_prepared("fake", builder, NAMES)
 
 
 def test_images_are_in_the_order_of_their_ids(tmp_path: pathlib.Path) -> None:
-    builder = build(tmp_path, train=FakeSource([1, 3, 1], [7, 5, 6]), test=FakeSource([2, 0], [9, 8]))
-    data = prepared.load_prepared("fake", builder)
+    data = open_fake(tmp_path, train=FakeSource([1, 3, 1], [7, 5, 6]), test=FakeSource([2, 0], [9, 8]))
     assert data.train.image_ids.tolist() == [5, 6, 7]
     assert data.train.labels.tolist() == [1, 0, 0]
     assert data.train.class_names == ("b", "d")
@@ -70,36 +77,21 @@ def test_images_are_in_the_order_of_their_ids(tmp_path: pathlib.Path) -> None:
     assert data.test.encoded([0, 1]) == [b"8", b"9"]
 
 
-def test_the_index_of_labels_and_ids_is_written_once(tmp_path: pathlib.Path) -> None:
-    def load() -> tuple[list[int], int]:
-        train = FakeSource([0, 0, 1, 1], [0, 1, 2, 3])
-        data = prepared.load_prepared("fake", build(tmp_path, train=train, test=FakeSource([2, 2], [4, 5])))
-        return data.train.labels.tolist(), train.reads
-
-    assert load() == ([0, 0, 1, 1], 4)
-    assert load() == ([0, 0, 1, 1], 0)
-    (tmp_path / "index-train.npy").write_bytes(b"damaged")
-    assert load() == ([0, 0, 1, 1], 4)
-    np.save(tmp_path / "index-train.npy", np.zeros((2, 3), np.int64))
-    assert load() == ([0, 0, 1, 1], 4)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["index-test.npy", "index-train.npy"]
-
-
-def test_a_read_only_folder_can_be_read(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError("read-only")
-
-    monkeypatch.setattr(pathlib.Path, "open", refuse)
-    builder = build(tmp_path, train=FakeSource([0, 1], [0, 1]), test=FakeSource([2], [2]))
-    assert len(prepared.load_prepared("fake", builder).train) == 2
+def test_records_are_read_once_for_the_index_of_labels_and_ids(tmp_path: pathlib.Path) -> None:
+    sources = {"train": FakeSource([0, 0, 1, 1], [0, 1, 2, 3]), "test": FakeSource([2, 2], [4, 5])}
+    open_fake(tmp_path, **sources)
+    data = prepared.open_prepared("fake", FakeBuilder(tmp_path, sources, NAMES), NAMES)
+    assert (data.train.labels.tolist(), sources["train"].reads) == ([0, 0, 1, 1], 4)
+    found = sorted(file.name for file in tmp_path.iterdir())
+    assert found == ["class_names.json", "index-test.npy", "index-train.npy"]
 
 
 def test_missing_and_empty_splits_are_refused(tmp_path: pathlib.Path) -> None:
     train = FakeSource([0], [0])
     with pytest.raises(ValueError, match="split 'test' has no images; found train"):
-        prepared.load_prepared("fake", build(tmp_path, train=train))
+        open_fake(tmp_path, train=train)
     with pytest.raises(ValueError, match="split 'train' has no images"):
-        prepared.load_prepared("fake", build(tmp_path, train=FakeSource([], []), test=train))
+        open_fake(tmp_path, train=FakeSource([], []), test=train)
 
 
 def test_default_folder_of_prepared_data(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,15 +160,125 @@ def test_damage_during_a_run_is_an_error_of_one_line(top, damage):
     assert "\n" not in str(error.value)
 
 
-def test_damage_between_runs_is_an_error(top):
-    records(top).unlink()
+def flip_a_bit(file: pathlib.Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+
+
+def replace_by_folder(file: pathlib.Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def replace_by_link(file: pathlib.Path) -> None:
+    file.unlink()
+    file.symlink_to("nowhere")
+
+
+def replace_by_pipe(file: pathlib.Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+DAMAGES_OF_FILES: dict[str, Callable[[pathlib.Path], object]] = {
+    "missing": pathlib.Path.unlink,
+    "empty": lambda file: file.write_bytes(b""),
+    "half": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    "zeros": lambda file: file.write_bytes(bytes(file.stat().st_size)),
+    "one bit": flip_a_bit,
+    "longer": lambda file: file.write_bytes(file.read_bytes() + b"\n"),
+    "folder": replace_by_folder,
+    "link": replace_by_link,
+    "pipe": replace_by_pipe,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES_OF_FILES)
+def test_damage_of_any_file_is_an_error_of_one_line(top, damage):
+    folder = records(top).parent
+    names = sorted(path.name for path in folder.iterdir())
+    assert {"checksums.json", "class_names.json", "index-test.npy", "index-train.npy"} < set(names)
+    for name in names:
+        kept = folder.with_name("kept")
+        (folder / name).rename(kept)
+        shutil.copyfile(kept, folder / name)
+        DAMAGES_OF_FILES[damage](folder / name)
+        with pytest.raises(UserError) as error:
+            load(top)
+        message = str(error.value)
+        assert message.startswith(f"{folder}: the prepared data are damaged or were removed ({name}: ")
+        assert message.endswith("delete the folder, and they are prepared again")
+        assert "\n" not in message
+        shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink(missing_ok=True)
+        kept.rename(folder / name)
+    load(top)
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json", "checksums.json"])
+def test_no_bit_of_a_description_may_change(top, name):
+    file = records(top).parent / name
+    content = file.read_bytes()
+    for place in range(0, len(content), 7):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
+        with pytest.raises(UserError, match="damaged or were removed"):
+            prepared.check_files(file.parent)
+
+
+def test_large_files_are_compared_when_they_are_read(top, monkeypatch):
+    monkeypatch.setattr(prepared, "_LARGEST_HASHED_FILE", 10_000)
+    shutil.rmtree(records(top).parent)
+    data = load(top)
+    file, whole = records(top), [data.train.encoded([row]) for row in range(len(data.train))]
+    content = file.read_bytes()
+    for place in range(0, len(content), len(content) // 100):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
+        with contextlib.suppress(UserError):
+            data = load(top)
+            assert [data.train.encoded([row]) for row in range(len(data.train))] == whole
+    file.write_bytes(content[:-1])
     with pytest.raises(UserError, match="damaged or were removed"):
-        read(load(top))
-    shutil.rmtree(records_folder := next((top / "prepared").rglob("dataset_info.json")).parent)
-    read(load(top))
-    (records_folder / "dataset_info.json").write_text("{")
-    with pytest.raises(UserError, match="the description of image_folder is damaged"):
         load(top)
+
+
+def test_a_folder_that_was_replaced_is_an_error(top):
+    folder = records(top).parent
+    for replace in (replace_by_link, lambda file: file.write_bytes(b"")):
+        folder.rename(folder.with_name("kept"))
+        folder.touch()
+        replace(folder)
+        with pytest.raises(UserError, match=r"damaged or were removed \(checksums\.json"):
+            load(top)
+        folder.unlink()
+        folder.with_name("kept").rename(folder)
+
+
+def test_opening_writes_nothing(top):
+    def state() -> dict[pathlib.Path, int]:
+        return {path: path.stat().st_mtime_ns for path in (top / "prepared").rglob("*") if path.is_file()}
+
+    load(top)  # Makes the lock.
+    before = state()
+    load(top)
+    assert {path: time for path, time in state().items() if path.suffix != ".lock"} == {
+        path: time for path, time in before.items() if path.suffix != ".lock"
+    }
+
+
+def test_files_are_on_the_disk_before_the_folder_gets_its_name(top, monkeypatch):
+    folder = records(top).parent
+    shutil.rmtree(folder)
+    synced: list[str] = []
+    original = files._sync
+
+    def sync(path: pathlib.Path) -> None:
+        assert not folder.exists() or path == folder.parent
+        synced.append(path.name)
+        original(path)
+
+    monkeypatch.setattr(files, "_sync", sync)
+    load(top)
+    assert {path.name for path in folder.iterdir()} < set(synced)
 
 
 def test_the_source_may_be_removed_after_preparation(top, prepared_classes, tmp_path):

@@ -270,6 +270,15 @@ def test_draws_hold_one_image_of_each_class(sizes: list[int], seed: int, window:
             assert all(len(set(part.tolist())) == window for part in images.reshape(6, window))
 
 
+@pytest.mark.parametrize(("size", "window"), [(6, 7), (5, 7), (7, 7), (11, 12), (1, 3), (4, 9), (3, 144)])
+@pytest.mark.parametrize("seed", [0, 2**40])
+def test_a_window_holds_all_images_of_a_class_that_is_not_larger(size: int, window: int, seed: int) -> None:
+    sampler = OnePerClassSampler(shuffled_labels([size, 20, size]), seed, window)
+    for number in range(40):
+        draws = sampler.draws(number * window, window)
+        assert [len(set(images.tolist())) for images in draws.T] == [size, min(window, 20), size]
+
+
 def test_draws_can_start_anywhere() -> None:
     labels = shuffled_labels([5, 3, 7, 1])
     sampler = OnePerClassSampler(labels, 3, window=4)

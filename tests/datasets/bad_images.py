@@ -71,6 +71,7 @@ def usable() -> dict[str, bytes]:
         "rotated.jpg": encode(picture(), "JPEG", exif=_exif(6)),
         "broken_exif.jpg": encode(picture(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"),
         "plain.jpg": encode(picture(), "JPEG"),
+        "stray_byte.jpg": encode(picture(), "JPEG").replace(b"\xff\xc0", b"\0\xff\xc0", 1),
         "plain.webp": encode(picture(), "WEBP"),
         "plain.bmp": encode(picture(), "BMP"),
     }
@@ -86,6 +87,7 @@ def unusable() -> dict[str, tuple[Callable[[Path], object], str]]:
     return {
         "truncated.jpg": (content(jpeg[: len(jpeg) // 2]), "damaged"),
         "truncated.png": (content(png[: len(png) // 2]), "damaged"),
+        "half_zeros.jpg": (content(jpeg[: len(jpeg) // 2] + bytes(len(jpeg) // 2)), "damaged"),
         "header_only.png": (content(png[:20]), "damaged"),
         "empty.jpg": (content(b""), "the file is empty"),
         "text.jpg": (content(b"file,label,split\n"), "not a JPEG, PNG, BMP, GIF or WebP image"),

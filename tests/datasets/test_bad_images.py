@@ -145,7 +145,7 @@ def test_data_without_bad_images_is_prepared_under_another_name(corpus, tmp_path
     assert (whole.skipped, whole.skipped_in_words()) == ((), None)
     assert load(corpus, tmp_path, skip_bad_images=True).skipped == ()
     prepared = [path.name for path in (tmp_path / "prepared" / "image_folder").iterdir() if path.is_dir()]
-    assert sorted(name.split("-", 2)[2:] for name in prepared) == [[], [], *[["without_bad_images"]] * 2]
+    assert sorted(name.split("-", 2)[2:] for name in prepared) == [[], *[["without_bad_images"]] * 2]
 
 
 def test_a_split_without_usable_images_is_an_error(tmp_path):

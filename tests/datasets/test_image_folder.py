@@ -9,6 +9,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from ccp_dml.data import catalog
+from ccp_dml.data.options import SourceOptions
 from datasets.common.images import ImageError
 from datasets.image_folder.image_folder_dataset_builder import Builder
 
@@ -129,3 +131,16 @@ def test_an_interrupted_preparation_is_repeated(tmp_path, monkeypatch):
 def test_the_builder_can_be_pickled(tmp_path):
     builder = make(write_images(tmp_path / "source"), tmp_path / "prepared", train_fraction=0.75)
     assert pickle.loads(pickle.dumps(builder)).data_dir == builder.data_dir
+
+
+def test_a_line_counts_files_that_are_passed_over(tmp_path, capfd):
+    source = write_images(tmp_path / "source")
+    for index in range(50):
+        (source / "class 1 é" / f"{index}.HEIC").write_bytes(b"")
+    for _ in range(2):
+        catalog.load(SourceOptions("image_folder", str(source), prepared_dir=str(tmp_path / "prepared")))
+        lines = [line for line in capfd.readouterr().err.splitlines() if "passed over" in line]
+        assert len(lines) == 1
+        assert lines[0].startswith(
+            f"warning: --data_dir={source}: 50 files are passed over: 50 .heic; images"
+        )

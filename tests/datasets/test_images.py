@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import io
 import struct
+import time
 import zlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
+from ccp_dml.data.images import image_size
+from datasets.common import images
 from datasets.common.images import MAX_PNG_PIXELS, ImageError, upright_rgb
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::RuntimeWarning:PIL")
@@ -208,8 +213,6 @@ def test_plain_jpegs_are_kept_byte_for_byte(data):
 
 
 def test_tensorflow_decodes_stored_and_converted_images():
-    import tensorflow as tf
-
     inputs = [*plain_jpegs(), *((name, data) for name, data, _ in [*palette_cases(), *lossy_cases()])]
     for name, data in inputs:
         encoded = upright_rgb(data, name)
@@ -239,6 +242,104 @@ def test_the_error_names_a_truncated_image(encoding, share):
     data = encode(noisy(64, 64, 3), encoding.split()[-1], **ENCODINGS[encoding])
     with pytest.raises(ImageError, match=r"^some/name\.img: "):
         upright_rgb(data[: int(len(data) * share)], "some/name.img")
+
+
+DAMAGED_JPEGS = {
+    "color, half of it zeros": ({}, (64, 64, 3), 0.5, b"\0"),
+    "color, a tenth of it zeros": ({}, (64, 64, 3), 0.9, b"\0"),
+    "small": ({}, (40, 40, 3), 0.5, b"\0"),
+    "optimized, other bytes": ({"optimize": True}, (100, 100, 3), 0.5, b"\x55"),
+    "no chroma subsampling": ({"quality": 100, "subsampling": 0}, (24, 24, 3), 0.75, b"\x55"),
+    "gray, which is drawn again": ({}, (40, 40), 0.5, b"\0"),
+    "rotated, which is drawn again": ({"exif": exif(6)}, (64, 64, 3), 0.75, b"\0"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED_JPEGS)
+def test_a_jpeg_that_tensorflow_cannot_decode_is_refused(case):
+    """Pillow fills what is missing with gray."""
+    options, shape, share, filling = DAMAGED_JPEGS[case]
+    data = encode(noisy(*shape), "jpeg", **options)
+    kept = int(len(data) * share)
+    damaged = data[:kept] + filling * (len(data) - kept)
+    Image.open(io.BytesIO(damaged)).load()
+    with pytest.raises(ImageError, match=r"^some/name\.img: the image is damaged \(TensorFlow cannot decode"):
+        upright_rgb(damaged, "some/name.img")
+
+
+STRAY_BYTES = {
+    "zero": b"\0",
+    "text": b"stray",
+    "an escaped byte": b"\xff\0",
+    "a restart marker": b"\xff\xd3",
+    "fill bytes": b"\xff\xff\xff",
+}
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("marker", [b"\xff\xdb", b"frame", b"\xff\xda"], ids=["table", "frame", "scan"])
+@pytest.mark.parametrize("stray", STRAY_BYTES)
+def test_stray_bytes_between_the_segments_of_a_jpeg(stray, marker, progressive):
+    """Decoders skip them; the size of what is stored can be read by strict readers, too."""
+    picture = encode(smooth_rgb(), "jpeg", quality=95, subsampling=0, progressive=progressive)
+    frame = b"\xff\xc2" if progressive else b"\xff\xc0"
+    place = picture.index(frame if marker == b"frame" else marker)
+    data = picture[:place] + STRAY_BYTES[stray] + picture[place:]
+    stored = upright_rgb(data, "image")
+    assert image_size(stored) == (HEIGHT, WIDTH)
+    decoded = tf.io.decode_jpeg(stored, channels=3, dct_method="INTEGER_ACCURATE").numpy()
+    np.testing.assert_allclose(decoded.astype(float), smooth_rgb(), atol=8)
+
+
+def test_threads_share_a_budget_of_decoded_bytes(monkeypatch):
+    amounts, held, most = {"a": 3, "b": 4, "c": 99, "d": 6, "e": 1, "f": 10}, [], []
+    budget = images._Budget(10)
+
+    def hold(amount):
+        with budget.take(amount):
+            held.append(min(amount, 10))
+            most.append(sum(held))
+            time.sleep(0.01)
+            held.remove(min(amount, 10))
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        list(pool.map(hold, [*amounts.values()] * 4))
+    assert max(most) == 10
+    with pytest.raises(ZeroDivisionError), budget.take(10):
+        1 / 0  # noqa: B018
+    with budget.take(10):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("data", "bytes_of_a_pixel"),
+    [
+        (encode(smooth_rgb(), "jpeg"), 8),
+        (encode(smooth_rgb(), "jpeg", exif=exif(3)), 12),
+        (encode(noisy(HEIGHT, WIDTH, 4), "png"), 12),
+        (encode(noisy(HEIGHT, WIDTH, 3), "webp"), 12),
+    ],
+    ids=["plain", "rotated", "transparent", "webp"],
+)
+def test_conversion_takes_the_bytes_of_the_header_from_the_budget(data, bytes_of_a_pixel, monkeypatch):
+    taken = []
+
+    class Recorded(images._Budget):
+        def take(self, amount):
+            taken.append(amount)
+            return super().take(amount)
+
+    monkeypatch.setattr(images, "DECODED_BYTES", Recorded(10))
+    upright_rgb(data, "image")
+    with pytest.raises(ImageError):
+        upright_rgb(data[:-30], "image")
+    assert set(taken) == {bytes_of_a_pixel * HEIGHT * WIDTH}
+
+
+def test_bands_do_not_show(monkeypatch):
+    whole = [upright_rgb(data, name) for name, data, _ in [*lossless_cases(), *palette_cases()]]
+    monkeypatch.setattr(images, "_PIXELS_OF_A_BAND", 7 * WIDTH)
+    assert [upright_rgb(data, name) for name, data, _ in [*lossless_cases(), *palette_cases()]] == whole
 
 
 def test_a_jpeg_without_end_marker_is_refused():

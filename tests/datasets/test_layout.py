@@ -79,6 +79,84 @@ def test_other_files_are_ignored(tmp_path):
     assert len(read_layout(tmp_path).entries) == 8
 
 
+SYSTEM_FOLDERS = (
+    *("@eaDir", "$RECYCLE.BIN", "$Recycle.Bin", "#recycle", "lost+found", "__pycache__", "__MACOSX", "@tmp"),
+    *("System Volume Information", "@Recycle", "#snapshot", "RECYCLER", ".Trash-1000", ".thumbnails"),
+)
+
+
+@pytest.mark.parametrize("name", SYSTEM_FOLDERS)
+@pytest.mark.parametrize("where", ["", "b"])
+def test_folders_of_systems_are_passed_over(tmp_path, name, where):
+    make_classes(tmp_path, a=2, b=2, c=2, d=2)
+    before = read_layout(tmp_path)
+    make_files(tmp_path / where, f"{name}/x.jpg", f"{name}/deeper/SYNOPHOTO_THUMB.jpg", f"{name}/2.pyc")
+    layout = read_layout(tmp_path)
+    assert (layout.entries, layout.passed_over_in_words()) == (before.entries, None)
+
+
+def test_names_like_those_of_systems_are_classes(tmp_path):
+    names = ("@home", "#tag", "$5", "lost and found", "recycle")
+    make_files(tmp_path, *(f"{name}/{i}.jpg" for name in names for i in range(2)))
+    assert set(read_layout(tmp_path).class_names) == set(names)
+
+
+PASSED_OVER = {
+    "heic": (("a/{}.HEIC", 50),),
+    "several": (("a/{}.heic", 3), ("b/{}.avif", 4), ("c/{}", 1), ("{}.md", 1), ("d/{}.txt", 1)),
+    "many": tuple((f"a/{{}}.x{index}", index) for index in range(1, 9)),
+    "beside": (("{}.jpg", 2),),
+    "one": (("d/{}.cr2", 1),),
+}
+PASSED_OVER_IN_WORDS = {
+    "heic": "50 files are passed over: 50 .heic; images end in .jpg, ",
+    "several": "10 files are passed over: 4 .avif, 3 .heic, 1 .md beside the class folders, 1 .txt, "
+    "1 without suffix; ",
+    "many": "36 files are passed over: 8 .x8, 7 .x7, 6 .x6, 5 .x5, 4 .x4, 6 others; ",
+    "beside": "2 files are passed over: 2 .jpg beside the class folders; ",
+    "one": "1 file is passed over: 1 .cr2; ",
+}
+
+
+@pytest.mark.parametrize("case", PASSED_OVER)
+def test_other_files_are_counted_by_suffix(tmp_path, case):
+    make_classes(tmp_path, a=2, b=2, c=2, d=2)
+    make_files(tmp_path, "a/Thumbs.db", "b/desktop.ini", "c/.DS_Store", "d/._1.jpg")
+    assert read_layout(tmp_path).passed_over_in_words() is None
+    for name, number in PASSED_OVER[case]:
+        make_files(tmp_path, *(name.format(index + 10) for index in range(number)))
+    layout = read_layout(tmp_path)
+    assert len(layout.entries) == 8
+    assert layout.passed_over_in_words().startswith(PASSED_OVER_IN_WORDS[case])
+
+
+def test_a_class_of_other_files_names_their_suffix(tmp_path):
+    make_files(make_classes(tmp_path, a=2, b=2, d=2), "c/1.heic", "c/2.heic")
+    with pytest.raises(LayoutError, match=r"/c holds no image, but 2 \.heic; expected files in \.jpg"):
+        read_layout(tmp_path)
+
+
+@pytest.mark.parametrize("separator, name", [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")])
+@pytest.mark.parametrize(
+    "header", ["file,label,split", '"file","label","split","more"', "split,file,label\r"]
+)
+def test_a_manifest_with_other_separators_than_commas(tmp_path, separator, name, header):
+    rows = [row.replace(",", separator) for row in GOOD_ROWS]
+    make_manifest_folder(tmp_path, *rows, header=header.replace(",", separator))
+    with pytest.raises(LayoutError, match=f"separates its columns by {name}; expected commas") as error:
+        read_layout(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_backslashes_in_a_manifest(tmp_path):
+    make_files(tmp_path, *(f"{label}/{i}.jpg" for label in "abc" for i in "012"), "c/odd\\name.jpg")
+    rows = [f"{c}/{i}.jpg,{c},{s}" for c, s in zip("abc", ("train", "train", "test")) for i in "01"]
+    assert len(read_layout(write_manifest(tmp_path, *rows, "c/odd\\name.jpg,c,test")).entries) == 7
+    for file in ("a\\2.jpg", "C:\\photos\\a\\2.jpg", "a\\" + 300 * "x"):
+        with pytest.raises(LayoutError, match=r"line 8: .* does not exist; expected forward slashes"):
+            read_layout(write_manifest(tmp_path, *rows, f"{file},a,train"))
+
+
 def test_manifest_with_train_and_test(tmp_path):
     layout = read_layout(make_manifest_folder(tmp_path, *reversed(GOOD_ROWS)))
     assert [(e.file, e.label, e.split) for e in layout.entries] == [
@@ -254,6 +332,22 @@ def touch_image(root):
     os.utime(root / "a/2.jpg", ns=(0, time.time_ns() + 1))
 
 
+def replace_image(root):
+    """Another file of the same size and time of modification, under the same name."""
+    status = (root / "a/2.jpg").stat()
+    time.sleep(0.05)  # The clock of files may have ticks of some milliseconds.
+    make_files(root, "other.jpg")
+    os.utime(root / "other.jpg", ns=(status.st_atime_ns, status.st_mtime_ns))
+    (root / "other.jpg").rename(root / "a/2.jpg")
+
+
+def rewrite_image(root):
+    status = (root / "a/2.jpg").stat()
+    time.sleep(0.05)
+    (root / "a/2.jpg").write_bytes(b"")
+    os.utime(root / "a/2.jpg", ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
 def rename_class(root):
     (root / "a").rename(root / "A")
 
@@ -266,7 +360,10 @@ def add_manifest(root):
 
 @pytest.mark.parametrize(
     "change",
-    [add_image, remove_image, rename_image, grow_image, touch_image, rename_class, add_manifest],
+    [
+        *(add_image, remove_image, rename_image, grow_image, touch_image, replace_image, rewrite_image),
+        *(rename_class, add_manifest),
+    ],
     ids=lambda change: change.__name__,
 )
 def test_fingerprint_changes_with_the_source(tmp_path, change):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -84,6 +85,23 @@ def test_a_copy_differs_only_in_its_pixels(folder, tmp_path):
             assert min(opened(image).size) == min(16, *opened(encoded).size)
             assert (encoded == image) == (min(opened(encoded).size) <= 16)
     assert fingerprint([whole.train]) != fingerprint([small.train])
+
+
+NAMES = ["a", "a ", " a", "\u3000", "\x0b", " ", "b", "b\x85c", "b\u2028c", "\ufeffd"]
+
+
+@pytest.mark.parametrize("with_copy", [False, True])
+def test_names_of_classes_are_kept_as_they_are(folder, tmp_path, with_copy):
+    """TFDS would strip them and leave out blank ones."""
+    images = sorted((folder / "class 0").iterdir())[:2]
+    for name in NAMES:
+        for image in images:
+            (tmp_path / "named" / name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(image, tmp_path / "named" / name)
+    for _ in range(2):
+        data = catalog.load(sources(tmp_path / "named", tmp_path)[with_copy])
+        assert data.train.class_names + data.test.class_names == tuple(sorted(NAMES))
+        assert data.train.class_sizes() | data.test.class_sizes() == dict.fromkeys(NAMES, 2)
 
 
 @pytest.mark.parametrize("when", [0, 3])

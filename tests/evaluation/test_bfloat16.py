@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from ccp_dml.evaluation import bfloat16, blocks, evaluate_retrieval, kernels
 from ccp_dml.evaluation.blocks import BlockPlan, plan_search
-from ccp_dml.evaluation.ranks import rank_bounds_by_coarse_score, ranks_by_score
+from ccp_dml.evaluation.points import Points
+from ccp_dml.evaluation.ranks import rank_bounds_by_coarse_score
 from ccp_dml.evaluation.search import nearest_neighbors
 from tests.evaluation.test_search import intermediate_bytes
 
@@ -43,9 +44,9 @@ def always(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     shares = []
     search = bfloat16.CoarseGallery.search
 
-    def search_and_record(coarse, queries, self_rows, block, depth):
-        found = search(coarse, queries, self_rows, block, depth)
-        shares.append(len(found.queries) / len(queries[block]))
+    def search_and_record(coarse, self_rows, block, depth):
+        found = search(coarse, self_rows, block, depth)
+        shares.append(len(found.queries) / len(self_rows[block]))
         return found
 
     monkeypatch.setattr(bfloat16, "_FEWEST_PAIRS", 0)
@@ -148,7 +149,11 @@ def test_ranks_are_within_their_bounds():
         same = np.setdiff1d(np.flatnonzero(labels == labels[query]), [query])
         members[query, : max(1, len(same))] = same if len(same) else [399]
     squared = ((embeddings[:60, np.newaxis].astype(np.float64) - embeddings) ** 2).sum(axis=2)
-    exact = ranks_by_score(tf.constant((-squared).astype(np.float32)), own, members, own)
+    squared[own, own] = np.inf
+    exact = [
+        1 + np.sum(line < min(line[row] for row in listed if row >= 0))
+        for line, listed in zip(squared, members)
+    ]
     nearest = np.array(
         [
             np.square(embeddings[q]).sum() - squared[q, line[line >= 0]].min()
@@ -268,8 +273,8 @@ def test_all_intermediate_tensors_of_a_block_fit_the_bound_together(size, dimens
     left_out, own = tf.TensorSpec([plan.queries]), tf.TensorSpec([plan.queries], tf.int32)
     sizes = intermediate_bytes(machine_score, block, tile)
     sizes += intermediate_bytes(kernels.best_of_chunks, scores, first, plan.candidates, plan.chunk)
-    sizes += intermediate_bytes(bfloat16.merge, found, candidates, left_out, found, candidates, left_out)
-    sizes += intermediate_bytes(kernels.rank, block, rows, candidates, own, depth)
+    sizes += intermediate_bytes(kernels.merge, found, candidates, left_out, found, candidates, left_out)
+    sizes += intermediate_bytes(kernels.rank, block, rows, candidates, own)
     sizes += intermediate_bytes(bfloat16.least_distances, block, left_out, tf.TensorSpec([3]))
     assert max(sizes) <= 4 * sum(sizes) <= memory  # of four blocks
     assert 4 * sum(sizes) >= memory / 8
@@ -278,9 +283,10 @@ def test_all_intermediate_tensors_of_a_block_fit_the_bound_together(size, dimens
 @pytest.mark.parametrize("at_once", [7, 100, 1000])
 def test_a_gallery_is_rounded_piece_by_piece(at_once, monkeypatch):
     monkeypatch.setattr(bfloat16, "_ROUNDED_AT_ONCE", at_once)
-    rows = tf.constant(clustered(250, 6, 1.0)[0])
-    coarse = bfloat16.CoarseGallery(rows, BlockPlan(queries=1, gallery=100, chunk=1, candidates=3))
-    centred = rows - tf.reduce_mean(rows, axis=0)
+    rows = clustered(250, 6, 1.0)[0]
+    points = Points(rows, rows)
+    coarse = bfloat16.CoarseGallery(points, BlockPlan(queries=1, gallery=100, chunk=1, candidates=3))
+    centred = points.rounded_gallery
     for (first, tile), expected_first in zip(coarse._tiles, (0, 100, 200), strict=True):
         part = centred[expected_first : expected_first + 100]
         expected, _ = bfloat16.as_tile(part, tf.constant(100))
@@ -300,7 +306,7 @@ def test_one_trace_serves_all_shapes(always):
         bfloat16.errors,
         bfloat16.least_distances,
         kernels.choose_from_chunks[tf.bfloat16],
-        bfloat16.merge,
+        kernels.merge,
     )
     assert {function.experimental_get_tracing_count() for function in functions} == {1}
 

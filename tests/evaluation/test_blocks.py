@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccp_dml.evaluation.blocks import LANES, plan_count, plan_search, query_bytes
+from ccp_dml.evaluation.blocks import LANES, plan_search, query_bytes
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)
@@ -41,7 +41,6 @@ def test_a_million_rows_are_searched_in_large_blocks_with_the_default_bound():
 
 def test_large_classes_do_not_cut_the_gallery_into_slivers():
     assert plan_search(10_000, 60_000, 512, 6_000).gallery == 60_000
-    assert plan_count(10_000, 60_000, 512, 6_000).gallery >= 10_000
 
 
 def test_blocks_are_even():
@@ -50,7 +49,6 @@ def test_blocks_are_even():
     assert [plan_search(total, 100, 8, 3).queries for total in (33, 500, 512)] == [33, 500, 512]
 
 
-@pytest.mark.parametrize("plan", [plan_search, plan_count])
-def test_too_small_a_bound_is_an_error(plan):
+def test_too_small_a_bound_is_an_error():
     with pytest.raises(ValueError, match="memory_bytes is 5000"):
-        plan(10, 10_000, 512, 100, 5_000)
+        plan_search(10, 10_000, 512, 100, 5_000)

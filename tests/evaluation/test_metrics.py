@@ -213,7 +213,11 @@ def test_labels_of_a_column_and_lists_out_of_order_are_accepted():
     [
         ({"query_labels": np.zeros(3)}, "query_labels must have shape"),
         ({"query_labels": np.arange(4)}, "none of the 4 queries"),
-        ({"recall_at": (0,)}, "recall_at must hold"),
+        ({"recall_at": (0,)}, "recall_at is 0; expected a whole number of at least 1"),
+        ({"map_at": (1, 2.5)}, "map_at is 2.5; expected a whole number of at least 1"),
+        ({"query_labels": np.array([0.2, 0.7, 0.2, 0.7])}, "query_labels are float64; expected integers"),
+        ({"query_labels": np.array(["a", "b", "a", "b"])}, "query_labels are <U1; expected integers"),
+        ({"queries": np.array([[0.0], [1.0], [1e39], [2.0]])}, "1 of 4 rows are not finite or too large"),
         ({"queries": np.array([[0.0], [1.0], [np.nan], [2.0]])}, "1 of 4 rows are not finite"),
         ({"queries": np.zeros(4)}, "must be a non-empty matrix"),
         ({"queries": np.zeros((0, 3))}, "must be a non-empty matrix"),

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccp_dml.evaluation import kernels
-from ccp_dml.evaluation.ranks import rank_bounds_by_coarse_score, ranks_by_score
+from ccp_dml.evaluation.points import Points
+from ccp_dml.evaluation.ranks import count_nearer, rank_bounds_by_coarse_score
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
@@ -17,7 +18,9 @@ from ccp_dml.evaluation.ranks import rank_bounds_by_coarse_score, ranks_by_score
 )
 def test_the_rank_of_the_nearest_row_is_that_in_a_stable_sort(seed, size, listed, levels):
     rng = np.random.default_rng(seed)
-    scores = rng.integers(0, levels, (8, size)).astype(np.float32)  # ties
+    gallery, queries = (rng.integers(0, levels, (count, 2)).astype(np.float32) for count in (size, 8))  # ties
+    points = Points(queries, gallery)
+    squared = ((queries[:, np.newaxis] - gallery) ** 2).sum(axis=2)
     rows = rng.permutation(8)[:5]
     self_rows = np.where(rng.random(5) < 0.3, -1, rng.integers(0, size, 5)).astype(np.int32)
     members = np.full((5, listed), -1, np.int32)
@@ -27,9 +30,17 @@ def test_the_rank_of_the_nearest_row_is_that_in_a_stable_sort(seed, size, listed
         line[: len(chosen)] = np.sort(chosen)
     expected = []
     for row, line, self_row in zip(rows, members, self_rows):
-        ranking = [i for i in sorted(range(size), key=lambda i: (-scores[row, i], i)) if i != self_row]
-        expected.append(1 + min(ranking.index(member) for member in line if member >= 0))
-    actual = ranks_by_score(tf.constant(scores), rows, members, self_rows)
+        ranking = [i for i in sorted(range(size), key=lambda i: (squared[row, i], i)) if i != self_row]
+        expected.append(min(ranking.index(member) for member in line if member >= 0))
+    # The scores are as bad as their bounds permit.
+    exact = (points.rounded_queries(slice(None)).astype(np.float64) ** 2).sum(axis=1, keepdims=True)
+    errors = points.score_errors(np.sqrt(exact[:, 0]))[:, np.newaxis]
+    scores = exact - squared * points.scale**2 + 0.9 * errors * rng.choice([-1.0, 1.0], (8, size))
+    actual = np.zeros(5, np.int64)
+    for first in range(0, size, 25):
+        tile = scores[:, first : first + 25].astype(np.float32)
+        padded = np.pad(tile, [(0, 0), (0, 3)], constant_values=kernels.PADDING_SCORE)
+        actual += count_nearer(points, padded, first, rows, rows, members, self_rows)
     np.testing.assert_array_equal(actual, expected)
 
 

@@ -75,3 +75,27 @@ def test_wrong_number_of_centers_is_named(k: int) -> None:
 def test_an_empty_set_of_covered_points_is_refused() -> None:
     with pytest.raises(ValueError, match="covered is empty"):
         greedy_k_center(np.zeros((3, 1, 2)), np.zeros((0, 1, 2)), 1)
+
+
+DIRECTIONS = np.random.default_rng(5).normal(size=(6, 40))
+# Numbers of directions, of candidates that repeat them at other lengths, and the picks that follow.
+FEW_DIRECTIONS = {
+    "one": ([0, 0, 0, 0], [0, 0, 0]),
+    "two": ([0, 1, 0, 1, 1, 0], [0, 1, 0, 0]),
+    "the second twice": ([3, 4, 4, 3, 4], [0, 1, 0, 0, 0]),
+    "late": ([2, 2, 2, 2, 5], [0, 4, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("case", FEW_DIRECTIONS)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_of_equal_directions_the_first_is_taken(case, compiled):
+    """Vectors of one direction and other lengths differ by rounding, once they are at unit length."""
+    directions, expected = FEW_DIRECTIONS[case]
+    lengths = np.random.default_rng(6).uniform(0.01, 100, (len(directions), 50, 1))
+    pool = (DIRECTIONS[directions][:, np.newaxis] * lengths).astype(np.float32)
+    chosen = tf.function(greedy_k_center, jit_compile=compiled)
+    picks, _ = chosen(pool, np.zeros((1, 50, 40), np.float32), len(expected), True)
+    np.testing.assert_array_equal(picks, np.tile(np.array(expected)[:, np.newaxis], 50))
+    picks, _ = chosen(pool, 3.7 * pool, len(expected), True)
+    np.testing.assert_array_equal(picks, 0)

@@ -25,7 +25,9 @@ def text_of(place: str) -> str:
     "place",
     [
         "README.md#Use it as a library",
+        "docs/algorithm.md",
         "docs/losses.md",
+        "docs/metrics.md",
         "docs/tutorial-keras.md",
         pytest.param("docs/protocols.md", marks=pytest.mark.slow),
     ],
