@@ -80,8 +80,12 @@ def on_screen(pixels: tf.Tensor, frame: FirstFrame) -> tf.Tensor:
     """Puts the decoded frame, uint8 [h, w, 3], into its place in the image, uint8 [H, W, 3]."""
     after = frame.size - frame.place - tf.shape(pixels, tf.int64)[:2]
     sides = tf.pad(tf.stack([frame.place, after], 1), [[0, 1], [0, 0]])
-    inside = tf.pad(tf.ones_like(pixels[..., :1], tf.bool), sides)
-    return tf.where(inside, tf.pad(pixels, sides), frame.background)
+
+    def on_background() -> tf.Tensor:
+        inside = tf.pad(tf.ones_like(pixels[..., :1], tf.bool), sides)
+        return tf.where(inside, tf.pad(pixels, sides), frame.background)
+
+    return tf.cond(tf.reduce_any(sides > 0), on_background, lambda: pixels)
 
 
 def _first_image(file: Content) -> tuple[tf.Tensor, tf.Tensor]:

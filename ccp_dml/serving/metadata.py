@@ -19,7 +19,8 @@ _EXIF, _ADOBE, _XMP = b"Exif\0\0", b"Adobe", b"XML:com.adobe.xmp\0"
 _SEARCHED = 1024
 # Markers of JPEG segments.
 _APP1, _APP14, _SCAN = 0xE1, 0xEE, 0xDA
-_WITH_LENGTH = (*range(0x02, 0xD0), *range(0xDA, 0xFF))
+# Markers without a segment: restarts, the start and the end of an image; and TEM.
+_ALONE, _TEM = (0xD0, 0xD9), 0x01
 
 _TIFF_HEADERS = (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0")
 _ORIENTATION_TAG = 0x0112
@@ -66,7 +67,8 @@ def jpeg_metadata(encoded: tf.Tensor) -> Metadata:
         at: tf.Tensor, marker: tf.Tensor, exif: tf.Tensor, adobe: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
         is_app1 = tf.equal(marker, _APP1)
-        length = tf.where(_is_one_of(marker, *_WITH_LENGTH), tf.maximum(file.number(at + 2, 2), 2), 0)
+        is_alone = ((marker >= _ALONE[0]) & (marker <= _ALONE[1])) | tf.equal(marker, _TEM)
+        length = tf.where(~is_alone, tf.maximum(file.number(at + 2, 2), 2), 0)
         exif = tf.where(is_app1 & tf.equal(exif, 0) & file.starts_with(at + 4, _EXIF), at, exif)
         adobe |= tf.equal(marker, _APP14) & file.starts_with(at + 4, _ADOBE)
         return tf.where(tf.equal(marker, _SCAN), file.size, at + 2 + length), exif, adobe
@@ -137,7 +139,3 @@ def _orientation_entry(tiff: Content) -> tf.Tensor:
     start = (tf.constant(0, tf.int64), tf.constant(-1, tf.int64))
     count = tf.minimum(count, _MOST_ENTRIES)
     return tf.while_loop(lambda index, _: index < count, next_entry, start)[1]
-
-
-def _is_one_of(value: tf.Tensor, *choices: int) -> tf.Tensor:
-    return tf.reduce_any(tf.equal(value, tf.constant(choices, value.dtype)))
