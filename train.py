@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ccp_dml import commands, files
+from ccp_dml import commands
 from ccp_dml.config import command_line
 from ccp_dml.distributed.cluster import is_chief
 from ccp_dml.run_directory import RunDirectory
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> None:
     for warning in command_line.warnings(arguments):
         commands.warn(warning)
 
-    with files.run_lock(directory.path) if writes else contextlib.nullcontext():
+    with directory.locked() if writes else contextlib.nullcontext():
         from ccp_dml.experiment import run  # Imports TensorFlow; errors above should not have to wait for it.
 
         run.train(config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import io
 import os
 import signal
 import sys
@@ -15,10 +16,13 @@ from typing import NoReturn
 
 from ccp_dml import environment
 from ccp_dml.errors import Interrupted, UserError
+from ccp_dml.options import PathText
 
 BAD_INPUT = 2
 INTERRUPTED = 130
 OUTPUT_CLOSED = 141
+
+_PATH = PathText("a path")
 
 
 def run(action: Callable[[], object]) -> int:
@@ -29,7 +33,9 @@ def run(action: Callable[[], object]) -> int:
     exception is a defect and keeps its traceback.
     """
     environment.quiet()
+    _open_streams()
     try:
+        _check_working_directory()
         with _termination_as_interrupt():
             action()
         sys.stdout.flush()
@@ -66,9 +72,38 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, program: str, description: str) -> None:
         super().__init__(prog=program, description=description, allow_abbrev=False)
 
+    def add_path(self, name: str, help: str, *, required: bool = False) -> None:
+        """Adds an argument that is a path, as that of an option."""
+
+        def path(text: str) -> str:
+            return str(_PATH.normalized(_PATH.parse(text)))
+
+        self.add_argument(name, type=path, help=help, required=required)
+
     def error(self, message: str) -> NoReturn:
         """Raises `UserError`, where argparse prints its usage and exits."""
         raise UserError(f"{message}; --help lists the arguments")
+
+
+def _open_streams() -> None:
+    """Lets closed standard streams lead nowhere, and shows characters that they cannot encode as escapes."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # Otherwise the next file to be opened would be taken for the stream.
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(getattr(sys, name), io.TextIOWrapper):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+def _check_working_directory() -> None:
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(f"the working directory cannot be used: {error.strerror}") from None
 
 
 @contextlib.contextmanager
@@ -81,11 +116,21 @@ def _termination_as_interrupt() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # Only the main one may set handlers.
         yield
         return
+
+    def again(unraisable: sys.UnraisableHookArgs) -> None:
+        """Repeats a signal that came in a destructor, where Python ignores exceptions."""
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        else:
+            hook(unraisable)
+
+    hook, sys.unraisablehook = sys.unraisablehook, again
     previous = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+        sys.unraisablehook = hook
 
 
 def _print_line(kind: str, message: object) -> None:

@@ -13,10 +13,10 @@ from ccp_dml.run_directory import RunDirectory
 def main(arguments: Sequence[str]) -> None:
     """Evaluates the run or group of runs that the arguments name, and prints its table."""
     parser = commands.Parser("python -m ccp_dml.evaluate", "Evaluates a finished run on its test classes.")
-    parser.add_argument("--run_dir", required=True, help="folder of the run or group of runs")
+    parser.add_path("--run_dir", "folder of the run or group of runs", required=True)
     parser.add_argument("--dataset", help="score the test classes of this data set instead")
-    parser.add_argument("--data_dir", help="folder of its source images")
-    parser.add_argument("--prepared_dir", help="folder of prepared data")
+    parser.add_path("--data_dir", "folder of its source images")
+    parser.add_path("--prepared_dir", "folder of prepared data")
     parser.add_argument(
         "--pca_dim", type=int, help="dimensions of the embeddings after a PCA of training embeddings"
     )

@@ -17,8 +17,8 @@ def main(arguments: Sequence[str]) -> None:
     parser = commands.Parser(
         "python -m ccp_dml.export", "Exports the model of a finished run as a SavedModel."
     )
-    parser.add_argument("--run_dir", required=True, help="folder of the run or group of runs")
-    parser.add_argument("--output", required=True, help="folder of the SavedModel, new or empty")
+    parser.add_path("--run_dir", "folder of the run or group of runs", required=True)
+    parser.add_path("--output", "folder of the SavedModel, new or empty", required=True)
     parser.add_argument(
         "--pca_dim", type=int, help="dimensions of the embeddings after a PCA (default: as in the run)"
     )

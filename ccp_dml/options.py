@@ -18,6 +18,7 @@ import enum
 import functools
 import itertools
 import math
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -74,6 +75,10 @@ class Kind(abc.ABC):
         """Converts a value to text, from which `parse` returns the same value."""
         return str(value)
 
+    def normalized(self, value: Any) -> Any:
+        """Returns the form in which a valid value is kept."""
+        return value
+
     def parse(self, text: str) -> Any:
         """Converts text to a valid value; raises `ValueError` naming the valid values."""
         try:
@@ -96,8 +101,24 @@ class Text(Kind):
     expected: str = "text"
 
     def holds(self, value: Any) -> bool:
-        """Returns True if a value is such a text."""
-        return isinstance(value, str) and value == value.strip() and len(value.splitlines()) == 1
+        """Returns True if a value is such a text, which UTF-8 can encode."""
+        if not isinstance(value, str) or value != value.strip() or len(value.splitlines()) != 1:
+            return False
+        # Python reads other bytes of the command line as lone surrogates.
+        return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+@dataclasses.dataclass(frozen=True)
+class PathText(Text):
+    """A path; a leading `~` or `~user` stands for a home folder, which has to be known."""
+
+    def holds(self, value: Any) -> bool:
+        """Returns True if a value is such a path."""
+        return super().holds(value) and not self.normalized(value).startswith("~")
+
+    def normalized(self, value: Any) -> Any:
+        """Returns the path with its home folder."""
+        return os.path.expanduser(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -377,7 +398,10 @@ class Options:
 
     def __post_init__(self) -> None:
         for declared in options_of(self):
-            declared.check(getattr(self, declared.name))
+            value = getattr(self, declared.name)
+            declared.check(value)
+            if value is not None:
+                object.__setattr__(self, declared.name, declared.kind.normalized(value))
 
 
 def option(

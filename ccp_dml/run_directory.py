@@ -6,8 +6,9 @@ import contextlib
 import enum
 import json
 import os
-import shutil
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ _FORMAT = 2
 _BEFORE_MARKER = (files.LOCK, files.LOCK_HOLDER, files.partial(Path(_MARKER)).name)
 # Folders of the runs of a group.
 _MEMBERS = "fold_*/repeat_*"
+_MEMBER = re.compile(r"fold_\d+/repeat_\d+")
+# Last line of config.cfg, a comment.
+_CHECKSUM = "# sha256: "
 EMBEDDED_SETS = ("test", "test_gallery", "training")
 
 
@@ -72,13 +76,27 @@ class RunDirectory:
         try:
             if not self.path.exists() or all(file.name in _BEFORE_MARKER for file in self.path.iterdir()):
                 return State.NEW
+            if not self._marker.exists():
+                return State.FOREIGN
+            if self._read_marker().get("format") != _FORMAT:
+                return State.OTHER_FORMAT
+            return State.FINISHED if self.results.exists() else State.UNFINISHED
         except OSError as error:
             raise ConfigError(f"--run_dir={self.path}: expected a folder: {error.strerror}") from None
-        if not self._marker.exists():
-            return State.FOREIGN
-        if self._read_marker().get("format") != _FORMAT:
-            return State.OTHER_FORMAT
-        return State.FINISHED if self.results.exists() else State.UNFINISHED
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Locks the folder for this process, also against a process that works in the group of the run.
+
+        Raises:
+            ConfigError: if another process works there, or the folder cannot be written to.
+        """
+        *_, fold, repeat = ("", "", *self.path.resolve().parts)
+        group = self.path.resolve().parent.parent if _MEMBER.fullmatch(f"{fold}/{repeat}") else None
+        if group is not None and not (group / files.LOCK).exists():
+            group = None
+        with files.run_lock(self.path, group):
+            yield
 
     def check(self, config: ExperimentConfig, *, writes: bool = True) -> None:
         """Raises `ConfigError` if a run may not use the folder; changes nothing.
@@ -87,10 +105,9 @@ class RunDirectory:
             config: configuration of the run.
             writes: True if this process is going to write into the folder.
         """
-        existing = next(
-            path for path in (self.path.absolute(), *self.path.absolute().parents) if path.exists()
-        )
-        if not existing.is_dir() or (writes and not os.access(existing, os.W_OK)):
+        absolute = self.path.absolute()
+        existing = next(path for path in (absolute, *absolute.parents) if os.path.exists(path))
+        if not existing.is_dir() or (writes and not os.access(existing, os.W_OK | os.X_OK)):
             raise ConfigError(
                 f"--run_dir={self.path}: expected a folder; {existing} is none that can be written to"
             )
@@ -106,37 +123,37 @@ class RunDirectory:
             raise ConfigError(
                 f"--run_dir={self.path}: it holds {self._content}; expected another folder, or --overwrite"
             )
-        if state is State.FINISHED:
+        if state is State.FINISHED and not self._is_longer(config):
             raise ConfigError(
                 f"--run_dir={self.path}: it holds a finished run; expected another folder, or --overwrite"
             )
-        if state is State.UNFINISHED and self.config.exists():
-            self._check_same_flags(config)
+        try:
+            is_continued = state is State.FINISHED or (state is State.UNFINISHED and self._has_begun())
+        except ConfigError as error:
+            raise ConfigError(f"{error}; --overwrite begins anew") from None
+        if is_continued:
+            self._check_same_flags(config, state)
 
     def holds_finished(self, config: ExperimentConfig) -> bool:
         """Returns True if the folder holds a finished run with this configuration.
 
         Raises:
-            ConfigError: if it holds a finished run with other flags.
+            ConfigError: if it holds a finished run with other flags, a smaller number of epochs excepted.
         """
-        if self.state is not State.FINISHED:
+        if self.state is not State.FINISHED or self._is_longer(config):
             return False
-        # A larger number of epochs does not make a finished run longer.
-        for name, (before, now) in self._changed_flags(config, unless=(Change.FREE,)).items():
-            raise ConfigError(
-                f"--{name}={_shown(now)}: the finished run in {self.path} has {_shown(before)}; "
-                "expected the same flags, another --run_dir, or --overwrite"
-            )
+        self._check_same_flags(config, State.FINISHED, unless=(Change.FREE,))
         return True
 
     def begin(self, config: ExperimentConfig) -> bool:
         """Prepares the folder for a new run, or for continuing one.
 
         The same command always continues an unfinished run, even with --overwrite, if the run began with it;
-        --overwrite replaces any other run.
+        --overwrite replaces any other run. A larger number of epochs continues a finished run, whose results
+        stay until there are new ones.
 
         Returns:
-            True if an unfinished run is continued.
+            True if a run is continued.
 
         Raises:
             ConfigError: see `check`.
@@ -159,7 +176,17 @@ class RunDirectory:
             raise ConfigError(f"--run_dir={self.path}: expected the folder of a run; found {self._content}")
         if not self.config.exists():
             raise ConfigError(f"--run_dir={self.path}: expected {self.config.name} in it; found none")
-        return command_line.read([f"--flagfile={self.config}"]).replace(run_dir=str(self.path))
+        try:
+            content, mark, checksum = self.config.read_text(encoding="utf-8").rpartition(_CHECKSUM)
+        except OSError as error:
+            raise self._unusable(self.config, str(error.strerror)) from None
+        except UnicodeDecodeError:
+            raise self._unusable(self.config, "it is damaged, as it is not text in UTF-8") from None
+        if not mark or checksum.strip() != files.checksum(content):
+            raise self._unusable(self.config, "it was damaged or changed, as its checksum does not match")
+        # `Path` has dropped the "./" of "./~x", which is no home folder.
+        run_dir = os.path.join(os.curdir, self.path)
+        return command_line.read([f"--flagfile={run_dir}/{self.config.name}"]).replace(run_dir=run_dir)
 
     def record_data(self, fingerprint: str) -> None:
         """Records the fingerprint of the data, or compares it with the one recorded when the run began.
@@ -167,24 +194,35 @@ class RunDirectory:
         Raises:
             ConfigError: if they differ.
         """
-        recorded = json.loads(self.environment.read_text(encoding="utf-8"))
-        before = recorded.setdefault("data_fingerprint", fingerprint)
+        recorded = self._read_environment()
+        if "data_fingerprint" in recorded:
+            self.check_data(fingerprint)
+        else:
+            files.write_json(self.environment, {**recorded, "data_fingerprint": fingerprint})
+
+    def check_data(self, fingerprint: str) -> None:
+        """Raises `ConfigError` unless the data are those with which the run began."""
+        before = str(self._read_environment().get("data_fingerprint", "none"))
         if before != fingerprint:
             raise ConfigError(
                 f"--run_dir={self.path}: the data set has changed since the run began; expected the "
-                f"fingerprint {before[:12]}…, found {fingerprint[:12]}…; --overwrite begins anew"
+                f"fingerprint {before[:12]}…, found {fingerprint[:12]}…; --overwrite in training begins anew"
             )
-        files.write_text(self.environment, json.dumps(recorded, indent=2) + "\n")
 
     def embeddings(self, name: str) -> Path:
         """Returns the file of the embeddings of a set of images: test, test_gallery or training."""
         return self.path / f"{name}_embeddings.npy"
 
     def finish(self, results: dict[str, Any], table: str | None = None) -> None:
-        """Finishes the run: writes `results.csv`, if a table is given, and then `results.json`."""
+        """Finishes the run: writes `results.csv`, if a table is given, and then `results.json`.
+
+        The checksums of the files of embeddings are among the results.
+        """
         if table is not None:
             files.write_text(self.table, table)
-        files.write_text(self.results, json.dumps(results, indent=2) + "\n")
+        found = [file for file in map(self.embeddings, EMBEDDED_SETS) if file.exists()]
+        checksums = {file.name: files.checksum(file.read_bytes()) for file in found}
+        files.write_json(self.results, {**results, **({"checksums": checksums} if checksums else {})})
 
     def read_results(self) -> dict[str, Any]:
         """Reads `results.json`.
@@ -195,10 +233,12 @@ class RunDirectory:
         if self.state is not State.FINISHED:
             raise UserError(f"--run_dir={self.path}: expected a finished run; found {self._content}")
         try:
-            results: dict[str, Any] = json.loads(self.results.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.results}: expected the results of a run: {error}") from None
-        return results
+            return files.read_json(self.results)
+        except ValueError as error:
+            raise UserError(
+                f"{self.results}: expected the results of a run: {error}; without the file, the command that "
+                "trained the run writes it again"
+            ) from None
 
     @property
     def _content(self) -> str:
@@ -209,12 +249,52 @@ class RunDirectory:
         return f"a run of {version}, which only that version can use"
 
     def _continues(self, config: ExperimentConfig) -> bool:
-        """Returns True if a run that has passed `check` continues the unfinished run in the folder."""
-        if self.state is not State.UNFINISHED or not self.config.exists():
+        """Returns True if a run that has passed `check` continues the run in the folder."""
+        if self.state is State.FINISHED:
+            return not config.run.overwrite
+        if self.state is not State.UNFINISHED:
             return False
         if not config.run.overwrite:
-            return True
-        return bool(self._read_marker().get("overwrite")) and not self._changed_flags(config)
+            return self._has_begun()
+        try:
+            began_with_it = self._has_begun() and self._read_marker().get("overwrite")
+            return bool(began_with_it) and not self._changed_flags(config)
+        except ConfigError:  # What cannot be continued is replaced.
+            return False
+
+    def _is_longer(self, config: ExperimentConfig) -> bool:
+        """Returns True if a configuration has more epochs than the finished run in the folder."""
+        before = self.read_results().get("config", {}).get("max_epochs")
+        return isinstance(before, int) and config.training.max_epochs > before
+
+    def _has_begun(self) -> bool:
+        """Returns False if the unfinished run was killed before its flags were on the disk.
+
+        Raises:
+            ConfigError: if the run went further, but its flags or its record of the environment are damaged.
+        """
+        if not os.path.lexists(self.config) and not any(map(os.path.lexists, self._products)):
+            return False
+        self.read_config()
+        self._read_environment()
+        return True
+
+    @property
+    def _products(self) -> list[Path]:
+        """The files and folders of a run, and of the runs of a group, except those of its beginning."""
+        folders = [self.saved_model, self.tensorboard, self.checkpoints, *self.path.glob(_MEMBERS)]
+        return [self.results, self.table, self.metrics, *map(self.embeddings, EMBEDDED_SETS), *folders]
+
+    def _read_environment(self) -> dict[str, Any]:
+        try:
+            return files.read_json(self.environment)
+        except ValueError as error:
+            raise self._unusable(self.environment, str(error)) from None
+
+    def _unusable(self, file: Path, reason: str) -> ConfigError:
+        return ConfigError(
+            f"--run_dir={self.path}: {file.name} cannot be used: {reason}; expected it as the run wrote it"
+        )
 
     def _write_beginning(self, config: ExperimentConfig) -> None:
         try:
@@ -222,39 +302,42 @@ class RunDirectory:
             marker = {"format": _FORMAT, "overwrite": config.run.overwrite}
             files.write_text(self._marker, json.dumps(marker) + "\n")
             recorded = {"command": sys.argv, "versions": environment.versions(), **environment.revision()}
-            files.write_text(self.environment, json.dumps(recorded, indent=2) + "\n")
+            files.write_json(self.environment, recorded)
             self._write_config(config)
         except OSError as error:
             raise ConfigError(f"--run_dir={self.path}: cannot be written: {error.strerror}") from None
 
     def _write_config(self, config: ExperimentConfig) -> None:
-        files.write_text(self.config, flagfiles.to_flagfile(config.replace(run_dir=None, overwrite=False)))
+        content = flagfiles.to_flagfile(config.replace(run_dir=None, overwrite=False))
+        files.write_text(self.config, f"{content}{_CHECKSUM}{files.checksum(content)}\n")
 
     def _clear(self) -> None:
         """Deletes the files of a run, but not the marker, so that an interrupted deletion can be repeated."""
-        self.results.unlink(missing_ok=True)
-        for member in self.path.glob(_MEMBERS):
-            RunDirectory(member)._remove()
-        for folder in (self.saved_model, self.tensorboard, self.checkpoints):
-            shutil.rmtree(folder, ignore_errors=True)
-        embeddings = [self.embeddings(name) for name in EMBEDDED_SETS]
-        for file in (self.table, self.metrics, self.environment, self.config, *embeddings):
-            file.unlink(missing_ok=True)
+        for product in self._products:
+            if product.match(_MEMBERS):
+                RunDirectory(product)._remove()
+            else:
+                files.remove(product)
+        for file in (self.config, self.environment):
+            files.remove(file)
 
     def _remove(self) -> None:
         """Deletes a run of a group, and its folders if they are empty."""
         if not self._marker.exists():
             return
-        self._clear()
-        self._marker.unlink()
+        with files.run_lock(self.path):
+            self._clear()
+            self._marker.unlink()
         with contextlib.suppress(OSError):
-            self.path.rmdir()
             self.path.parent.rmdir()
 
-    def _check_same_flags(self, config: ExperimentConfig) -> None:
-        for name, (before, now) in self._changed_flags(config).items():
+    def _check_same_flags(
+        self, config: ExperimentConfig, state: State, unless: tuple[Change, ...] = tuple(Change)
+    ) -> None:
+        found = "finished" if state is State.FINISHED else "unfinished"
+        for name, (before, now) in self._changed_flags(config, unless).items():
             raise ConfigError(
-                f"--{name}={_shown(now)}: the unfinished run in {self.path} has {_shown(before)}; "
+                f"--{name}={_shown(now)}: the {found} run in {self.path} has {_shown(before)}; "
                 "expected the same flags to continue it, another --run_dir, or --overwrite"
             )
 
@@ -273,10 +356,9 @@ class RunDirectory:
     def _read_marker(self) -> dict[str, Any]:
         """The content of the marker; empty if it is damaged."""
         try:
-            marker = json.loads(self._marker.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return files.read_json(self._marker)
+        except ValueError:
             return {}
-        return marker if isinstance(marker, dict) else {}
 
 
 def _shown(value: Any) -> str:

@@ -18,7 +18,7 @@ from ccp_dml.errors import ConfigError, as_user_errors
 from ccp_dml.evaluation.options import METRIC_AT_K, METRICS
 from ccp_dml.losses import registry as losses
 from ccp_dml.models.backbones import registry as backbones
-from ccp_dml.options import Condition, Kind, Option, format_size, height_and_width, options_of
+from ccp_dml.options import Condition, Kind, Option, PathText, format_size, height_and_width, options_of
 from ccp_dml.training.options import OPTIMIZERS_OF_WHOLE_VARIABLES, GradientOptions
 
 
@@ -164,7 +164,7 @@ def warnings(config: ExperimentConfig) -> tuple[str, ...]:
             "--skip_bad_images may leave out images of a published data set: "
             "the result then cannot be compared with published ones"
         )
-    return tuple(found)
+    return (*found, *_unused_source(config))
 
 
 def with_other_evaluation(
@@ -189,6 +189,8 @@ def with_other_evaluation(
         UserError: if the data is missing.
     """
     changes: dict[str, object] = {}
+    if dataset is None and data_dir is not None and not catalog.has_source(config.source.dataset):
+        dataset = "image_folder"
     if dataset is not None and dataset != config.source.dataset:
         changes = {
             "dataset": dataset,
@@ -201,14 +203,26 @@ def with_other_evaluation(
         }
     for name, folder in (("data_dir", data_dir), ("prepared_dir", prepared_dir)):
         if folder is not None:
-            changes[name] = os.path.abspath(os.path.expanduser(folder))
+            changes[name] = os.path.abspath(PathText("a folder").normalized(folder))
     if pca_dim is not None:
         changes["pca_dim"] = pca_dim
     evaluated = config.replace(**changes)
     check_pca(evaluated)
+    for message in _unused_source(evaluated):
+        raise ConfigError(message)
     if "dataset" in changes or "data_dir" in changes:
         check_data(evaluated)
     return evaluated
+
+
+def _unused_source(config: ExperimentConfig) -> Iterator[str]:
+    """A message if the data set is not read from the folder of images that is given."""
+    source = config.source
+    if source.data_dir is not None and not catalog.has_source(source.dataset):
+        yield (
+            f"--data_dir={source.data_dir}: has no effect with --dataset={source.dataset}; "
+            "expected --dataset=image_folder, or another data set that is read from a folder"
+        )
 
 
 def _meets(condition: Condition, value: Any) -> bool:

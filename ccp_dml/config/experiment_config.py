@@ -22,8 +22,8 @@ from ccp_dml.options import (
     Option,
     OptionError,
     Options,
+    PathText,
     Switch,
-    Text,
     option,
     options_of,
 )
@@ -36,7 +36,7 @@ class RunOptions(Options):
     """The run and its folder."""
 
     run_dir: str | None = option(
-        None, Text("a folder"), "Folder of the run (default: runs/<config>-<UTC time>).", Change.FREE
+        None, PathText("a folder"), "Folder of the run (default: runs/<config>-<UTC time>).", Change.FREE
     )
     overwrite: bool = option(False, Switch(), "Replace the run in --run_dir.", Change.FREE)
     seed: int = option(0, Integer(0, LARGEST_INTEGER), "Seed of everything random.")
@@ -71,10 +71,13 @@ class ExperimentConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> ExperimentConfig:
         """Makes a configuration from options by name; the others have their defaults.
 
+        A `data_dir` without a `dataset` is that of an image_folder.
+
         Raises:
             ConfigError: if a name is no option or a value is out of its range.
         """
-        return cls().replace(**values)
+        implied = {} if values.get("data_dir") is None else {"dataset": "image_folder"}
+        return cls().replace(**{**implied, **values})
 
     def replace(self, **values: Any) -> ExperimentConfig:
         """Makes a copy with other values of some options; a list stands for a tuple.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from ccp_dml.errors import ConfigError
 from ccp_dml.options import Option, options_of
 
 _NAMES = ("--flagfile", "-flagfile")
+_MOST_FILES = 100
+_MOST_CHARACTERS = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +43,10 @@ def expand(arguments: Sequence[str]) -> list[Argument]:
     relative to the working directory on the command line, and to the including file in a flagfile.
 
     Raises:
-        ConfigError: if a file cannot be read or includes itself; the message names the including file.
+        ConfigError: if a file cannot be read or includes itself, or there are more than 100; the message
+            names the including file.
     """
-    return list(_expanded([Argument(text) for text in arguments], folder="", includers=()))
+    return list(_expanded([Argument(text) for text in arguments], "", (), itertools.count(1)))
 
 
 def included(arguments: Sequence[str]) -> list[str]:
@@ -74,7 +78,10 @@ def groups_with_values(config: ExperimentConfig) -> Iterator[tuple[str, list[tup
             yield str(type(section).__doc__), found
 
 
-def _expanded(arguments: Sequence[Argument], folder: str, includers: tuple[str, ...]) -> Iterator[Argument]:
+def _expanded(
+    arguments: Sequence[Argument], folder: str, includers: tuple[str, ...], numbers: Iterator[int]
+) -> Iterator[Argument]:
+    """Yields the arguments; `numbers` counts the flagfiles."""
     remaining = iter(arguments)
     for argument in remaining:
         path = _path(argument, remaining)
@@ -82,8 +89,10 @@ def _expanded(arguments: Sequence[Argument], folder: str, includers: tuple[str, 
             yield argument
             continue
         file = os.path.normpath(os.path.join(folder, os.path.expanduser(path)))
+        if next(numbers) > _MOST_FILES:
+            raise ConfigError(f"{argument.prefix}--flagfile={file}: expected at most {_MOST_FILES} flagfiles")
         content, inside = _read(file, argument, includers), (*includers, os.path.realpath(file))
-        yield from _expanded(content, os.path.dirname(file), inside)
+        yield from _expanded(content, os.path.dirname(file), inside, numbers)
 
 
 def _path(argument: Argument, following: Iterator[Argument]) -> str | None:
@@ -93,7 +102,7 @@ def _path(argument: Argument, following: Iterator[Argument]) -> str | None:
         return None
     if not equals:
         path = next(following, Argument("")).text
-    if not path.strip():
+    if not path.strip() or "\0" in path:
         raise ConfigError(f"{argument.prefix}--flagfile: expected a file name")
     return path.strip()
 
@@ -103,11 +112,13 @@ def _read(file: str, includer: Argument, includers: tuple[str, ...]) -> list[Arg
         raise ConfigError(f"{includer.prefix}--flagfile={file}: the file includes itself; remove the line")
     try:
         with open(file, encoding="utf-8") as stream:
-            lines = stream.read().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+            text = stream.read(_MOST_CHARACTERS + 1)
+        if len(text) > _MOST_CHARACTERS or "\0" in text:
+            raise ValueError(text)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file of flags"
         raise ConfigError(f"{includer.prefix}--flagfile={file}: cannot be read: {reason}") from None
-    numbered = ((number, line.strip()) for number, line in enumerate(lines, start=1))
+    numbered = ((number, line.strip()) for number, line in enumerate(text.splitlines(), start=1))
     return [
         Argument(line, file, number) for number, line in numbered if line and not line.startswith(("#", "//"))
     ]

@@ -259,4 +259,4 @@ def _first_of(value: Any, default: Any) -> Any:
 
 
 def _absolute(path: str | None) -> str | None:
-    return None if path is None else os.path.abspath(os.path.expanduser(path))
+    return None if path is None else os.path.abspath(path)

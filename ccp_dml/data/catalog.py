@@ -18,7 +18,7 @@ from ccp_dml.data.prepared import default_prepared_dir, load_prepared, prepare, 
 from ccp_dml.errors import UserError, as_user_errors
 from ccp_dml.files import preparation_lock
 
-__all__ = ["check", "is_published", "load", "names"]
+__all__ = ["check", "has_source", "is_published", "load", "names"]
 
 # The builders tell these numbers only with TensorFlow.
 _EMOJI_CLASSES = 322
@@ -33,6 +33,11 @@ def names() -> tuple[str, ...]:
 def is_published(name: str) -> bool:
     """Returns True for a published data set with known numbers of classes and images."""
     return name in _ENTRIES and _ENTRIES[name].variant is not None
+
+
+def has_source(name: str) -> bool:
+    """Returns True if a data set is read from a folder or an archive, its `data_dir`; or if it is unknown."""
+    return name not in _ENTRIES or "data_dir" in _ENTRIES[name].options
 
 
 def check(source: SourceOptions) -> int:

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 
-from ccp_dml.options import Change, Choice, ImageSize, Integer, Number, Options, Size, Switch, Text, option
+from ccp_dml.options import (
+    Change,
+    Choice,
+    ImageSize,
+    Integer,
+    Number,
+    Options,
+    PathText,
+    Size,
+    Switch,
+    Text,
+    option,
+)
 
 # After A Metric Learning Reality Check (Musgrave et al. 2020), arXiv 2003.08505.
 MLRC = "mlrc"
@@ -13,7 +25,7 @@ ABLATION = "ablation"
 PROTOCOLS = (MLRC, CONVENTIONAL, ABLATION)
 ALL_FOLDS = "all"
 
-_FOLDER = Text("a folder")
+_FOLDER = PathText("a folder")
 _ABOVE_ZERO = Number(above=0)
 _SHARE = Number(above=0, high=1)
 _WITH_CLASSES = {"sampler": ("m_per_class",)}
@@ -30,7 +42,7 @@ class SourceOptions(Options):
     data_dir: str | None = option(
         None,
         _FOLDER,
-        "Folder or archive of the source images; the built-in emoji need none.",
+        "Folder or archive of the source images; without --dataset, it stands for image_folder.",
         Change.FREE,
     )
     download: bool = option(

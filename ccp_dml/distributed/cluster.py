@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ _EXAMPLE = (
     '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 0}}'
 )
 _TRAINING = ("chief", "worker")
+# A name or an address; that of IPv6 may be in brackets.
+_ADDRESS = re.compile(r"([\w.:-]+|\[[\da-fA-F:.]+\]):(?P<port>\d{1,5})", re.ASCII)
 
 
 def check_tf_config(environment: Mapping[str, str]) -> None:
@@ -58,6 +61,8 @@ def _problem(text: str) -> str | None:
         value = json.loads(text)
     except ValueError as error:
         return f"is not JSON ({error})"
+    except RecursionError:
+        return "is nested too deeply"
     cluster, task = (value.get(key) for key in ("cluster", "task")) if isinstance(value, dict) else (0, 0)
     if not isinstance(cluster, dict) or not isinstance(task, dict):
         return "has no object 'cluster' or no object 'task'"
@@ -78,12 +83,13 @@ def _problem_of_cluster(cluster: dict[str, Any]) -> str | None:
 
 
 def _is_address(value: object) -> bool:
-    return isinstance(value, str) and value.rpartition(":")[0] != "" and value.rpartition(":")[2].isdigit()
+    found = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
+    return found is not None and 0 < int(found["port"]) < 2**16
 
 
 def _problem_of_task(cluster: dict[str, Any], task: dict[str, Any]) -> str | None:
     kind, index = task.get("type"), task.get("index")
-    if kind not in cluster:
+    if not isinstance(kind, str) or kind not in cluster:
         return f"has the task type {kind!r}, which is not in its cluster"
     if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(cluster[kind]):
         return f"has the task index {index!r}, where its cluster has 0..{len(cluster[kind]) - 1}"

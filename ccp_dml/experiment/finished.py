@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from ccp_dml.config import ExperimentConfig, protocols
 from ccp_dml.data.images import test_preprocessing
+from ccp_dml.data.options import SourceOptions
 from ccp_dml.errors import UserError
 from ccp_dml.evaluation.embedding import Embedded, Embedder, Projection
 from ccp_dml.experiment.model import build_model, compiled_inference, load_run_weights, set_up_tensorflow
@@ -57,7 +58,7 @@ class FinishedRun:
         """
         config, projection = self.config.replace(pca_dim=pca_dim), None
         if pca_dim is not None:
-            scorer = scorer_of_task(config, load_task(config.source, config.split, config.batches))
+            scorer = scorer_of(self.config, config)
             projection = scorer.fit(self.embed(scorer))
         folder = Path(output)
         try:
@@ -102,22 +103,32 @@ def scorer_of(run: ExperimentConfig, evaluated: ExperimentConfig) -> Scorer:
     """Makes the scorer of the test images of `evaluated`; a PCA is fitted on the training images of `run`.
 
     Args:
-        run: the configuration of the run or group.
+        run: the configuration of the run or group, with its folder.
         evaluated: the same, or with another data set or PCA.
+
+    Raises:
+        UserError: if the data cannot be used, or those of the run have changed since it began.
     """
-    member = protocols.members(run)[0].config
     elsewhere = {"prepared_dir": evaluated.source.prepared_dir}
     if evaluated.source == run.replace(**elsewhere).source:
-        return scorer_of_task(evaluated, load_task(evaluated.source, member.split, member.batches))
+        return _scorer_of_task(evaluated, _task_of(run, evaluated.source))
     images = open_dataset(evaluated.source, evaluated.split)
     training = []
     if evaluated.evaluation.pca_dim is not None:
-        training = load_task(member.source, member.split, member.batches).training_split
+        training = _task_of(run, run.source).training_split
     preprocessing = test_preprocessing(evaluated.images)
     return Scorer(evaluated.evaluation, preprocessing, images.test, images.gallery, training=training)
 
 
-def scorer_of_task(config: ExperimentConfig, task: Task) -> Scorer:
+def _task_of(run: ExperimentConfig, source: SourceOptions) -> Task:
+    """Opens the data of a run or group; raises `UserError` if they have changed."""
+    member = protocols.members(run)[0].config
+    task = load_task(source, member.split, member.batches)
+    RunDirectory.of(run).check_data(task.dataset.fingerprint())
+    return task
+
+
+def _scorer_of_task(config: ExperimentConfig, task: Task) -> Scorer:
     """Makes the scorer of the test images of a task; a PCA is fitted on the images of all folds."""
     preprocessing = test_preprocessing(config.images)
     return Scorer(config.evaluation, preprocessing, task.test, task.gallery, training=task.training_split)

@@ -19,12 +19,13 @@ from ccp_dml.data.options import ALL_FOLDS
 from ccp_dml.distributed.cluster import is_chief
 from ccp_dml.distributed.strategy import make_workers
 from ccp_dml.distributed.workers import Workers
+from ccp_dml.errors import UserError
 from ccp_dml.evaluation import paper
 from ccp_dml.evaluation.embedding import Embedded, concatenate
 from ccp_dml.evaluation.group_report import Aggregate, GroupReport, Means, MemberScores, mean
 from ccp_dml.evaluation.paper import PaperResults
 from ccp_dml.experiment import single
-from ccp_dml.experiment.finished import FinishedRun, scorer_of, scorer_of_task
+from ccp_dml.experiment.finished import FinishedRun, scorer_of
 from ccp_dml.experiment.model import forget_models
 from ccp_dml.experiment.scoring import Scorer, read_embeddings
 from ccp_dml.experiment.single import resumable
@@ -53,14 +54,14 @@ def train(config: ExperimentConfig) -> dict[str, Any]:
     directory.check(config, writes=is_chief(config.devices, os.environ))
     runs, workers = members(config), make_workers(config.devices)
     # Unusable data is reported before a folder is made or replaced.
-    _load_task(runs[0])
+    data = _load_task(runs[0]).dataset.fingerprint()
     with resumable(directory, workers):
-        is_continued = workers.from_chief(workers.is_chief and directory.begin(config))
+        is_continued = workers.from_chief(workers.is_chief and _begin(config, directory, data))
         started_as = "continuing" if is_continued else "new group"
         print(f"{directory.path}: {started_as}; {len(runs)} runs", flush=True)
         for number, member in enumerate(runs, start=1):
             print(f"\nrun {number} of {len(runs)}: {member}", flush=True)
-            _train_member(member, directory, workers)
+            _train_member(member, directory, data, workers)
         results = _finish(config, directory, started) if workers.is_chief else {}
         # To the chief, a worker that ends earlier would look like one that failed.
         workers.from_chief(None)
@@ -74,6 +75,7 @@ def evaluate(config: ExperimentConfig, evaluated: ExperimentConfig) -> GroupRepo
         config: the configuration of the group, with its folder.
         evaluated: the same, or with another data set or PCA.
     """
+    _check_same_epochs(config)
     scorer = scorer_of(config, evaluated)
 
     def embed(member: Member) -> Embedded:
@@ -86,9 +88,30 @@ def evaluate(config: ExperimentConfig, evaluated: ExperimentConfig) -> GroupRepo
     return _report(config, evaluated, scorer, embed, score)
 
 
-def _train_member(member: Member, group: RunDirectory, workers: Workers) -> None:
+def _check_same_epochs(config: ExperimentConfig) -> None:
+    """Raises `UserError` if only some of the runs of a group have been continued to more epochs."""
+    results = [RunDirectory.of(member.config).read_results() for member in members(config)]
+    epochs = sorted({found["config"]["max_epochs"] for found in results})
+    if len(epochs) > 1:
+        raise UserError(
+            f"--run_dir={config.run.run_dir}: some of its runs have --max_epochs={epochs[0]}, others "
+            f"--max_epochs={epochs[-1]}; training with the latter continues them"
+        )
+
+
+def _begin(config: ExperimentConfig, directory: RunDirectory, data: str) -> bool:
+    """Prepares the folder of the group; returns True if a group is continued there."""
+    is_continued = directory.begin(config)
+    directory.record_data(data)
+    return is_continued
+
+
+def _train_member(member: Member, group: RunDirectory, data: str, workers: Workers) -> None:
+    """Trains a run of the group, unless it is finished; `data` is the fingerprint of the data."""
     directory = RunDirectory.of(member.config)
     if workers.from_chief(workers.is_chief and directory.holds_finished(member.config)):
+        if workers.is_chief:
+            directory.check_data(data)
         print(f"{directory.path}: finished before", flush=True)
         return
     forget_models()
@@ -97,7 +120,7 @@ def _train_member(member: Member, group: RunDirectory, workers: Workers) -> None
 
 def _finish(config: ExperimentConfig, directory: RunDirectory, started: float) -> dict[str, Any]:
     """Reports on the files that the runs have written; writes, prints and returns the results."""
-    scorer = scorer_of_task(config, _load_task(members(config)[0]))
+    scorer = scorer_of(config, config)
 
     def embed(member: Member) -> Embedded:
         return read_embeddings(RunDirectory.of(member.config))

@@ -14,7 +14,7 @@ from ccp_dml.distributed.tables import gathered_tables
 from ccp_dml.distributed.workers import Workers
 from ccp_dml.errors import UserError
 from ccp_dml.losses.base import MetricLoss
-from ccp_dml.models.backbones.weights import check_hdf5
+from ccp_dml.models.backbones.keras_applications import load_keras_h5
 from ccp_dml.models.embedding_model import build_embedding_model
 from ccp_dml.models.options import ModelOptions
 from ccp_dml.options import ImageSize, height_and_width, options_of
@@ -132,8 +132,7 @@ def load_initial_weights(path: str, model: tf.keras.Model) -> None:
         if os.path.isdir(path):
             _read_checkpoint(RunDirectory(path).checkpoints / _BEST_WEIGHTS, model)
         elif path.endswith(_KERAS_FILES):
-            check_hdf5(path)
-            model.load_weights(path)
+            load_keras_h5(model, path)
         else:
             _read_checkpoint(Path(path.removesuffix(".index")), model)
     except _READ_ERRORS as error:
@@ -143,8 +142,9 @@ def load_initial_weights(path: str, model: tf.keras.Model) -> None:
 
 
 def _read_checkpoint(path: Path, model: tf.keras.Model) -> None:
-    status = tf.train.Checkpoint(model=model).read(str(path))
-    status.assert_existing_objects_matched().expect_partial()
+    with files.without_patterns(path) as readable:
+        status = tf.train.Checkpoint(model=model).read(str(readable))
+        status.assert_existing_objects_matched().expect_partial()
 
 
 def _reason(error: BaseException) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
+from ccp_dml import files
 from ccp_dml.data.collection import ImageCollection
 from ccp_dml.data.images import TestPreprocessing
 from ccp_dml.data.pipeline import inference_batches
@@ -179,7 +181,9 @@ def write_embeddings(directory: RunDirectory, embedded: Embedded) -> None:
     """Writes the embeddings of a run, for the report on its group."""
     for name, embeddings in zip(EMBEDDED_SETS, (embedded.test, embedded.gallery, embedded.training)):
         if embeddings is not None:
-            np.save(directory.embeddings(name), embeddings, allow_pickle=False)
+            content = io.BytesIO()
+            np.save(content, embeddings, allow_pickle=False)
+            files.write_bytes(directory.embeddings(name), content.getvalue())
 
 
 def read_embeddings(directory: RunDirectory) -> Embedded:
@@ -188,14 +192,26 @@ def read_embeddings(directory: RunDirectory) -> Embedded:
     Raises:
         UserError: if a file is damaged or missing.
     """
-    test, gallery, training = (_read(directory.embeddings(name)) for name in EMBEDDED_SETS)
+    checksums = directory.read_results().get("checksums", {})
+    test, gallery, training = (_read(directory.embeddings(name), checksums) for name in EMBEDDED_SETS)
     if test is None:
         raise UserError(f"{directory.embeddings('test')}: expected the test embeddings of this run")
     return Embedded(test, gallery, training)
 
 
-def _read(file: Path) -> Floats | None:
+def _read(file: Path, checksums: Mapping[str, str]) -> Floats | None:
+    """Reads a file of embeddings; returns None if the run has none of that name."""
+    if file.name not in checksums:
+        return None
     try:
-        return np.load(file, allow_pickle=False) if file.exists() else None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: expected the embeddings of this run: {error}") from error
+        content = file.read_bytes()
+    except OSError as error:
+        reason = str(error.strerror)
+    else:
+        if files.checksum(content) == checksums[file.name]:
+            return np.load(io.BytesIO(content), allow_pickle=False)
+        reason = "it was damaged or changed, as its checksum does not match"
+    raise UserError(
+        f"{file}: expected the embeddings of this run: {reason}; without results.json beside it, the command "
+        "that trained the run writes it again"
+    )

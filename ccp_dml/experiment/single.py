@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from ccp_dml import environment
 from ccp_dml.config import ExperimentConfig
-from ccp_dml.data.collection import fingerprint
 from ccp_dml.distributed.cluster import is_chief
 from ccp_dml.distributed.workers import Workers
 from ccp_dml.errors import Interrupted, UserError
@@ -53,7 +52,7 @@ def train(config: ExperimentConfig, group: RunDirectory | None = None) -> dict[s
     directory.check(config, writes=is_chief(config.devices, os.environ))
     run = build(config)
     with resumable(group or directory, run.workers):
-        is_continued = _begin(run, directory)
+        is_continued = _begin(run, directory, group)
         print(f"{directory.path}: {'continuing' if is_continued else 'new run'}; {run.task}", flush=True)
 
         # The baseline: the features of the backbone before training.
@@ -122,14 +121,16 @@ def fit(trainer: Trainer, config: ExperimentConfig, directory: RunDirectory) -> 
         ) from error
 
 
-def _begin(run: Run, directory: RunDirectory) -> bool:
-    """Lets the chief prepare the run directory; returns True if an unfinished run is continued there."""
-    data, workers = fingerprint(run.task.collections), run.workers
+def _begin(run: Run, directory: RunDirectory, group: RunDirectory | None) -> bool:
+    """Lets the chief prepare the run directory; returns True if a run is continued there."""
+    data, workers = run.task.dataset.fingerprint(), run.workers
     if any(other != data for other in workers.from_all(data)):
         dataset = run.config.source.dataset
         raise UserError(f"--dataset={dataset}: the workers have different data; expected the same on all")
     if not workers.is_chief:
         return workers.from_chief(False)
+    if group is not None:
+        group.check_data(data)
     is_continued = directory.begin(run.config)
     directory.record_data(data)
     return workers.from_chief(is_continued)
@@ -186,4 +187,6 @@ def _problem(directory: RunDirectory, error: Exception, writes: bool) -> str | N
     is_read_only = os.strerror(errno.EROFS) in str(error)
     if isinstance(error, PermissionError | tf.errors.PermissionDeniedError) or is_read_only:
         return "it cannot be written to any more; once it can, the same flags go on from the last checkpoint"
+    if str(directory.path) in str(error):
+        return f"it cannot be used: {str(error).splitlines()[0]}"
     return None

@@ -25,21 +25,16 @@ class Task:
         validation: images of held-out training classes; None if there are none.
         test: images of unseen classes; the queries if there is a gallery.
         gallery: images that are ranked for the queries; None: the test images.
+        dataset: the data set that the collections are parts of.
         wrong_labels: number of training images, held-out classes included, whose label was replaced.
-        skipped_images: number of unusable images of the data set, which are left out.
     """
 
     train: ImageCollection
     validation: ImageCollection | None
     test: ImageCollection
     gallery: ImageCollection | None
+    dataset: ImageDataset
     wrong_labels: int = 0
-    skipped_images: int = 0
-
-    @property
-    def collections(self) -> tuple[ImageCollection | None, ...]:
-        """All collections in a fixed order."""
-        return self.train, self.validation, self.test, self.gallery
 
     @property
     def training_split(self) -> list[ImageCollection]:
@@ -59,7 +54,7 @@ class Task:
         sizes = {
             name: {"images": images, "classes": classes} for name, (images, classes) in self._sizes().items()
         }
-        return {**sizes, "wrong_labels": self.wrong_labels, "skipped_images": self.skipped_images}
+        return {**sizes, "wrong_labels": self.wrong_labels, "skipped_images": len(self.dataset.skipped)}
 
     def _sizes(self) -> dict[str, tuple[int, int]]:
         """Numbers of images and of classes."""
@@ -110,7 +105,7 @@ def load_task(source: SourceOptions, split: SplitOptions, batches: BatchOptions)
     train = images.by_classes(train_classes)
     validation = images.by_classes(validation_classes) if len(validation_classes) else None
     wrong_labels = int((images.labels != dataset.train.labels).sum())
-    return Task(train, validation, dataset.test, dataset.gallery, wrong_labels, len(dataset.skipped))
+    return Task(train, validation, dataset.test, dataset.gallery, dataset, wrong_labels)
 
 
 def _check_test_classes(source: SourceOptions, dataset: ImageDataset) -> None:
@@ -138,7 +133,7 @@ def _closed_set_task(split: SplitOptions, batches: BatchOptions, dataset: ImageD
         )
     noisy = _with_label_noise(split, train)
     wrong_labels = int((noisy.labels != train.labels).sum())
-    return Task(noisy, validation, test, None, wrong_labels, len(dataset.skipped))
+    return Task(noisy, validation, test, None, dataset, wrong_labels)
 
 
 def _with_label_noise(split: SplitOptions, images: ImageCollection) -> ImageCollection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ccp_dml.options import Choice, Integer, Options, Patterns, Switch, Text, option
+from ccp_dml.options import Choice, Integer, Options, PathText, Patterns, Switch, Text, option
 
 POOLINGS = ("average", "max", "both", "none", "gem")
 
@@ -16,7 +16,7 @@ class ModelOptions(Options):
     backbone: str = option("efficientnet_lite0", Text("the name of a backbone"), "Network below the pooling.")
     backbone_weights: str | None = option(
         None,
-        Text("the name of weights, or a file"),
+        PathText("the name of weights, or a file"),
         "imagenet, random, or a file, .npz or .h5 (default: the backbone's).",
     )
     backbone_layer: str | None = option(
@@ -41,7 +41,7 @@ class ModelOptions(Options):
     embedding_size: int = option(128, Integer(1), "Dimensions of an embedding.")
     initial_weights: str | None = option(
         None,
-        Text("a path"),
+        PathText("a path"),
         "Weights of the embedding model to start from: a finished run or a file; {fold} and {repeat} in the "
         "path stand for those of the run.",
     )

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import tensorflow as tf
 
 from ccp_dml import files
+from ccp_dml.commands import warn
 
 # Untrained networks reach 0.9 and more; beyond this value only rounding tells neighbours apart.
 _COLLAPSED = 0.9999
+_EPOCH = "epoch"
 
 
 class Progress(tf.keras.callbacks.Callback):
@@ -86,33 +86,49 @@ class MetricsCsv(tf.keras.callbacks.Callback):
         """
         super().__init__()
         self._path = Path(path)
-        self._rows: list[dict[str, Any]] = []
+        self._columns = [_EPOCH]
+        # Text, which takes a fraction of the memory of dictionaries.
+        self._rows: list[str] = []
         self._is_first = True
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Reads the rows of an interrupted run."""
+        """Reads the rows of an interrupted run; leaves damaged ones out, with a warning."""
         self._is_first = True
-        self._rows = []
+        self._columns, self._rows = [_EPOCH], []
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        if self._path.exists():
-            with self._path.open(newline="") as file:
-                self._rows = list(csv.DictReader(file))
+        if not self._path.exists():
+            return
+        first, *rows = self._path.read_bytes().decode(errors="replace").splitlines() or [""]
+        header = first.split(",")
+        if header[0] == _EPOCH and len(set(header)) == len(header):
+            self._columns = header
+            epoch = -1
+            for row in rows:
+                is_readable = row.count(",") == len(header) - 1 and all(map(_is_number, row.split(",")))
+                if is_readable and _epoch_of(row) > epoch:
+                    epoch = _epoch_of(row)
+                    self._rows.append(row)
+        if len(self._rows) < len(rows) or header != self._columns:
+            warn(f"{self._path}: damaged; {len(self._rows)} of {len(rows)} rows can be read and are kept")
+            self._write()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Drops the rows of the first epoch and later ones."""
         if self._is_first:
-            self._rows = [row for row in self._rows if int(row["epoch"]) < epoch]
+            self._rows = [row for row in self._rows if _epoch_of(row) < epoch]
             self._is_first = False
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Writes the row."""
-        self._rows.append({"epoch": epoch, **(logs or {})})
-        columns = list(dict.fromkeys(name for row in self._rows for name in row))
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, columns, restval="")
-        writer.writeheader()
-        writer.writerows(self._rows)
-        files.write_text(self._path, text.getvalue())
+        values = {_EPOCH: epoch, **(logs or {})}
+        new = [name for name in values if name not in self._columns]
+        self._columns += new
+        self._rows = [row + "," * len(new) for row in self._rows] if new else self._rows
+        self._rows.append(_line([values.get(name, "") for name in self._columns]))
+        self._write()
+
+    def _write(self) -> None:
+        files.write_text(self._path, "\r\n".join([_line(self._columns), *self._rows, ""]))
 
 
 class HealthCheck(tf.keras.callbacks.Callback):
@@ -149,6 +165,25 @@ class HealthCheck(tf.keras.callbacks.Callback):
         if kind not in self._given:
             self._given.add(kind)
             self._warn(message)
+
+
+def _line(values: Iterable[object]) -> str:
+    """Returns values as a row of CSV; names and numbers need no quotes."""
+    return ",".join(map(str, values))
+
+
+def _epoch_of(row: str) -> int:
+    """Returns the first value of a row; -1 if it is no number of an epoch."""
+    text = row.partition(",")[0]
+    return int(text) if text.isascii() and text.isdigit() else -1
+
+
+def _is_number(text: str) -> bool:
+    """Returns True for the text of a number, or of a value that a row lacks."""
+    try:
+        return not text or isinstance(float(text), float)
+    except ValueError:
+        return False
 
 
 def _short(value: Any) -> str:

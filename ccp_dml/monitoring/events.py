@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -44,18 +45,18 @@ class EventLog:
             return
         self._begun = True
         self.clear("")
-        for path in tf.io.gfile.glob(os.path.join(self.directory, "*", _EVENT_FILES)):
+        for path in Path(self.directory).glob(f"*/{_EVENT_FILES}"):
             if self.step == 0:
-                tf.io.gfile.remove(path)
+                path.unlink()
             else:
-                discard_after(path, self.step)
+                discard_after(str(path), self.step)
 
     def clear(self, run: str) -> None:
         """Removes all points of a TensorBoard run."""
         if run in self._writers:
             self._writers.pop(run).close()
-        for path in tf.io.gfile.glob(os.path.join(self.directory, run, _EVENT_FILES)):
-            tf.io.gfile.remove(path)
+        for path in Path(self.directory, run).glob(_EVENT_FILES):
+            path.unlink()
 
     def writer(self, run: str) -> tf.summary.SummaryWriter:
         """The writer of a TensorBoard run; '' is the directory itself."""

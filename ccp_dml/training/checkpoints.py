@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
-import shutil
 import signal
 import threading
 import time
@@ -87,7 +87,7 @@ class Checkpoints:
         """Steps with a checkpoint, in ascending order."""
         if self._directory is None or not self._directory.is_dir():
             return []
-        found = (_FOLDER.fullmatch(path.name) for path in self._directory.iterdir())
+        found = (_FOLDER.fullmatch(path.name) for path in self._directory.iterdir() if path.is_dir())
         return sorted(int(match[1]) for match in found if match)
 
     @property
@@ -133,7 +133,8 @@ class Checkpoints:
 
         Raises:
             CheckpointError: if there are checkpoints but none fits: each is damaged, lacks a tracked value or
-                has other shapes. None is removed then. Or if another worker cannot read what the chief reads.
+                has other shapes. None is removed then. Or if this process has no permission to read one, or
+                another worker cannot read what the chief reads.
         """
         damaged: dict[int, str] = {}
         for step in self.workers.from_chief(self.steps[::-1]):
@@ -154,8 +155,12 @@ class Checkpoints:
         """Restores the tracked objects on all workers; returns the problem of the chief, or None."""
         assert self._checkpoint is not None, "track() has not been called"
         path, problem = self._path(step), None
+        for file in (self._folder(step), *self._folder(step).glob("*")):
+            if not os.access(file, os.R_OK):
+                raise CheckpointError(f"{file} cannot be read: {os.strerror(errno.EACCES)}")
         try:
-            self._checkpoint.read(path).assert_existing_objects_matched()
+            with files.without_patterns(Path(path)) as readable:
+                self._checkpoint.read(str(readable)).assert_existing_objects_matched()
         except tf.errors.ResourceExhaustedError:  # The checkpoint may be good; memory is short.
             raise
         except _UNREADABLE as error:
@@ -172,6 +177,7 @@ class Checkpoints:
 
     @staticmethod
     def _write(folder: Path, checkpoint: tf.train.Checkpoint) -> None:
+        files.remove(folder)  # Something else of this name; `steps` lacks it.
         temporary = folder.with_name(f"{_WRITING}-{folder.name}")
         temporary.mkdir()
         checkpoint.write(str(temporary / _NAME))
@@ -183,13 +189,13 @@ class Checkpoints:
         folder = self._folder(step)
         temporary = folder.with_name(f"{_REMOVING}-{folder.name}")
         folder.rename(temporary)
-        shutil.rmtree(temporary)
+        files.remove(temporary)
 
     def _remove_leftovers(self) -> None:
         assert self._directory is not None
         for prefix in (_WRITING, _REMOVING):
             for path in self._directory.glob(f"{prefix}-*"):
-                shutil.rmtree(path)
+                files.remove(path)
 
     def _folder(self, step: int) -> Path:
         assert self._directory is not None
@@ -217,7 +223,8 @@ class TrainingInterrupted(Exception):
 class StopRequest:
     """Context in which the first SIGINT or SIGTERM is only recorded; a second one has its usual effect.
 
-    Python calls signal handlers in the main thread; in any other thread the context does nothing.
+    A signal that the block has not obeyed, by raising an exception, has its usual effect at the end of the
+    block. Python calls signal handlers in the main thread; in any other thread the context does nothing.
 
     Attributes:
         requested: True once a signal has come.
@@ -225,6 +232,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
+        self._number = signal.SIGTERM
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -237,9 +245,11 @@ class StopRequest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._restore()
+        if self.requested and kind is None:
+            signal.raise_signal(self._number)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
+        self.requested, self._number = True, signal.Signals(number)
         self._restore()
         # print() fails if the signal comes while something is being printed.
         os.write(2, b"\nStopping after these steps; the same signal again stops at once.\n")

@@ -143,7 +143,8 @@ class Trainer:
             The logs of the epochs of this call: a list for each name.
 
         Raises:
-            TrainingInterrupted: after SIGINT or SIGTERM, with the state saved after the last chunk.
+            TrainingInterrupted: after SIGINT or SIGTERM, with the state saved after the last chunk; also if
+                all epochs are complete.
             Diverged: if the loss, the embeddings or the gradients are not finite.
             ValueError: if a monitored score is not in the logs.
         """
@@ -168,6 +169,9 @@ class Trainer:
             for controller in self._controllers:
                 controller.end()
             callbacks.on_train_end()
+            # During the last checkpoint, or since: the epochs are done, but not the command.
+            if self._agreed(request)[0]:
+                raise TrainingInterrupted(int(self.step), self._checkpoints.latest)
         return self.model.history.history
 
     def _fit_epoch(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+
 import pytest
 
 from ccp_dml.config import ExperimentConfig, command_line, flagfiles
@@ -40,6 +43,39 @@ def test_includes_are_relative_to_the_including_file(tmp_path, monkeypatch):
 def test_a_file_may_be_included_twice(write):
     write(leaf="--seed=1", top="--flagfile=leaf.cfg\n--flagfile=leaf.cfg")
     assert len(flagfiles.expand(["--flagfile=top.cfg"])) == 2
+
+
+@pytest.mark.parametrize("number", [101, 1000, 3000])
+def test_a_long_chain_of_files(write, number):
+    write(**{f"f{i}": f"--flagfile=f{i + 1}.cfg" for i in range(number)}, **{f"f{number}": "--seed=1"})
+    with pytest.raises(
+        ConfigError, match=r"f99\.cfg, line 1: --flagfile=f100\.cfg: expected at most 100 flag"
+    ):
+        flagfiles.expand(["--flagfile=f0.cfg"])
+    assert [found.text for found in flagfiles.expand([f"--flagfile=f{number - 99}.cfg"])] == ["--seed=1"]
+
+
+def test_files_that_are_included_twice_on_each_of_many_levels(write):
+    write(**{f"f{i}": f"--flagfile=f{i + 1}.cfg\n" * 2 for i in range(25)}, f25="")
+    with pytest.raises(ConfigError, match="expected at most 100 flagfiles"):
+        flagfiles.expand(["--flagfile=f0.cfg"])
+
+
+@pytest.mark.parametrize("file", ["/dev/zero", "/proc/self/environ", "nul.cfg", "long.cfg", "pipe"])
+def test_what_is_no_file_of_flags_is_refused_without_its_content(write, tmp_path, file):
+    write(nul="--seed=1\n--run_dir=secret\0x\n", long="# secret\n" * 200_000)
+    os.mkfifo(tmp_path / "pipe")
+    if file == "pipe":
+        threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(b"secret\xff")).start()
+    with pytest.raises(ConfigError, match=f"--flagfile={file}: cannot be read: not a text file") as raised:
+        flagfiles.expand([f"--flagfile={file}"])
+    assert "secret" not in str(raised.value)
+    assert os.environ["PATH"] not in str(raised.value)
+
+
+def test_a_name_with_a_null_byte(write):
+    with pytest.raises(ConfigError, match="--flagfile: expected a file name"):
+        flagfiles.expand(["--flagfile=a\0b"])
 
 
 def test_only_the_files_on_the_command_line_are_listed(write):

@@ -20,7 +20,13 @@ def text(cluster: Any = _WORKERS, kind: Any = "worker", index: Any = 0) -> str:
 
 @pytest.mark.parametrize(
     "value",
-    [text(), text(index=1), text({"chief": ["c:1"], **_WORKERS}, "chief"), text({"worker": ["::1:5"]})],
+    [
+        text(),
+        text(index=1),
+        text({"chief": ["c:1"], **_WORKERS}, "chief"),
+        text({"worker": ["::1:5"]}),
+        text({"worker": ["[::1]:65535"]}),
+    ],
 )
 def test_workers_are_accepted(value: str) -> None:
     check_tf_config({"TF_CONFIG": value})
@@ -43,6 +49,18 @@ def test_workers_are_accepted(value: str) -> None:
         (text(kind="chief"), "has the task type 'chief'"),
         (text(index=2), r"has the task index 2, where its cluster has 0\.\.1"),
         (text(index="0"), "has the task index '0'"),
+        (text(kind=["worker"]), r"has the task type \['worker'\]"),
+        (text(kind={}), "has the task type {}"),
+        (text(kind=None), "has the task type None"),
+        ("[" * 100_000, "is nested too deeply"),
+        ("{}", "has no object 'cluster' or no object 'task'"),
+        (text({"worker": ["a:99999", "b:1"]}), "has no list of addresses"),
+        (text({"worker": ["a:0", "b:1"]}), "has no list of addresses"),
+        (text({"worker": ["a:²", "b:1"]}), "has no list of addresses"),
+        (text({"worker": ["a b:1", "b:1"]}), "has no list of addresses"),
+        (text({"worker": ["http://a:1", "b:1"]}), "has no list of addresses"),
+        (text({"worker": ["a:1 ", "b:1"]}), "has no list of addresses"),
+        (text({"worker": [["a:1"], "b:1"]}), "has no list of addresses"),
     ],
 )
 def test_a_mistake_in_the_cluster_is_explained_in_one_line(value: str | None, problem: str) -> None:

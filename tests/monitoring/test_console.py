@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
+import pytest
 import tensorflow as tf
 
 from ccp_dml.monitoring.console import HealthCheck, MetricsCsv, Progress, _duration
@@ -69,6 +70,41 @@ def test_the_csv_drops_repeated_epochs_and_adds_columns(tmp_path):
         ("3", "3.0", "0.5"),
     ]
     assert [file.name for file in path.parent.iterdir()] == ["metrics.csv"]
+
+
+@pytest.mark.parametrize(
+    "harm, kept",
+    [
+        (lambda text: text[: len(text) // 2], [0]),
+        (lambda text: text.replace("2,0.2", "3,0.2"), [0, 1, 3]),
+        (lambda text: text.replace("1,0.1", "1,0.x"), [0, 2, 3]),
+        (lambda text: text.replace("1,0.1", "1,0.1,7"), [0, 2, 3]),
+        (lambda text: text.replace("2,", "\0,"), [0, 1, 3]),
+        (lambda text: text.replace("epoch", "epocg"), []),
+        (lambda text: "\0" * len(text), []),
+        (lambda text: "\ufffd" + text, []),
+        (lambda text: "", []),
+    ],
+    ids=["half", "epoch", "digit", "more", "null", "header", "zeros", "not text", "empty"],
+)
+def test_a_damaged_csv_keeps_what_can_be_read_even_without_another_epoch(tmp_path, capsys, harm, kept):
+    path = tmp_path / "metrics.csv"
+    first = MetricsCsv(path)
+    first.on_train_begin()
+    for epoch in range(4):
+        first.on_epoch_begin(epoch)
+        first.on_epoch_end(epoch, {"loss": epoch / 10, "other": 1.0})
+    path.write_text(harm(path.read_text()))
+    again = MetricsCsv(path)
+    again.on_train_begin()
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning.startswith(f"warning: {path}: damaged; {len(kept)} of ")
+    assert [int(row["epoch"]) for row in _rows(path)] == kept
+    again.on_epoch_begin(4)
+    again.on_epoch_end(4, {"loss": 0.4, "other": 1.0})
+    assert [int(row["epoch"]) for row in _rows(path)] == [*kept, 4]
+    MetricsCsv(path).on_train_begin()
+    assert capsys.readouterr().err == ""
 
 
 def test_each_warning_appears_once_and_gives_advice():

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from ccp_dml.models.backbones.bn_inception_layout import EPSILON, Convolution, convolutions
-from ccp_dml.models.backbones.weights import Arrays, assign_arrays, check_hdf5
+from ccp_dml.models.backbones.weights import Arrays, assign_arrays, check_hdf5, reading
 
 _CONVOLUTION, _NORM = "Conv2D", "BatchNormalization"
 _KERAS_EPSILON = 1e-3
@@ -45,14 +45,12 @@ def read_bn_inception(path: str | os.PathLike[str]) -> Arrays:
     Raises:
         ValueError: if it is not a Keras model file, or of another network.
     """
-    try:
+    with reading(f"{path} cannot be read as a Keras model file"):
         check_hdf5(path)
         with h5py.File(path, "r") as file:
-            layers = _layers(json.loads(file.attrs["model_config"]))
+            found = list(_convolutions(_layers(json.loads(file.attrs["model_config"]))))
             weights = _weights(file["model_weights"])
-    except (OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as a Keras model file ({error})") from error
-    found, expected = list(_convolutions(layers)), list(convolutions())
+    expected = list(convolutions())
     if len(found) != len(expected):
         raise ValueError(
             f"{path} has {len(found)} convolutions with batch normalisation; BN-Inception has {len(expected)}"
@@ -103,7 +101,8 @@ def _convolutions(layers: dict[str, dict[str, Any]]) -> Iterator[tuple[str, dict
         if layer["class_name"] == _CONVOLUTION:
             visited[name] = name
         elif layer["class_name"] == _NORM and len(inputs) == 1 and visited[inputs[0]] is not None:
-            yield str(visited[inputs[0]]), layer["config"]
+            epsilon = float(layer["config"].get("epsilon", _KERAS_EPSILON))
+            yield str(visited[inputs[0]]), {"name": str(layer["config"]["name"]), "epsilon": epsilon}
 
     for name in layers:
         if name not in consumed:
@@ -129,7 +128,7 @@ def _unit(
         "moving_mean": weights.get(f"{name}/moving_mean", np.zeros(0, np.float32)),
         # Their normalisation may add another epsilon to the variance.
         "moving_variance": weights.get(f"{name}/moving_variance", np.zeros(0, np.float32))
-        + np.float32(norm.get("epsilon", _KERAS_EPSILON) - EPSILON),
+        + np.float32(norm["epsilon"] - EPSILON),
     }
     for weight, array in arrays.items():
         expected = layer.kernel_shape if weight == "kernel" else size

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from ccp_dml.models.backbones.layers import layer_seeds
 from ccp_dml.models.backbones.specs import IMAGENET_MEAN
-from ccp_dml.models.backbones.weights import check_hdf5
+from ccp_dml.models.backbones.weights import check_hdf5, reading
 
 # Standard deviation of the pixels of ImageNet in 0..1, RGB.
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -63,12 +63,9 @@ def load_keras_h5(model: tf.keras.Model, path: str | os.PathLike[str]) -> None:
     Raises:
         ValueError: if it is not such a file, or belongs to another network.
     """
-    try:
+    with reading(f"{path} does not belong to the model {model.name!r}"):
         check_hdf5(path)
         model.load_weights(str(path))
-    except (OSError, KeyError, ValueError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
-        raise ValueError(f"{path} does not belong to the model {model.name!r}: {reason}") from error
 
 
 def finish(model: tf.keras.Model) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import h5py
@@ -18,7 +20,9 @@ CLASSIFIER = "classifier/"
 # have another name. A file has the arrays of both under <layer>.
 _NAMES_IN_FILES = {"_norm/": "/", "/depthwise_kernel": "/kernel"}
 
-LARGEST_ARRAY = 2**32  # In bytes. A small file may declare arrays of petabytes.
+# In bytes of all arrays of a file, several times those of any network here with the state of its optimizer. A
+# small file may declare, or unpack to, any number.
+LARGEST_CONTENT = 2**30
 # Filters that are part of HDF5. For any other, HDF5 loads and runs a plug-in.
 _BUILT_IN_FILTERS = range(1, 256)
 
@@ -34,18 +38,37 @@ def read_arrays(path: str | os.PathLike[str]) -> Arrays:
 
     Raises:
         FileNotFoundError: if the file does not exist.
-        ValueError: if it is not such a file.
+        ValueError: if it is not such a file, or has more than `LARGEST_CONTENT` bytes of arrays.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"weights file {path.name} is missing; expected in {path.parent}")
-    try:
+    with reading(f"{path} cannot be read as a weights file; expected an npz file"):
+        with zipfile.ZipFile(path) as archive:
+            content = sum(member.file_size for member in archive.infolist())
+        if content > LARGEST_CONTENT:
+            raise ValueError(f"it unpacks to {content:,} bytes; expected at most {LARGEST_CONTENT:,}")
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name].astype(np.float32) for name in file.files}
+            return {name: _as_float32(name, file[name]) for name in file.files}
+
+
+def _as_float32(name: str, array: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"{name} has the type {array.dtype}; expected a float type")
+    return array.astype(np.float32)
+
+
+@contextlib.contextmanager
+def reading(problem: str) -> Iterator[None]:
+    """Context that turns any error into a `ValueError` of one line: the problem, and the reason.
+
+    Damaged files lead NumPy, h5py and Keras to errors of many types.
+    """
+    try:
+        yield
     except Exception as error:
-        raise ValueError(
-            f"{path} cannot be read as a weights file ({error}); expected an npz file"
-        ) from error
+        reason = " ".join(str(error).strip().split("\n", 1)[0].split())
+        raise ValueError(f"{problem}: {reason or type(error).__name__}") from error
 
 
 def load_weights(model: tf.keras.Model, path: str | os.PathLike[str]) -> None:
@@ -123,10 +146,11 @@ def check_hdf5(path: str | os.PathLike[str]) -> None:
 
     Raises:
         OSError: if it is not an HDF5 file.
-        ValueError: if it contains a link, an array in another file, an array that needs a plug-in, or one
-            above `LARGEST_ARRAY` bytes.
+        ValueError: if it contains a link, an array in another file, an array that needs a plug-in, or more
+            than `LARGEST_CONTENT` bytes of arrays.
     """
     seen: set[int] = set()
+    content = 0
     with h5py.File(path, "r") as file:
         groups: list[h5py.Group] = [file]
         while groups:
@@ -141,15 +165,19 @@ def check_hdf5(path: str | os.PathLike[str]) -> None:
                 if isinstance(item, h5py.Group) and address not in seen:
                     groups.append(item)
                 elif isinstance(item, h5py.Dataset):
-                    _check_array(item, where)
+                    content += item.nbytes
+                    _check_array(item, where, content)
                 seen.add(address)
 
 
-def _check_array(array: h5py.Dataset, where: str) -> None:
+def _check_array(array: h5py.Dataset, where: str, content: int) -> None:
     if array.is_virtual or array.external:
         raise ValueError(f"{where} lies in another file; expected arrays in this file only")
-    if array.nbytes > LARGEST_ARRAY:
-        raise ValueError(f"{where} says it has {array.nbytes:,} bytes; expected at most {LARGEST_ARRAY:,}")
+    if content > LARGEST_CONTENT:
+        raise ValueError(
+            f"{where} says it has {array.nbytes:,} bytes, and {content:,} with the arrays before it; "
+            f"expected at most {LARGEST_CONTENT:,}"
+        )
     properties = array.id.get_create_plist()
     filters = [properties.get_filter(index)[0] for index in range(properties.get_nfilters())]
     foreign = [number for number in filters if number not in _BUILT_IN_FILTERS]

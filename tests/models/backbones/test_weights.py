@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from ccp_dml.errors import UserError
-from ccp_dml.experiment.model import load_initial_weights
+from ccp_dml.experiment.model import build_model, load_initial_weights
+from ccp_dml.models.backbones import weights
 from ccp_dml.models.backbones.bn_inception_h5 import read_bn_inception
 from ccp_dml.models.backbones.keras_applications import load_keras_h5
-from ccp_dml.models.backbones.weights import check_hdf5, load_weights, read_arrays
+from ccp_dml.models.backbones.weights import check_hdf5, load_weights, read_arrays, save_weights
+from ccp_dml.models.options import ModelOptions
 
 
 @pytest.fixture
@@ -59,6 +63,108 @@ def test_files_of_another_kind_are_refused(tmp_path):
     np.savez(pickled, weights=np.array([object()]))
     with pytest.raises(ValueError, match="expected an npz file"):
         read_arrays(pickled)
+
+
+def declared(path, count: int) -> None:
+    """Writes an npz file of a few kilobytes that unpacks to `count` zeros of float32."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a.npy", "w") as member:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (count,)}
+        np.lib.format.write_array_header_1_0(member, header)
+        for begin in range(0, count, 2**16):
+            member.write(bytes(4 * min(2**16, count - begin)))
+
+
+@pytest.mark.parametrize("kind", ["one array", "many arrays", "no archive"])
+def test_sizes_are_checked_before_arrays_are_read(tmp_path, monkeypatch, kind):
+    path, expected = tmp_path / "w.npz", r"it unpacks to .* bytes; expected at most 10,000"
+    if kind == "one array":
+        declared(path, 4_000)
+    elif kind == "many arrays":
+        np.savez_compressed(path, **{f"dense/{index}": np.zeros(100) for index in range(20)})
+    else:
+        with path.open("wb") as file:
+            np.save(file, np.zeros(10_000))
+        expected = "File is not a zip file"
+    monkeypatch.setattr(weights, "LARGEST_CONTENT", 10_000)
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("arrays were read"))
+    with pytest.raises(ValueError, match=expected):
+        read_arrays(path)
+
+
+@pytest.mark.parametrize(
+    "arrays", [{"a": np.ones(2, np.int64)}, {"a": np.array(["x"])}, {"a": np.ones(2) * 1j}]
+)
+def test_arrays_of_other_types_are_refused(tmp_path, arrays):
+    np.savez(tmp_path / "w.npz", **arrays)
+    with pytest.raises(ValueError, match=r"w\.npz cannot .*: a has the type .*; expected a float type"):
+        read_arrays(tmp_path / "w.npz")
+
+
+def damaged(content: bytes, seed: int) -> bytes:
+    """Flips bits, overwrites, removes or adds bytes at random places."""
+    generator = np.random.default_rng(seed)
+    place, other = generator.integers(0, len(content), 2)
+    if seed % 4 == 0:
+        return content[:place] + bytes([content[place] ^ 1 << seed % 8]) + content[place + 1 :]
+    if seed % 4 == 1:
+        return content[:place] + generator.bytes(20) + content[place + 20 :]
+    if seed % 4 == 2:
+        return content[:place] + content[place + other % 50 :]
+    return content[:place]
+
+
+READERS = {"npz": load_weights, "h5": load_keras_h5, "model.h5": lambda model, path: read_bn_inception(path)}
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_damaged_files_are_errors_of_one_line(tmp_path, kind):
+    """Most damages are noticed; readers of the formats raise errors of many types."""
+    layers = [
+        tf.keras.layers.Conv2D(4, 3, input_shape=(8, 8, 3), kernel_initializer="ones", name="convolution"),
+        tf.keras.layers.BatchNormalization(name="norm"),
+    ]
+    model = tf.keras.Sequential(layers, name="network")
+    path = tmp_path / f"file.{kind}"
+    if kind == "npz":
+        save_weights(model, path)
+    else:
+        (model.save if kind == "model.h5" else model.save_weights)(path)
+    content, messages = path.read_bytes(), []
+    for seed in range(120):
+        path.write_bytes(damaged(content, seed))
+        try:
+            READERS[kind](model, path)
+        except ValueError as error:
+            messages.append(str(error))
+    assert len(messages) > 60
+    for message in messages:
+        assert message.startswith(str(path))
+        assert "\n" not in message
+        assert len(message) > len(str(path)) + 10
+
+
+@pytest.mark.parametrize("name", ["w.h5", "w.npz"])
+@pytest.mark.parametrize("content", [b"", b"\x89HDF\r\n\x1a\n", b"PK\x05\x06", bytes(5000)], ids=range(4))
+def test_a_damaged_file_as_backbone_weights(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    options = ModelOptions(backbone="bn_inception", backbone_weights=str(tmp_path / name))
+    with pytest.raises(
+        UserError, match=rf"^--backbone=bn_inception --backbone_weights=.*{name} .*: "
+    ) as error:
+        build_model(options, 32, seed=0)
+    assert "\n" not in str(error.value)
+
+
+def test_the_content_of_hdf5_files_is_limited(tmp_path, monkeypatch):
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        for index in range(8):
+            file.create_dataset(f"a/{index}", (1000,), np.float32, compression="gzip")
+        file["again"] = file["a"]
+    monkeypatch.setattr(weights, "LARGEST_CONTENT", 32_000)
+    check_hdf5(tmp_path / "w.h5")
+    monkeypatch.setattr(weights, "LARGEST_CONTENT", 31_999)
+    with pytest.raises(ValueError, match="says it has 4,000 bytes, and 32,000 with the arrays before it"):
+        check_hdf5(tmp_path / "w.h5")
 
 
 def small_model() -> tf.keras.Model:
