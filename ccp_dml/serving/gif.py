@@ -53,27 +53,23 @@ def first_frame(encoded: tf.Tensor) -> FirstFrame:
     file = Content(encoded)
     at, transparent = _first_image(file)
     flags = file.byte(at + 9)
-    has_table, length = tf.not_equal(flags & _HAS_TABLE, 0), _table_length(flags)
-    data = at + _IMAGE_SIZE + tf.where(has_table, length, 0)
+    data = at + _IMAGE_SIZE + tf.where(tf.not_equal(flags & _HAS_TABLE, 0), _table_length(flags), 0)
     end = _past_blocks(file, data + 1)
     is_complete = tf.debugging.Assert(
         tf.equal(file.byte(at), _IMAGE) & (end <= file.size), ["GIF without an image, or truncated"]
     )
-    table = tf.where(has_table, file.text(at + _IMAGE_SIZE, length), _common_table(file))
-    table = part(tf.strings.join([table, bytes(_TABLE_BYTES)]), 0, _TABLE_BYTES)
-    index = 3 * tf.maximum(transparent, 0)
-    white = tf.strings.join([part(table, 0, index), b"\xff\xff\xff", part(table, index + 3, _TABLE_BYTES)])
-    table = tf.where(tf.equal(transparent, _NOT_TRANSPARENT), table, white)
-    background = tf.ensure_shape(tf.io.decode_raw(part(table, index, 3), tf.uint8), [3])
+    table = _color_table(file, at, transparent)
     size = file.text(at + 5, 4)
     interlaced = tf.where(tf.not_equal(flags & _IS_INTERLACED, 0), b"\x40", b"\0")
-    table = tf.strings.join([b"GIF89a", size, b"\xf7\0\0", table])
+    header = tf.strings.join([b"GIF89a", size, b"\xf7\0\0", table])
     with tf.control_dependencies([is_complete]):
         image = tf.strings.join([b",\0\0\0\0", size, interlaced, file.text(data, end - data), b";"])
     place, own, screen = (
         tf.stack([file.number(begin, 2, True) for begin in (left + 2, left)]) for left in (at + 1, at + 5, 6)
     )
-    return FirstFrame(tf.strings.join([table, image]), tf.maximum(screen, place + own), place, background)
+    background = tf.io.decode_raw(part(table, 3 * tf.maximum(transparent, 0), 3), tf.uint8)
+    background = tf.ensure_shape(background, [3])
+    return FirstFrame(tf.strings.join([header, image]), tf.maximum(screen, place + own), place, background)
 
 
 def on_screen(pixels: tf.Tensor, frame: FirstFrame) -> tf.Tensor:
@@ -131,11 +127,17 @@ def _past_equal_blocks(file: Content, at: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
     return at + tf.where(is_end, tf.constant(1, tf.int64), (length + 1) * count), ~is_end
 
 
+def _color_table(file: Content, at: tf.Tensor, transparent: tf.Tensor) -> tf.Tensor:
+    """The 256 colours of the image at a place, one of which may be transparent, as a string."""
+    table: tf.Tensor = tf.constant(_GRAYS)
+    for flags, begin in ((file.byte(10), _SCREEN_SIZE), (file.byte(at + 9), at + _IMAGE_SIZE)):
+        has_table = tf.not_equal(flags & _HAS_TABLE, 0)
+        table = tf.where(has_table, file.text(begin, _table_length(flags)), table)
+    table = part(tf.strings.join([table, bytes(_TABLE_BYTES)]), 0, _TABLE_BYTES)
+    index = 3 * tf.maximum(transparent, 0)
+    white = tf.strings.join([part(table, 0, index), b"\xff\xff\xff", part(table, index + 3, _TABLE_BYTES)])
+    return tf.where(tf.equal(transparent, _NOT_TRANSPARENT), table, white)
+
+
 def _table_length(flags: tf.Tensor) -> tf.Tensor:
     return 3 * tf.bitwise.left_shift(tf.constant(2, tf.int64), flags & 7)
-
-
-def _common_table(file: Content) -> tf.Tensor:
-    flags = file.byte(10)
-    table = file.text(_SCREEN_SIZE, _table_length(flags))
-    return tf.where(tf.not_equal(flags & _HAS_TABLE, 0), table, _GRAYS)
