@@ -211,23 +211,20 @@ def format_size(size: ImageSize) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Size(Kind):
-    """The size of an image with sides in [low, high]; in text, one number or HEIGHTxWIDTH."""
-
-    low: int
-    high: int
+class Size(Integer):
+    """An integer in [low, high], or a pair of them for height and width; in text, HEIGHTxWIDTH."""
 
     @property
     def expected(self) -> str:
         """The range."""
-        return f"an integer, {_range(low=self.low, high=self.high)}, or two as HEIGHTxWIDTH, such as 256x128"
+        return f"{super().expected}, or HEIGHTxWIDTH, such as 256x128"
 
     def holds(self, value: Any) -> bool:
         """Returns True if a value is an integer or a pair of integers in range."""
         sides = value if isinstance(value, tuple) and len(value) == 2 else (value,)
-        return all(Integer(self.low, self.high).holds(side) for side in sides)
+        return all(super(Size, self).holds(side) for side in sides)
 
-    def convert(self, text: str) -> ImageSize:
+    def convert(self, text: str) -> Any:
         """Splits the text at the x; equal sides become one number."""
         sides = [int(side) for side in text.lower().split("x")]
         if len(sides) > 2:

@@ -151,8 +151,7 @@ class PadAndCrop(Augmentation):
         return tf.concat([begin, tf.ones_like(begin) * sides], 1)
 
     def _cut(self, encoded: tf.Tensor, window: tf.Tensor, box: tf.Tensor | None) -> tf.Tensor:
-        image = tf.cast(decode_rgb(encoded, box), tf.float32)
-        area = central_crop_or_pad(image, self.padded_size, self.padding)
+        area = central_crop_or_pad(decode_rgb(encoded, box), self.padded_size, self.padding)
         return area[window[0] : window[0] + window[2], window[1] : window[1] + window[3]]
 
 

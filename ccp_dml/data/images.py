@@ -88,9 +88,7 @@ def test_image(image: tf.Tensor, config: TestPreprocessing, box: tf.Tensor | Non
         image = decode_rgb(image, box)
     elif box is not None:
         image = _crop(image, box)
-    if config.shorter_side is None:
-        image = tf.cast(image, tf.float32)
-    else:
+    if config.shorter_side is not None:
         size = resized_size(image, config.shorter_side)
         kept = tf.minimum(size, height_and_width(config.image_size))
         window = antialiased_window if config.antialias else resized_window

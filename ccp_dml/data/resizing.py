@@ -115,12 +115,12 @@ def central_crop_or_pad(image: tf.Tensor, image_size: ImageSize, padding: float 
     If the difference is odd, the lower and right sides lose or get one pixel more.
 
     Args:
-        image: [H, W, C].
+        image: [H, W, C] of any numeric type.
         image_size: side of the result in pixels, or height and width.
         padding: value of added pixels.
 
     Returns:
-        [*image_size, C] of the same type.
+        float32 [*image_size, C].
     """
     sides = height_and_width(image_size)
     size = tf.shape(image)[:2]
@@ -129,7 +129,7 @@ def central_crop_or_pad(image: tf.Tensor, image_size: ImageSize, padding: float 
     image = image[begin[0] : begin[0] + kept[0], begin[1] : begin[1] + kept[1]]
     missing = sides - kept
     borders = tf.stack([missing // 2, missing - missing // 2], axis=1)
-    padded = tf.pad(image, tf.pad(borders, [[0, 1], [0, 0]]), constant_values=padding)
+    padded = tf.pad(tf.cast(image, tf.float32), tf.pad(borders, [[0, 1], [0, 0]]), constant_values=padding)
     return tf.ensure_shape(padded, [*sides, image.shape[-1]])
 
 

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import tensorflow as tf
 
 Place: TypeAlias = "tf.Tensor | int"
+State: TypeAlias = tuple[tf.Tensor, ...]
+
+# Segments, chunks or blocks of a file. A file of more is refused, as its bytes would cost a step each.
+MOST_STEPS = 2**14
 
 
 def part(text: tf.Tensor, begin: Place, count: Place) -> tf.Tensor:
     """Returns `count` bytes of a scalar string from `begin` on; fewer if it ends before."""
     return tf.strings.substr(text, tf.cast(begin, tf.int64), tf.cast(count, tf.int64))
+
+
+def walk(goes_on: Callable[..., tf.Tensor], step: Callable[..., State], start: State) -> State:
+    """Repeats a step from one part of a file to the next, as `tf.while_loop`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when run, if there are more than `MOST_STEPS` steps.
+    """
+    end = tf.while_loop(goes_on, step, start, maximum_iterations=MOST_STEPS)
+    is_end = tf.debugging.Assert(~goes_on(*end), [f"image file of more than {MOST_STEPS} segments"])
+    with tf.control_dependencies([is_end]):
+        return tuple(tf.identity(value) for value in end)
 
 
 class Content:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from ccp_dml.serving.content import Content, part
+from ccp_dml.serving.content import Content, State, part, walk
 
 _IMAGE, _EXTENSION, _TRAILER = 0x2C, 0x21, 0x3B
 _GRAPHIC_CONTROL = 0xF9
@@ -53,77 +53,91 @@ def first_frame(encoded: tf.Tensor) -> FirstFrame:
     file = Content(encoded)
     at, transparent = _first_image(file)
     flags = file.byte(at + 9)
-    has_table, length = tf.not_equal(flags & _HAS_TABLE, 0), _table_length(flags)
-    data = at + _IMAGE_SIZE + tf.where(has_table, length, 0)
+    data = at + _IMAGE_SIZE + tf.where(tf.not_equal(flags & _HAS_TABLE, 0), _table_length(flags), 0)
     end = _past_blocks(file, data + 1)
     is_complete = tf.debugging.Assert(
         tf.equal(file.byte(at), _IMAGE) & (end <= file.size), ["GIF without an image, or truncated"]
     )
-    table = tf.where(has_table, file.text(at + _IMAGE_SIZE, length), _common_table(file))
-    table = part(tf.strings.join([table, bytes(_TABLE_BYTES)]), 0, _TABLE_BYTES)
-    index = 3 * tf.maximum(transparent, 0)
-    white = tf.strings.join([part(table, 0, index), b"\xff\xff\xff", part(table, index + 3, _TABLE_BYTES)])
-    table = tf.where(tf.equal(transparent, _NOT_TRANSPARENT), table, white)
-    background = tf.ensure_shape(tf.io.decode_raw(part(table, index, 3), tf.uint8), [3])
+    table = _color_table(file, at, transparent)
     size = file.text(at + 5, 4)
     interlaced = tf.where(tf.not_equal(flags & _IS_INTERLACED, 0), b"\x40", b"\0")
-    table = tf.strings.join([b"GIF89a", size, b"\xf7\0\0", table])
+    header = tf.strings.join([b"GIF89a", size, b"\xf7\0\0", table])
     with tf.control_dependencies([is_complete]):
         image = tf.strings.join([b",\0\0\0\0", size, interlaced, file.text(data, end - data), b";"])
     place, own, screen = (
         tf.stack([file.number(begin, 2, True) for begin in (left + 2, left)]) for left in (at + 1, at + 5, 6)
     )
-    return FirstFrame(tf.strings.join([table, image]), tf.maximum(screen, place + own), place, background)
+    background = tf.io.decode_raw(part(table, 3 * tf.maximum(transparent, 0), 3), tf.uint8)
+    background = tf.ensure_shape(background, [3])
+    return FirstFrame(tf.strings.join([header, image]), tf.maximum(screen, place + own), place, background)
 
 
 def on_screen(pixels: tf.Tensor, frame: FirstFrame) -> tf.Tensor:
     """Puts the decoded frame, uint8 [h, w, 3], into its place in the image, uint8 [H, W, 3]."""
     after = frame.size - frame.place - tf.shape(pixels, tf.int64)[:2]
     sides = tf.pad(tf.stack([frame.place, after], 1), [[0, 1], [0, 0]])
-    inside = tf.pad(tf.ones_like(pixels[..., :1], tf.bool), sides)
-    return tf.where(inside, tf.pad(pixels, sides), frame.background)
+
+    def on_background() -> tf.Tensor:
+        inside = tf.pad(tf.ones_like(pixels[..., :1], tf.bool), sides)
+        return tf.where(inside, tf.pad(pixels, sides), frame.background)
+
+    return tf.cond(tf.reduce_any(sides > 0), on_background, lambda: pixels)
 
 
 def _first_image(file: Content) -> tuple[tf.Tensor, tf.Tensor]:
     """The place of the first image descriptor, and the index of the transparent colour."""
 
-    def is_before(at: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+    def is_before(at: tf.Tensor, is_in_blocks: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
         kind = file.byte(at)
-        return tf.not_equal(kind, _IMAGE) & tf.not_equal(kind, _TRAILER) & (at < file.size)
+        return (is_in_blocks | (tf.not_equal(kind, _IMAGE) & tf.not_equal(kind, _TRAILER))) & (at < file.size)
 
-    def past_extension(at: tf.Tensor, transparent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        is_control = tf.equal(file.byte(at + 1), _GRAPHIC_CONTROL)
-        has_transparent = is_control & tf.not_equal(file.byte(at + 3) & 1, 0)
-        return _past_blocks(file, at + 2), tf.where(has_transparent, file.byte(at + 6), transparent)
+    def step(at: tf.Tensor, is_in_blocks: tf.Tensor, transparent: tf.Tensor) -> State:
+        return tf.cond(
+            is_in_blocks,
+            lambda: (*_past_equal_blocks(file, at), transparent),
+            lambda: between_blocks(at, transparent),
+        )
 
-    def step(at: tf.Tensor, transparent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def between_blocks(at: tf.Tensor, transparent: tf.Tensor) -> State:
         is_extension = tf.equal(file.byte(at), _EXTENSION)
-        return tf.cond(is_extension, lambda: past_extension(at, transparent), lambda: (at + 1, transparent))
+        is_control = is_extension & tf.equal(file.byte(at + 1), _GRAPHIC_CONTROL)
+        has_transparent = is_control & tf.not_equal(file.byte(at + 3) & 1, 0)
+        transparent = tf.where(has_transparent, file.byte(at + 6), transparent)
+        return at + tf.where(is_extension, tf.constant(2, tf.int64), 1), is_extension, transparent
 
     flags = file.byte(10)
     table = tf.where(tf.not_equal(flags & _HAS_TABLE, 0), _table_length(flags), 0)
-    start = (_SCREEN_SIZE + table, tf.constant(_NOT_TRANSPARENT, tf.int64))
-    return tf.while_loop(is_before, step, start)
+    start = (_SCREEN_SIZE + table, tf.constant(False), tf.constant(_NOT_TRANSPARENT, tf.int64))
+    at, _, transparent = walk(is_before, step, start)
+    return at, transparent
 
 
 def _past_blocks(file: Content, at: tf.Tensor) -> tf.Tensor:
     """The place after a chain of sub-blocks, each after its length; a length of 0 ends it."""
+    start = (at, tf.constant(True))
+    return walk(lambda _, goes_on: goes_on, lambda at, _: _past_equal_blocks(file, at), start)[0]
 
-    def step(at: tf.Tensor) -> tuple[tf.Tensor]:
-        length = file.byte(at)
-        ahead = file.values(at, (length + 1) * _AT_A_TIME)[:: length + 1]
-        equal = tf.argmin(tf.concat([tf.equal(ahead, length), [False]], 0))
-        return (at + (length + 1) * equal,)
 
-    (last,) = tf.while_loop(lambda at: tf.not_equal(file.byte(at), 0), step, (at,))
-    return last + 1
+def _past_equal_blocks(file: Content, at: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The place after the next sub-blocks of equal length, and False if they were the end of their chain."""
+    length = file.byte(at)
+    ahead = file.values(at, (length + 1) * _AT_A_TIME)[:: length + 1]
+    count = tf.argmin(tf.concat([tf.equal(ahead, length), [False]], 0))
+    is_end = tf.equal(length, 0)
+    return at + tf.where(is_end, tf.constant(1, tf.int64), (length + 1) * count), ~is_end
+
+
+def _color_table(file: Content, at: tf.Tensor, transparent: tf.Tensor) -> tf.Tensor:
+    """The 256 colours of the image at a place, one of which may be transparent, as a string."""
+    table: tf.Tensor = tf.constant(_GRAYS)
+    for flags, begin in ((file.byte(10), _SCREEN_SIZE), (file.byte(at + 9), at + _IMAGE_SIZE)):
+        has_table = tf.not_equal(flags & _HAS_TABLE, 0)
+        table = tf.where(has_table, file.text(begin, _table_length(flags)), table)
+    table = part(tf.strings.join([table, bytes(_TABLE_BYTES)]), 0, _TABLE_BYTES)
+    index = 3 * tf.maximum(transparent, 0)
+    white = tf.strings.join([part(table, 0, index), b"\xff\xff\xff", part(table, index + 3, _TABLE_BYTES)])
+    return tf.where(tf.equal(transparent, _NOT_TRANSPARENT), table, white)
 
 
 def _table_length(flags: tf.Tensor) -> tf.Tensor:
     return 3 * tf.bitwise.left_shift(tf.constant(2, tf.int64), flags & 7)
-
-
-def _common_table(file: Content) -> tf.Tensor:
-    flags = file.byte(10)
-    table = file.text(_SCREEN_SIZE, _table_length(flags))
-    return tf.where(tf.not_equal(flags & _HAS_TABLE, 0), table, _GRAYS)

@@ -10,21 +10,22 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from ccp_dml.serving.content import Content
+from ccp_dml.serving.content import Content, walk
 
 UPRIGHT = 1
 
 _EXIF, _ADOBE, _XMP = b"Exif\0\0", b"Adobe", b"XML:com.adobe.xmp\0"
 # Bytes that are searched for the next marker of a JPEG at a time.
-_SEARCHED = 64
+_SEARCHED = 1024
 # Markers of JPEG segments.
 _APP1, _APP14, _SCAN = 0xE1, 0xEE, 0xDA
-_WITH_LENGTH = (*range(0x02, 0xD0), *range(0xDA, 0xFF))
+# Markers without a segment: restarts, the start and the end of an image; and TEM.
+_ALONE, _TEM = (0xD0, 0xD9), 0x01
 
 _TIFF_HEADERS = (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0")
 _ORIENTATION_TAG = 0x0112
-# Bytes of an entry in a directory of the TIFF structure.
-_ENTRY_SIZE = 12
+# Bytes of an entry in a directory of the TIFF structure, and entries that are read.
+_ENTRY_SIZE, _MOST_ENTRIES = 12, 1024
 # Types of numbers in TIFF, and their sizes in bytes.
 _NUMBERS = {3: 2, 4: 4, 6: 1, 8: 2, 9: 4}
 _XMP_ORIENTATION = r'(?s).*?tiff:Orientation(?:="|>)([0-9]).*'
@@ -66,13 +67,14 @@ def jpeg_metadata(encoded: tf.Tensor) -> Metadata:
         at: tf.Tensor, marker: tf.Tensor, exif: tf.Tensor, adobe: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
         is_app1 = tf.equal(marker, _APP1)
-        length = tf.where(_is_one_of(marker, *_WITH_LENGTH), tf.maximum(file.number(at + 2, 2), 2), 0)
+        is_alone = ((marker >= _ALONE[0]) & (marker <= _ALONE[1])) | tf.equal(marker, _TEM)
+        length = tf.where(~is_alone, tf.maximum(file.number(at + 2, 2), 2), 0)
         exif = tf.where(is_app1 & tf.equal(exif, 0) & file.starts_with(at + 4, _EXIF), at, exif)
         adobe |= tf.equal(marker, _APP14) & file.starts_with(at + 4, _ADOBE)
         return tf.where(tf.equal(marker, _SCAN), file.size, at + 2 + length), exif, adobe
 
     start = (tf.constant(2, tf.int64), tf.constant(0, tf.int64), tf.constant(False))
-    _, exif, adobe = tf.while_loop(lambda at, *_: at < file.size, step, start)
+    _, exif, adobe = walk(lambda at, *_: at < file.size, step, start)
     tiff = tf.where(exif > 0, file.text(exif + 4, file.number(exif + 2, 2) - 2), "")
     return Metadata(_orientation(tiff, tf.constant("")), adobe)
 
@@ -95,7 +97,7 @@ def png_metadata(encoded: tf.Tensor) -> Metadata:
         return at + 12 + file.number(at, 4), exif, xmp, is_transparent
 
     start = (tf.constant(8, tf.int64), tf.constant(0, tf.int64), tf.constant(0, tf.int64), tf.constant(False))
-    _, exif, xmp, is_transparent = tf.while_loop(lambda at, *_: at < file.size, past_chunk, start)
+    _, exif, xmp, is_transparent = walk(lambda at, *_: at < file.size, past_chunk, start)
     tiff, packet = (tf.where(at > 0, file.text(at + 8, file.number(at, 4)), "") for at in (exif, xmp))
     return Metadata(_orientation(tiff, packet), is_transparent)
 
@@ -135,8 +137,5 @@ def _orientation_entry(tiff: Content) -> tf.Tensor:
         return index + 1, tf.where(is_orientation, value, found)
 
     start = (tf.constant(0, tf.int64), tf.constant(-1, tf.int64))
+    count = tf.minimum(count, _MOST_ENTRIES)
     return tf.while_loop(lambda index, _: index < count, next_entry, start)[1]
-
-
-def _is_one_of(value: tf.Tensor, *choices: int) -> tf.Tensor:
-    return tf.reduce_any(tf.equal(value, tf.constant(choices, value.dtype)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,48 @@ def test_proxy_synthesis_and_virtual_softmax(tmp_path: Path, capsys: pytest.Capt
     )
     add_synthesis(recorder, _NCA, 3, 3, 5)
     _check(recorder, tmp_path, capsys)
+
+
+def _resized_axis(image: np.ndarray, axis: int, new: int) -> np.ndarray:
+    """Bilinear interpolation with half-pixel centers along an axis, in float32."""
+    old = image.shape[axis]
+    place = (np.arange(new, dtype=np.float32) + np.float32(0.5)) * np.float32(old / new) - np.float32(0.5)
+    low = np.floor(place)
+    first, second = (np.clip(rounded.astype(int), 0, old - 1) for rounded in (low, np.ceil(place)))
+    weight = (place - low).reshape([-1 if i == axis else 1 for i in range(3)])
+    return image.take(first, axis) * (1 - weight) + image.take(second, axis) * weight
+
+
+@pytest.mark.parametrize("out", [(30, 24), (24, 30), (44, 20)])
+def test_preprocessing_to_different_height_and_width(
+    out: tuple[int, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = {
+        "short_axis_initial_resize": 32,
+        "out_image_size": out,
+        "image_scaler": 255.0,
+        "mean": [0.4, 0.5, 0.6],
+        "std": [0.2, 0.2, 0.2],
+        "reverse_channels": True,
+    }
+    cases, arrays = {}, {}
+    for number, shape in enumerate([(40, 56), (61, 33), (32, 32), (20, 45)]):
+        image = np.random.default_rng(number).integers(0, 256, (*shape, 3)).astype(np.uint8)
+        height, width = (int(side * np.float32(32) / min(shape)) for side in shape)
+        resized = _resized_axis(_resized_axis(image.astype(np.float32), 1, width), 0, height) / 255
+        result = np.zeros((*out, 3), np.float32)
+        kept = [min(old, new) for old, new in zip((height, width), out)]
+        source = [(old - side) // 2 for old, side in zip((height, width), kept)]
+        target = [(new - side) // 2 for new, side in zip(out, kept)]
+        result[target[0] :, target[1] :][: kept[0], : kept[1]] = resized[source[0] :, source[1] :][
+            : kept[0], : kept[1]
+        ]
+        cases[f"g{number}"] = {**config, "resized_shape": [height, width, 3]}
+        scaled = (255 * (result - np.array(config["mean"])))[..., ::-1].astype(np.float32)
+        arrays |= {f"g{number}/image": image, f"g{number}/resized": resized, f"g{number}/out": scaled}
+    text = json.dumps({"note": "made by loops", "cases": cases})
+    np.savez(tmp_path / "preprocess.npz", config=np.array(text), **arrays)
+    assert check.main([str(tmp_path)]) == 0, capsys.readouterr().out
 
 
 def test_a_wrong_gradient_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

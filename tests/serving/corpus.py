@@ -15,6 +15,8 @@ SIZES = ((9, 7), (1, 1), (1, 13), (16, 1), (24, 40))
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _NAMES = {0: "gray", 2: "rgb", 3: "palette", 4: "gray+alpha", 6: "rgba"}
+# Top, step down, left and step to the right of the pixels of each pass.
+_ADAM7 = ((0, 8, 0, 8), (0, 8, 4, 8), (4, 8, 0, 4), (0, 4, 2, 4), (2, 4, 0, 2), (0, 2, 1, 2), (1, 2, 0, 1))
 _XMP = b'<x:xmpmeta xmlns:tiff="t" tiff:Orientation="%d">\n\xc3\xbc</x:xmpmeta>'
 
 
@@ -48,16 +50,17 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def png(color: int, bits: int, size: tuple[int, int] = SIZES[0], *, before: bytes = b"", after: bytes = b"",
-        transparent: str = "none") -> bytes:  # fmt: skip
+        transparent: str = "none", interlaced: bool = False) -> bytes:  # fmt: skip
     """A PNG of random values made by hand, with chunks before and after the image data."""
     random = np.random.default_rng(bits)
     values = random.integers(0, 1 << bits, (*size, _CHANNELS[color]))
-    header = struct.pack(">IIBBBBB", size[1], size[0], bits, color, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", size[1], size[0], bits, color, 0, 0, interlaced)
     palette, rows = random.integers(0, 256, 3 << bits).astype(np.uint8).tobytes(), b""
-    for row in values:
-        digits = "".join(format(int(value), f"0{bits}b") for value in row.ravel())
-        digits += "0" * (-len(digits) % 8)
-        rows += b"\0" + int(digits, 2).to_bytes(len(digits) // 8, "big")
+    for part in [values[y::dy, x::dx] for y, dy, x, dx in _ADAM7] if interlaced else [values]:
+        for row in part if part.size else ():
+            digits = "".join(format(int(value), f"0{bits}b") for value in row.ravel())
+            digits += "0" * (-len(digits) % 8)
+            rows += b"\0" + int(digits, 2).to_bytes(len(digits) // 8, "big")
     alphas = {
         "none": b"",
         "all colours": random.integers(0, 256, 1 << min(bits, 8)).astype(np.uint8).tobytes(),
@@ -138,7 +141,8 @@ def png_files() -> Iterator[tuple[str, bytes]]:
     for size in SIZES:
         yield f"png, palette, 2 bits, {size}", png(3, 2, size)
         yield f"png, rgba, {size}", encode(noise("RGBA", *size), "PNG")
-    yield "png, interlaced rows", encode(noise("RGB"), "PNG", optimize=True)
+        for color, bits in ((0, 2), (3, 4), (6, 8), (0, 16)):
+            yield f"png, {_NAMES[color]}, interlaced, {size}", png(color, bits, size, interlaced=True)
     yield "png, profile and gamma", encode(noise("RGB"), "PNG", icc_profile=bytes(300_000), dpi=(72, 72))
     yield "png, gray above the size of a copy", encode(picture("L", 1025, 1024), "PNG")
 
@@ -229,6 +233,15 @@ def refused_files() -> Iterator[tuple[str, bytes]]:
         ("gif in blocks", gif()[:-9]),
     ):
         yield f"truncated {name}", content[: len(content) * 3 // 4]
+
+
+def files_of_many_parts(most: int) -> Iterator[tuple[str, bytes]]:
+    """Files of more than `most` segments, chunks or blocks, which say nothing."""
+    yield "jpeg", jpeg(b"\xff\xfe\0\2" * (most + 1))
+    yield "png", png(2, 8, before=chunk(b"teXt", b"") * (most + 1))
+    yield "gif, extensions", gif(blocks=b"!\xfe\0" * (most + 1))
+    yield "gif, blocks", gif(blocks=b"!\xfe" + b"\1a\2ab" * most + b"\0")
+    yield "gif, blocks of the image", gif()[:-2] + b"\1a\2ab" * most + b"\0;"
 
 
 def large_files(most: int) -> Iterator[tuple[str, bytes]]:

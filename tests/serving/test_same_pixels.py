@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from ccp_dml.data.images import decode_rgb
+from ccp_dml.serving.content import MOST_STEPS
 from ccp_dml.serving.gif import first_frame
 from ccp_dml.serving.images import MAX_PIXELS, decode_upright_rgb
 from datasets.common.images import upright_rgb
@@ -45,6 +46,16 @@ LARGE = dict(corpus.large_files(MAX_PIXELS))
 def test_an_image_of_many_pixels_is_refused_by_its_header(name: str) -> None:
     with pytest.raises(tf.errors.InvalidArgumentError, match=f"image with more than {MAX_PIXELS} pixels"):
         decode(tf.constant(LARGE[name]))
+
+
+PARTS = dict(corpus.files_of_many_parts(MOST_STEPS))
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_file_of_countless_parts_is_refused(name: str) -> None:
+    """Each part would take a step of the graph."""
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"more than {MOST_STEPS} segments"):
+        decode(tf.constant(PARTS[name]))
 
 
 def test_only_the_first_frame_of_an_animation_is_decoded() -> None:
