@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import platform
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGES = ("numpy", "pillow", "array_record", "tensorflow", "tensorflow-addons", "tensorflow-datasets")
+# Limits of containers, by the first and the second version of control groups.
+_MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _PROJECT = Path(__file__).resolve().parents[1]
 
 
@@ -45,6 +48,15 @@ def revision() -> dict[str, Any]:
         "git_revision": _git("rev-parse", "HEAD"),
         "git_modified": bool(_git("status", "--porcelain", "--untracked-files=no")),
     }
+
+
+def memory_bytes() -> int:
+    """Returns the memory of the machine, or of the container in which the process runs, in bytes."""
+    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for file in _MEMORY_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # Without a limit, it is missing or holds a word.
+            found.append(int(Path(file).read_text(encoding="ascii")))
+    return min(found)
 
 
 def _git(*arguments: str) -> str | None:

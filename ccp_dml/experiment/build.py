@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ccp_dml import environment
 from ccp_dml.commands import warn
 from ccp_dml.config import ExperimentConfig
 from ccp_dml.data.augmentation import train_preprocessing
@@ -32,8 +33,10 @@ from ccp_dml.experiment.model import (
     Inference,
     build_model,
     compiled_inference,
+    inference_bytes,
     load_initial_weights,
     set_up_tensorflow,
+    training_bytes,
 )
 from ccp_dml.experiment.scoring import Scorer
 from ccp_dml.experiment.task import Task, load_task
@@ -149,6 +152,7 @@ def build(config: ExperimentConfig) -> Run:
     with workers.scope():
         model = build_model(config.model, config.images.image_size, config.run.seed)
     _synchronize_batch_norm(model, config.training, workers)
+    _check_memory(config, model, workers)
     if config.model.initial_weights is not None:
         load_initial_weights(config.model.initial_weights, model)
 
@@ -315,14 +319,41 @@ def _synchronize_batch_norm(model: tf.keras.Model, options: TrainingOptions, wor
         )
 
 
+def _check_memory(config: ExperimentConfig, model: tf.keras.Model, workers: Workers) -> None:
+    """Raises `UserError` if a batch needs more memory than the machine has.
+
+    Where there is a GPU, TensorFlow itself reports that its memory is short; on a CPU, the process ends.
+    """
+    if tf.config.list_physical_devices("GPU"):
+        return
+    available, size = environment.memory_bytes(), f"--image_size={config.images.image_size}"
+    given, batch = _batch_size(config.batches)
+    evaluated = config.evaluation.evaluation_batch_size
+    steps = {
+        f"{size} {given}: a training step": training_bytes(model) * batch // workers.count,
+        f"{size} --evaluation_batch_size={evaluated}: an evaluation": inference_bytes(model) * evaluated,
+    }
+    for step, needed in steps.items():
+        if needed > available:
+            raise UserError(
+                f"{step} needs more than {needed / 1e9:,.1f} GB of memory for the activations of the "
+                f"network; expected at most the {available / 1e9:,.1f} GB of this machine, with smaller "
+                "images or batches"
+            )
+
+
+def _batch_size(options: BatchOptions) -> tuple[str, int]:
+    """The flags that give the number of images of a batch, and that number."""
+    if options.batch_size is not None:
+        return f"--batch_size={options.batch_size}", options.batch_size
+    classes, samples = options.classes_per_batch, options.samples_per_class
+    return f"--classes_per_batch={classes} --samples_per_class={samples}", classes * samples
+
+
 def _check_batch_size(options: BatchOptions, workers: Workers) -> None:
     """Raises `UserError` unless the replicas can divide a batch equally."""
     replicas = 1 if workers.strategy is None else workers.strategy.num_replicas_in_sync
-    by_classes = (
-        f"--classes_per_batch={options.classes_per_batch} --samples_per_class={options.samples_per_class}"
-    )
-    given = by_classes if options.batch_size is None else f"--batch_size={options.batch_size}"
-    size = options.batch_size or options.classes_per_batch * options.samples_per_class
+    given, size = _batch_size(options)
     if size % replicas:
         raise UserError(
             f"{given}: --strategy divides the {size} images of a batch among {replicas} replicas; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -85,6 +86,37 @@ def compiled_inference(model: tf.keras.Model, image_size: ImageSize | None) -> I
         return model(images, training=False)
 
     return lambda images, training=False: infer(images)
+
+
+def training_bytes(model: tf.keras.Model) -> int:
+    """Estimates the memory that one image takes in a training step, in bytes.
+
+    Backpropagation needs the outputs of the layers that have weights, from the first trained layer on. That
+    is a lower bound: workspaces, gradients and copies come on top of it.
+    """
+    layers = _layers(model)
+    trained = (number for number, layer in enumerate(layers) if layer.trainable_weights)
+    first = next(trained, len(layers))
+    return sum(_output_bytes(layer) for layer in layers[first:] if layer.weights)
+
+
+def inference_bytes(model: tf.keras.Model) -> int:
+    """Estimates the memory that one image takes in inference: the largest output of a layer, in bytes."""
+    return max(map(_output_bytes, _layers(model)))
+
+
+def _layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
+    """The layers of a model and of the models in it, in the order of the computation."""
+    found = []
+    for layer in model.layers:
+        found += _layers(layer) if isinstance(layer, tf.keras.Model) else [layer]
+    return found
+
+
+def _output_bytes(layer: tf.keras.layers.Layer) -> int:
+    """Bytes of the outputs of a layer for one image; sizes that are not known count as one."""
+    outputs = [output for node in layer.inbound_nodes for output in tf.nest.flatten(node.outputs)]
+    return sum(math.prod(size or 1 for size in output.shape) * output.dtype.size for output in outputs)
 
 
 def forget_models() -> None:

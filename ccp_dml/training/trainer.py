@@ -251,6 +251,7 @@ class Trainer:
                 self._runners[is_warm_up] = ChunkRunner(
                     step, self._element_spec, self.step, before_step, after_step
                 )
+            self._checkpoints.track(**self.state)
         return self._runners[is_warm_up]
 
     def _is_warm_up(self, step: int) -> bool:
