@@ -84,7 +84,7 @@ class CCPCallback(tf.keras.callbacks.Callback):
         if self.projections is not None:
             return
         if not self.model.built:
-            self.model(self._samples[:1])
+            self._embed(np.zeros(1, np.int64))
         self._attach_loss()
         owned = {variable.ref() for variable in self._loss.trainable_variables}
         weights = [variable for variable in self.model.trainable_variables if variable.ref() not in owned]
