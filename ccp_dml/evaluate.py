@@ -26,10 +26,16 @@ def main(arguments: Sequence[str]) -> None:
     directory.read_results()
     with_other_evaluation(directory.read_config(), **changes)
 
-    from ccp_dml.experiment import run  # Imports TensorFlow, for which a mistake above need not wait.
+    # Imports TensorFlow, for which a mistake above need not wait.
+    from ccp_dml.experiment.run import evaluate
 
-    run.evaluate(run_dir, **changes)
+    evaluate(run_dir, **changes)
+
+
+def run() -> int:
+    """Runs the command, and returns its exit code."""
+    return commands.run(lambda: main(sys.argv[1:]))
 
 
 if __name__ == "__main__":
-    sys.exit(commands.run(lambda: main(sys.argv[1:])))
+    sys.exit(run())

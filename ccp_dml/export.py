@@ -29,10 +29,16 @@ def main(arguments: Sequence[str]) -> None:
         raise ConfigError(f"--output={parsed.output}: expected a new or empty folder; found files there")
     with_other_evaluation(directory.read_config(), pca_dim=parsed.pca_dim)
 
-    from ccp_dml.experiment import run  # Imports TensorFlow, for which a mistake above need not wait.
+    # Imports TensorFlow, for which a mistake above need not wait.
+    from ccp_dml.experiment.run import export
 
-    run.export(parsed.run_dir, parsed.output, parsed.pca_dim)
+    export(parsed.run_dir, parsed.output, parsed.pca_dim)
+
+
+def run() -> int:
+    """Runs the command, and returns its exit code."""
+    return commands.run(lambda: main(sys.argv[1:]))
 
 
 if __name__ == "__main__":
-    sys.exit(commands.run(lambda: main(sys.argv[1:])))
+    sys.exit(run())

@@ -36,7 +36,7 @@ from ccp_dml.data.pipeline import inference_batches, training_batches, without_t
 from ccp_dml.data.random_streams import uniform_draws
 from ccp_dml.data.resizing import resize
 from ccp_dml.data.sampling import MPerClassSampler
-from datasets.common.smaller_copy import smaller_image
+from ccp_dml.datasets.common.smaller_copy import smaller_image
 
 WIDTH, HEIGHT, QUALITY, SIDE, SHORTER_SIDE = 500, 375, 95, 227, 256
 CLASSES_PER_BATCH, SAMPLES_PER_CLASS, IMAGES_PER_CLASS = 8, 4, 20

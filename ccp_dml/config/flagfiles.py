@@ -6,8 +6,10 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import ccp_dml
 from ccp_dml.config.experiment_config import ExperimentConfig
 from ccp_dml.errors import ConfigError
 from ccp_dml.options import Option, options_of
@@ -88,11 +90,21 @@ def _expanded(
         if path is None:
             yield argument
             continue
-        file = os.path.normpath(os.path.join(folder, os.path.expanduser(path)))
+        file = _located(os.path.normpath(os.path.join(folder, os.path.expanduser(path))))
         if next(numbers) > _MOST_FILES:
             raise ConfigError(f"{argument.prefix}--flagfile={file}: expected at most {_MOST_FILES} flagfiles")
         content, inside = _read(file, argument, includers), (*includers, os.path.realpath(file))
         yield from _expanded(content, os.path.dirname(file), inside, numbers)
+
+
+def _located(file: str) -> str:
+    """The file; without it, the flagfile of the library of that path, such as configs/cub.cfg."""
+    if os.path.exists(file) or not file.startswith("configs/"):
+        return file
+    # An installed copy has them inside the package, a checkout beside it.
+    package = Path(ccp_dml.__file__).parent
+    shipped = [str(folder / file) for folder in (package, package.parent)]
+    return next(filter(os.path.exists, shipped), file)
 
 
 def _path(argument: Argument, following: Iterator[Argument]) -> str | None:

@@ -71,7 +71,7 @@ def load(source: SourceOptions) -> ImageDataset:
     check(source)
     entry = _ENTRIES[source.dataset]
     prepared_dir = source.prepared_dir or default_prepared_dir()
-    module = importlib.import_module(f"datasets.{entry.folder}.{entry.folder}_dataset_builder")
+    module = importlib.import_module(f"ccp_dml.datasets.{entry.folder}.{entry.folder}_dataset_builder")
     with as_user_errors(), preparation_lock(prepared_dir, entry.folder), _explained(source, prepared_dir):
         working = workspace(prepared_dir, entry.folder)
         builder = module.Builder(
@@ -81,7 +81,7 @@ def load(source: SourceOptions) -> ImageDataset:
             warn(f"--data_dir={source.data_dir}: {passed_over}")
         if source.prepared_shorter_side is not None:
             original = prepare(source.dataset, builder, prepared_dir)
-            copies = importlib.import_module("datasets.common.smaller_copy")
+            copies = importlib.import_module("ccp_dml.datasets.common.smaller_copy")
             builder = copies.smaller_copy(*original, source.prepared_shorter_side, working)
         dataset = load_prepared(source.dataset, builder, prepared_dir)
     if not source.crop_to_box:
@@ -128,7 +128,7 @@ class _Entry:
 
 
 def _release(folder: str, variant: str) -> Any:
-    releases = importlib.import_module(f"datasets.{folder}.release").RELEASES
+    releases = importlib.import_module(f"ccp_dml.datasets.{folder}.release").RELEASES
     return next(release for release in releases if release.variant == variant)
 
 
@@ -139,7 +139,7 @@ def _find_emoji(source: SourceOptions) -> int:
 
 def _find_fashion_mnist(source: SourceOptions) -> int:
     with as_user_errors():
-        importlib.import_module("datasets.fashion_mnist.source").find(source.data_dir)
+        importlib.import_module("ccp_dml.datasets.fashion_mnist.source").find(source.data_dir)
     return _FASHION_MNIST_CLASSES
 
 
@@ -150,7 +150,7 @@ def _find_image_folder(source: SourceOptions) -> int:
     if not os.path.isdir(os.path.expanduser(data_dir)):
         raise UserError(f"--data_dir={data_dir} is not a folder; expected the folder with the images")
     with as_user_errors():
-        layout = importlib.import_module("datasets.image_folder.layout")
+        layout = importlib.import_module("ccp_dml.datasets.image_folder.layout")
         entries = layout.read_layout(data_dir, source.train_fraction).splits["train"]
     return len({entry.label for entry in entries})
 
@@ -227,7 +227,7 @@ def _check_options(source: SourceOptions, entry: _Entry) -> None:
 @contextlib.contextmanager
 def _explained(source: SourceOptions, prepared_dir: str) -> Iterator[None]:
     """Adds advice to the errors of preparing and opening data."""
-    images = importlib.import_module("datasets.common.images")
+    images = importlib.import_module("ccp_dml.datasets.common.images")
     try:
         yield
     except images.ImageError as error:

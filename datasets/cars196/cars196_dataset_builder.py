@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datasets.cars196 import release
-from datasets.common import official_builder
+from ccp_dml.datasets.cars196 import release
+from ccp_dml.datasets.common import official_builder
 
 
 class Builder(official_builder.OfficialBuilder):

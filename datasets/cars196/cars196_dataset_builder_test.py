@@ -2,8 +2,8 @@
 
 import tensorflow_datasets as tfds
 
-from datasets.cars196 import cars196_dataset_builder
-from datasets.common import testing
+from ccp_dml.datasets.cars196 import cars196_dataset_builder
+from ccp_dml.datasets.common import testing
 
 
 class Cars196Test(testing.OfficialTestCase):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from datasets.common.release import TEST, TRAIN, Listing, Release, Size, SourceImage
-from datasets.common.source_files import Layout, SourceError, SourceFiles
+from ccp_dml.datasets.common.release import TEST, TRAIN, Listing, Release, Size, SourceImage
+from ccp_dml.datasets.common.source_files import Layout, SourceError, SourceFiles
 
 _ALL = "cars_annos.mat"
 _META = "cars_meta.mat"

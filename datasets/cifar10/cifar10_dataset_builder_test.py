@@ -2,8 +2,8 @@
 
 import tensorflow_datasets as tfds
 
-from datasets.cifar10 import cifar10_dataset_builder
-from datasets.common import testing
+from ccp_dml.datasets.cifar10 import cifar10_dataset_builder
+from ccp_dml.datasets.common import testing
 
 
 class Cifar10Test(testing.OfficialTestCase):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 
-from datasets.common import cifar_files
-from datasets.common.release import TEST, TRAIN, Listing, Release, Size, SourceImage
-from datasets.common.source_files import Layout, SourceError, SourceFiles
+from ccp_dml.datasets.common import cifar_files
+from ccp_dml.datasets.common.release import TEST, TRAIN, Listing, Release, Size, SourceImage
+from ccp_dml.datasets.common.source_files import Layout, SourceError, SourceFiles
 
 _NAMES = "batches.meta.txt"
 _BATCHES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))

@@ -2,8 +2,8 @@
 
 import tensorflow_datasets as tfds
 
-from datasets.cifar100 import cifar100_dataset_builder
-from datasets.common import testing
+from ccp_dml.datasets.cifar100 import cifar100_dataset_builder
+from ccp_dml.datasets.common import testing
 
 
 class Cifar100Test(testing.OfficialTestCase):

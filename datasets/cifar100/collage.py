@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datasets.cifar100.records import PublishedCifar100, Records, read
-from datasets.common import cifar_files
-from datasets.common.release import TEST, TRAIN, Listing, Size, SourceImage
-from datasets.common.source_files import SourceFiles
+from ccp_dml.datasets.cifar100.records import PublishedCifar100, Records, read
+from ccp_dml.datasets.common import cifar_files
+from ccp_dml.datasets.common.release import TEST, TRAIN, Listing, Size, SourceImage
+from ccp_dml.datasets.common.source_files import SourceFiles
 
 BACKGROUNDS = ("flowers", "large_man-made_outdoor_things", "large_natural_outdoor_scenes", "trees")
 _TRAINING_FINE_CLASSES = 3

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy.typing as npt
 
-from datasets.common import cifar_files
-from datasets.common.release import TEST, TRAIN, Listing, Release
-from datasets.common.source_files import Layout, SourceError, SourceFiles
+from ccp_dml.datasets.common import cifar_files
+from ccp_dml.datasets.common.release import TEST, TRAIN, Listing, Release
+from ccp_dml.datasets.common.source_files import Layout, SourceError, SourceFiles
 
 CLASSES = 100
 COARSE_CLASSES = 20

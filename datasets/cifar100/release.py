@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 
-from datasets.cifar100.collage import Cifar100Collage
-from datasets.cifar100.records import CLASSES, PublishedCifar100, read
-from datasets.common import cifar_files
-from datasets.common.release import TEST, TRAIN, Listing, Size, SourceImage
-from datasets.common.source_files import SourceFiles
+from ccp_dml.datasets.cifar100.collage import Cifar100Collage
+from ccp_dml.datasets.cifar100.records import CLASSES, PublishedCifar100, read
+from ccp_dml.datasets.common import cifar_files
+from ccp_dml.datasets.common.release import TEST, TRAIN, Listing, Size, SourceImage
+from ccp_dml.datasets.common.source_files import SourceFiles
 
 # CIFAR-FS (Bertinetto et al., Meta-learning with differentiable closed-form solvers, ICLR 2019).
 VALIDATION_CLASSES = (

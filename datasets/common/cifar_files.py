@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from datasets.common.source_files import SourceError, SourceFiles
+from ccp_dml.datasets.common.source_files import SourceError, SourceFiles
 
 SIDE = 32
 Pixels = npt.NDArray[np.uint8]

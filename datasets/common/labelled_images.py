@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from datasets.common import images
+from ccp_dml.datasets.common import images
+from ccp_dml.datasets.common.local_builder import LocalBuilder
 
 _SKIPPED = "skipped_images"
 _SKIPPED_SUFFIX = "-without_bad_images"
@@ -68,15 +69,12 @@ def record(
     return image_id, {"image": image, "label": label, "image_id": image_id, "file": file, **boxes}
 
 
-class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class SourceBuilder(LocalBuilder, skip_registration=True):
     """Base of the builders that read image files of the user.
 
     Without `skip_bad_images`, an unusable image is an error. With it, unusable images are left out and listed
     in the metadata, and the data is prepared under another name.
     """
-
-    VERSION = tfds.core.Version("1.1.0")
-    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.1.0": "Checksums; images as TensorFlow decodes them."}
 
     def __init__(self, name: str, arguments: dict[str, Any], *, skip_bad_images: bool, **options: Any):
         """Opens no file.

@@ -12,9 +12,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
-from datasets.common.labelled_images import Readers, SourceBuilder, record
-from datasets.common.release import Listing, Release, SourceImage
-from datasets.common.source_files import SourceError, SourceFiles
+from ccp_dml.datasets.common.labelled_images import Readers, SourceBuilder, record
+from ccp_dml.datasets.common.release import Listing, Release, SourceImage
+from ccp_dml.datasets.common.source_files import SourceError, SourceFiles
 
 
 def builder_configs(releases: Sequence[Release]) -> list[tfds.core.BuilderConfig]:

@@ -11,7 +11,10 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
-from datasets.common.source_files import Layout, SourceError, SourceFiles
+from ccp_dml.datasets.common.source_files import Layout, SourceError, SourceFiles
+
+# Version of the data that builders prepare.
+PREPARED_VERSION = "1.1.0"
 
 TRAIN, TEST, QUERY, GALLERY = "train", "test", "query", "gallery"
 
@@ -74,7 +77,7 @@ class Release(abc.ABC):
             `checksums.tsv` has its checksum.
     """
 
-    VERSION: ClassVar[str] = "1.1.0"
+    VERSION: ClassVar[str] = PREPARED_VERSION
 
     name: str
     variant: str = "zero_shot"

@@ -6,14 +6,15 @@ import concurrent.futures
 import io
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image, JpegImagePlugin
 
-from datasets.common import labelled_images
-from datasets.common.images import DECODED_BYTES, JPEG_QUALITY
+from ccp_dml.datasets.common import labelled_images
+from ccp_dml.datasets.common.images import DECODED_BYTES, JPEG_QUALITY
+from ccp_dml.datasets.common.local_builder import LocalBuilder
 
 _CHUNK = 256
 # Pillow takes 4 bytes for a pixel; those of the rows that are resized first come on top.
@@ -37,11 +38,8 @@ def smaller_copy(
     return named(original, class_names, shorter_side, data_dir)
 
 
-class SmallerCopy(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class SmallerCopy(LocalBuilder, skip_registration=True):
     """Builds the copy; see `smaller_copy`. Labels and image ids stay, boxes are scaled with their images."""
-
-    VERSION = tfds.core.Version("1.1.0")
-    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.1.0": "Checksums; images as TensorFlow decodes them."}
 
     def __init__(
         self,

@@ -2,8 +2,8 @@
 
 import tensorflow_datasets as tfds
 
-from datasets.common import testing
-from datasets.cub import cub_dataset_builder
+from ccp_dml.datasets.common import testing
+from ccp_dml.datasets.cub import cub_dataset_builder
 
 
 class CubTest(testing.OfficialTestCase):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datasets.common.release import TEST, TRAIN, Listing, Release, Size, SourceImage, integers, rows
-from datasets.common.source_files import Layout, SourceError, SourceFiles
+from ccp_dml.datasets.common.release import TEST, TRAIN, Listing, Release, Size, SourceImage, integers, rows
+from ccp_dml.datasets.common.source_files import Layout, SourceError, SourceFiles
 
 _TEXTS = ("classes.txt", "images.txt", "image_class_labels.txt", "bounding_boxes.txt")
 

@@ -5,24 +5,21 @@ from __future__ import annotations
 import pathlib
 import zipfile
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from datasets.common import images, labelled_images
+from ccp_dml.datasets.common import images, labelled_images
+from ccp_dml.datasets.common.local_builder import LocalBuilder
 
 DESIGNS = ("noto", "noto-v1", "fluent-emoji-flat", "fxemoji", "noto-emoji")
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Builder(LocalBuilder):
     """Builds the data set from the archive beside this file.
 
     In the order of code points, the first half of the classes is `train` and the second half is `test`. The
     image id is the index of the class times the number of designs, plus the index of the design.
     """
-
-    VERSION = tfds.core.Version("1.1.0")
-    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.1.0": "Checksums; images as TensorFlow decodes them."}
 
     ARCHIVE = pathlib.Path(__file__).with_name("emoji.zip")
     NUM_CLASSES = 645

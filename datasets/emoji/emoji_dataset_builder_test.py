@@ -4,7 +4,7 @@ from unittest import mock
 
 import tensorflow_datasets as tfds
 
-from datasets.emoji import emoji_dataset_builder
+from ccp_dml.datasets.emoji import emoji_dataset_builder
 
 
 class EmojiTest(tfds.testing.DatasetBuilderTestCase):

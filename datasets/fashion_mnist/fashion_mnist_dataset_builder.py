@@ -5,24 +5,22 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from datasets.common import labelled_images
-from datasets.fashion_mnist import source
+from ccp_dml.datasets.common import labelled_images
+from ccp_dml.datasets.common.local_builder import LocalBuilder
+from ccp_dml.datasets.fashion_mnist import source
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Builder(LocalBuilder):
     """Builds the data set from its four official files.
 
     A closed-set task: both splits have the same ten classes. The image id is the place of the image in the
     training file; test images are counted on from there.
     """
-
-    VERSION = tfds.core.Version("1.1.0")
-    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.1.0": "Checksums; images as TensorFlow decodes them."}
 
     def __init__(self, *, source_dir: str | os.PathLike[str] | None = None, **options: Any):
         """Opens no file.

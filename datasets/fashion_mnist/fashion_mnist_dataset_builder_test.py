@@ -2,7 +2,7 @@
 
 import tensorflow_datasets as tfds
 
-from datasets.fashion_mnist import fashion_mnist_dataset_builder
+from ccp_dml.datasets.fashion_mnist import fashion_mnist_dataset_builder
 
 
 class FashionMnistTest(tfds.testing.DatasetBuilderTestCase):

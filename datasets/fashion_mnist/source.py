@@ -12,7 +12,7 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 
-from datasets.common.source_files import SourceError
+from ccp_dml.datasets.common.source_files import SourceError
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from datasets.common.labelled_images import Readers, SourceBuilder, record
-from datasets.common.source_files import read_file
-from datasets.image_folder.entries import Entry
-from datasets.image_folder.layout import read_layout
+from ccp_dml.datasets.common.labelled_images import Readers, SourceBuilder, record
+from ccp_dml.datasets.common.source_files import read_file
+from ccp_dml.datasets.image_folder.entries import Entry
+from ccp_dml.datasets.image_folder.layout import read_layout
 
 
 class Builder(SourceBuilder):

@@ -2,7 +2,7 @@
 
 import tensorflow_datasets as tfds
 
-from datasets.image_folder import image_folder_dataset_builder
+from ccp_dml.datasets.image_folder import image_folder_dataset_builder
 
 
 class ImageFolderTest(tfds.testing.DatasetBuilderTestCase):

@@ -11,8 +11,8 @@ import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from datasets.image_folder import manifest
-from datasets.image_folder.entries import TEST, TRAIN, Entry, LayoutError, check_name, check_splits
+from ccp_dml.datasets.image_folder import manifest
+from ccp_dml.datasets.image_folder.entries import TEST, TRAIN, Entry, LayoutError, check_name, check_splits
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp")
 # Names, in lower case, of files and folders that operating systems, network storage and programs make.

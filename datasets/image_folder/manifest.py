@@ -9,8 +9,8 @@ import pathlib
 import posixpath
 from collections.abc import Iterator
 
-from datasets.common.source_files import read_file
-from datasets.image_folder.entries import SPLITS, Entry, LayoutError, check_name
+from ccp_dml.datasets.common.source_files import read_file
+from ccp_dml.datasets.image_folder.entries import SPLITS, Entry, LayoutError, check_name
 
 FILE_NAME = "manifest.csv"
 COLUMNS = ("file", "label", "split")

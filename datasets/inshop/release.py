@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from datasets.common.release import GALLERY, QUERY, TRAIN, Listing, Release, Size, SourceImage, integers, rows
-from datasets.common.source_files import Layout, SourceError, SourceFiles
+from ccp_dml.datasets.common.release import (
+    GALLERY,
+    QUERY,
+    TRAIN,
+    Listing,
+    Release,
+    Size,
+    SourceImage,
+    integers,
+    rows,
+)
+from ccp_dml.datasets.common.source_files import Layout, SourceError, SourceFiles
 
 _PARTITION = "list_eval_partition.txt"
 _BOXES = "list_bbox_inshop.txt"

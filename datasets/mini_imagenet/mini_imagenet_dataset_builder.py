@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datasets.common import official_builder
-from datasets.mini_imagenet import release
+from ccp_dml.datasets.common import official_builder
+from ccp_dml.datasets.mini_imagenet import release
 
 
 class Builder(official_builder.OfficialBuilder):

@@ -2,8 +2,8 @@
 
 import tensorflow_datasets as tfds
 
-from datasets.common import testing
-from datasets.mini_imagenet import mini_imagenet_dataset_builder
+from ccp_dml.datasets.common import testing
+from ccp_dml.datasets.mini_imagenet import mini_imagenet_dataset_builder
 
 
 class MiniImagenetTest(testing.OfficialTestCase):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from datasets.common.release import TEST, TRAIN, Listing, Release, Size, SourceImage
-from datasets.common.source_files import Layout, SourceError, SourceFiles
+from ccp_dml.datasets.common.release import TEST, TRAIN, Listing, Release, Size, SourceImage
+from ccp_dml.datasets.common.source_files import Layout, SourceError, SourceFiles
 
 _LISTS = {"train": TRAIN, "val": TRAIN, "test": TEST}
 _SUFFIXES = (".jpg", ".JPEG", ".png")

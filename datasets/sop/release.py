@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datasets.common.release import TEST, TRAIN, Listing, Release, Size, SourceImage, rows
-from datasets.common.source_files import Layout, SourceFiles
+from ccp_dml.datasets.common.release import TEST, TRAIN, Listing, Release, Size, SourceImage, rows
+from ccp_dml.datasets.common.source_files import Layout, SourceFiles
 
 _TEXTS = {TRAIN: "Ebay_train.txt", TEST: "Ebay_test.txt"}
 _NEEDED = (*_TEXTS.values(), "bicycle_final")

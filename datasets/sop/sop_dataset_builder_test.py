@@ -2,8 +2,8 @@
 
 import tensorflow_datasets as tfds
 
-from datasets.common import testing
-from datasets.sop import sop_dataset_builder
+from ccp_dml.datasets.common import testing
+from ccp_dml.datasets.sop import sop_dataset_builder
 
 
 class SopTest(testing.OfficialTestCase):

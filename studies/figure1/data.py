@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from ccp_dml.data.sampling import MPerClassSampler
-from datasets.fashion_mnist import source
+from ccp_dml.datasets.fashion_mnist import source
 from studies.figure1.measures import Ints
 
 CLASSES = len(source.CLASS_NAMES)

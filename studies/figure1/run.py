@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from datasets.fashion_mnist import source
+from ccp_dml.datasets.fashion_mnist import source
 from studies.figure1.data import CLASSES, Split, load
 from studies.figure1.training import Recorder, Setting, train
 

@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from ccp_dml.data.sampling import OnePerClassSampler
+from ccp_dml.datasets.fashion_mnist import source
 from ccp_dml.evaluation.embedding import Embedder
 from ccp_dml.geometry import normalize
 from ccp_dml.losses.ccp import CCP
@@ -22,7 +23,6 @@ from ccp_dml.training.optimizers import OptimizerGroups, VariableGroup, make_opt
 from ccp_dml.training.options import TrainingOptions
 from ccp_dml.training.step import TrainStep
 from ccp_dml.training.trainer import Trainer
-from datasets.fashion_mnist import source
 from studies.figure1 import measures
 from studies.figure1.data import CLASSES, Split, batches, preprocess
 from studies.figure1.measures import Floats

@@ -11,8 +11,8 @@ import pytest
 
 from ccp_dml.data import catalog
 from ccp_dml.data.options import SourceOptions
-from datasets.common.release import Size
-from datasets.cub.release import Cub
+from ccp_dml.datasets.common.release import Size
+from ccp_dml.datasets.cub.release import Cub
 from tests.data.conftest import encode, smooth_pixels
 from tests.datasets import miniatures
 

@@ -22,11 +22,11 @@ from ccp_dml.data.images import TestPreprocessing
 from ccp_dml.data.options import SourceOptions
 from ccp_dml.data.pipeline import inference_batches, training_batches
 from ccp_dml.data.sampling import MPerClassSampler
+from ccp_dml.datasets.common import images, source_files
+from ccp_dml.datasets.common.images import ImageError, upright_rgb
+from ccp_dml.datasets.image_folder import manifest
+from ccp_dml.datasets.image_folder.entries import SPLITS, LayoutError
 from ccp_dml.errors import UserError
-from datasets.common import images, source_files
-from datasets.common.images import ImageError, upright_rgb
-from datasets.image_folder import manifest
-from datasets.image_folder.entries import SPLITS, LayoutError
 from tests.datasets import bad_images, miniatures
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::RuntimeWarning:PIL")

@@ -11,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from datasets.emoji.emoji_dataset_builder import DESIGNS, Builder
+from ccp_dml.datasets.emoji.emoji_dataset_builder import DESIGNS, Builder
 
 
 def records(builder, split):

@@ -14,8 +14,8 @@ from PIL import Image
 
 from ccp_dml.data import catalog
 from ccp_dml.data.options import SourceOptions
+from ccp_dml.datasets.fashion_mnist import source
 from ccp_dml.errors import UserError
-from datasets.fashion_mnist import source
 
 DUMMY = pathlib.Path(source.__file__).with_name("dummy_data")
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from ccp_dml.data import catalog
 from ccp_dml.data.options import SourceOptions
-from datasets.common.images import ImageError
-from datasets.image_folder.image_folder_dataset_builder import Builder
+from ccp_dml.datasets.common.images import ImageError
+from ccp_dml.datasets.image_folder.image_folder_dataset_builder import Builder
 
 
 def write_images(root, num_classes=4, images_per_class=2):

@@ -14,8 +14,8 @@ import tensorflow as tf
 from PIL import Image
 
 from ccp_dml.data.images import image_size
-from datasets.common import images
-from datasets.common.images import MAX_PNG_PIXELS, ImageError, upright_rgb
+from ccp_dml.datasets.common import images
+from ccp_dml.datasets.common.images import MAX_PNG_PIXELS, ImageError, upright_rgb
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::RuntimeWarning:PIL")
 

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from datasets.image_folder.entries import Entry, LayoutError
-from datasets.image_folder.layout import read_layout
+from ccp_dml.datasets.image_folder.entries import Entry, LayoutError
+from ccp_dml.datasets.image_folder.layout import read_layout
 
 
 def make_files(root, *names):

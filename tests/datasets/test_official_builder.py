@@ -19,14 +19,14 @@ from PIL import Image
 from tensorflow_datasets.core import shuffle
 from tensorflow_datasets.core.download import checksums
 
-from datasets.cars196.cars196_dataset_builder import Builder as Cars196Builder
-from datasets.common import images
-from datasets.common.images import ImageError
-from datasets.common.release import Size
-from datasets.common.source_files import SourceError
-from datasets.cub.cub_dataset_builder import Builder as CubBuilder
-from datasets.cub.release import Cub
-from datasets.inshop.inshop_dataset_builder import Builder as InshopBuilder
+from ccp_dml.datasets.cars196.cars196_dataset_builder import Builder as Cars196Builder
+from ccp_dml.datasets.common import images
+from ccp_dml.datasets.common.images import ImageError
+from ccp_dml.datasets.common.release import Size
+from ccp_dml.datasets.common.source_files import SourceError
+from ccp_dml.datasets.cub.cub_dataset_builder import Builder as CubBuilder
+from ccp_dml.datasets.cub.release import Cub
+from ccp_dml.datasets.inshop.inshop_dataset_builder import Builder as InshopBuilder
 from tests.datasets import miniatures
 
 MINIATURE_SIZES = {"train": Size(2, 4), "test": Size(2, 4)}
@@ -235,7 +235,7 @@ def test_a_data_set_without_a_public_download_gives_advice(tmp_path):
 
 @pytest.mark.parametrize("name", ["cub", "sop", "cifar10", "cifar100"])
 def test_every_download_has_a_checksum(name):
-    builder = importlib.import_module(f"datasets.{name}.{name}_dataset_builder").Builder
+    builder = importlib.import_module(f"ccp_dml.datasets.{name}.{name}_dataset_builder").Builder
     for release in builder.RELEASES:
         assert len(builder.url_infos[release.download_url].checksum) == 64
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.cifar100.release import TEST_CLASSES, VALIDATION_CLASSES
-from datasets.common.release import Listing, Release, Size, SourceImage
-from datasets.common.source_files import SourceError
+from ccp_dml.datasets.cifar100.release import TEST_CLASSES, VALIDATION_CLASSES
+from ccp_dml.datasets.common.release import Listing, Release, Size, SourceImage
+from ccp_dml.datasets.common.source_files import SourceError
 from tests.datasets import miniatures
 
 PUBLISHED = {
@@ -27,7 +27,7 @@ PUBLISHED = {
 
 
 def release(name: str, variant: str = "zero_shot") -> Release:
-    releases = importlib.import_module(f"datasets.{name}.release").RELEASES
+    releases = importlib.import_module(f"ccp_dml.datasets.{name}.release").RELEASES
     return next(found for found in releases if found.variant == variant)
 
 

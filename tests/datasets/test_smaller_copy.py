@@ -13,7 +13,7 @@ from PIL import Image
 from ccp_dml.data import catalog
 from ccp_dml.data.collection import fingerprint
 from ccp_dml.data.options import SourceOptions
-from datasets.common import smaller_copy
+from ccp_dml.datasets.common import smaller_copy
 from tests.data.conftest import encode, smooth_pixels
 from tests.datasets import miniatures
 

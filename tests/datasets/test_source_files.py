@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.common.source_files import Layout, SourceError, SourceFiles
+from ccp_dml.datasets.common.source_files import Layout, SourceError, SourceFiles
 
 CONTENTS = {"list.txt": b"two images", "images/rosé 1.jpg": b"one", "images/deep/2.jpg": b"two"}
 LAYOUT = Layout(

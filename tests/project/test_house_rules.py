@@ -48,6 +48,11 @@ def test_no_modules_import_each_other_in_a_cycle(imports):
         pytest.fail(" -> ".join(reversed(error.args[1])))
 
 
+def test_only_the_catalog_knows_the_data_sets():
+    users = [file.name for file in FILES if "ccp_dml.datasets." in file.read_text(encoding="utf-8")]
+    assert users == ["catalog.py"]
+
+
 def test_no_docstring_opens_with_a_clause():
     offenders = [
         f"{name}: {text.splitlines()[0]}"

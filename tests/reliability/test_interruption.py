@@ -10,8 +10,8 @@ import pytest
 
 import train
 from ccp_dml import commands
+from ccp_dml.datasets.common import images
 from ccp_dml.run_directory import RunDirectory, State
-from datasets.common import images
 from tests.data.image_folder import SMALL_RUN, write_classes
 from tests.reliability.killed_runs import RunServer, assert_same
 

@@ -7,10 +7,10 @@ import pytest
 import tensorflow as tf
 
 from ccp_dml.data.images import decode_rgb
+from ccp_dml.datasets.common.images import upright_rgb
 from ccp_dml.serving.content import MOST_STEPS
 from ccp_dml.serving.gif import first_frame
 from ccp_dml.serving.images import MAX_PIXELS, decode_upright_rgb
-from datasets.common.images import upright_rgb
 from tests.serving import corpus
 
 decode = tf.function(decode_upright_rgb, input_signature=[tf.TensorSpec([], tf.string)], autograph=False)

@@ -10,7 +10,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from datasets.fashion_mnist import source
+from ccp_dml.datasets.fashion_mnist import source
 from studies.figure1 import data, measures, run, training
 
 CLASSES, PER_CLASS, PROXIES, SIZE = 3, 5, 4, 2
