@@ -50,6 +50,7 @@ from ccp_dml.models.embedding_model import (
     synchronize_batch_norm,
     with_test_crops,
 )
+from ccp_dml.options import format_size
 from ccp_dml.projections.options import ProjectionOptions
 from ccp_dml.projections.pool import PoolMemory, ProxyPool
 from ccp_dml.projections.projections import AlternatingProjections
@@ -326,7 +327,8 @@ def _check_memory(config: ExperimentConfig, model: tf.keras.Model, workers: Work
     """
     if tf.config.list_physical_devices("GPU"):
         return
-    available, size = environment.memory_bytes(), f"--image_size={config.images.image_size}"
+    assert config.images.image_size is not None
+    available, size = environment.memory_bytes(), f"--image_size={format_size(config.images.image_size)}"
     given, batch = _batch_size(config.batches)
     evaluated = config.evaluation.evaluation_batch_size
     steps = {

@@ -80,6 +80,10 @@ BATCH = "--classes_per_batch=3 --samples_per_class=2"
         (["--image_size=2048"], f"--image_size=2048 {BATCH}: a training step needs more than 98.2 GB"),
         (["--image_size=1024"], f"--image_size=1024 {BATCH}: a training step needs more than 24.6 GB"),
         (
+            ["--image_size=2048x512"],
+            f"--image_size=2048x512 {BATCH}: a training step needs more than 24.6 GB",
+        ),
+        (
             ["--image_size=1024", "--sampler=random", "--batch_size=7"],
             "--image_size=1024 --batch_size=7: a training step needs more than 28.7 GB",
         ),
