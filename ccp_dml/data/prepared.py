@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
+import mmap
 import os
 import pathlib
 import shutil
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -22,6 +25,8 @@ from ccp_dml.errors import UserError
 
 _RECORDS_AT_A_TIME = 1024
 _LARGEST_HASHED_FILE = 2**26
+# Threads that ArrayRecord starts, and address space for them and what follows.
+_THREADS, _RESERVED_BYTES = 64, 2**28
 _CLASS_NAMES, _CHECKSUMS = "class_names.json", "checksums.json"
 
 
@@ -70,6 +75,7 @@ def prepare(name: str, builder: Any, prepared_dir: str | os.PathLike[str]) -> tu
     """
     import tensorflow_datasets as tfds
 
+    _check_threads()
     staged = pathlib.Path(builder.data_path)
     working = workspace(prepared_dir, builder.name)
     folder = working.parent / staged.relative_to(working)
@@ -88,6 +94,29 @@ def prepare(name: str, builder: Any, prepared_dir: str | os.PathLike[str]) -> tu
     # TFDS strips the names of classes that it reads.
     names = json.loads((folder / _CLASS_NAMES).read_text(encoding="utf-8"))
     return tfds.builder_from_directory(folder), tuple(names)
+
+
+@functools.cache
+def _check_threads() -> None:
+    """Raises `UserError` unless the threads of ArrayRecord can be started; it would wait for them forever."""
+    go_on = threading.Event()
+    threads = [threading.Thread(target=go_on.wait) for _ in range(_THREADS)]
+    started = []
+    try:
+        # Beside their stacks, threads need memory of the allocator. Pages that are not touched cost nothing.
+        with mmap.mmap(-1, _RESERVED_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS):
+            for thread in threads:
+                thread.start()
+                started.append(thread)
+    except (RuntimeError, OSError, MemoryError) as error:
+        raise UserError(
+            f"{_THREADS} threads to read prepared data cannot be started ({_reason(error)}); "
+            "raise the limit of address space (ulimit -v) or of processes (ulimit -u)"
+        ) from error
+    finally:
+        go_on.set()
+        for thread in started:
+            thread.join()
 
 
 def _build(name: str, builder: Any, prepared_dir: pathlib.Path) -> None:

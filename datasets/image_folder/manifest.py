@@ -74,7 +74,8 @@ def _check_separator(path: pathlib.Path, header: str) -> None:
     """Raises `LayoutError` if other characters than commas separate the columns of a header."""
     for separator, name in _OTHER_SEPARATORS.items():
         if {column.strip(' \r"') for column in header.split(separator)} >= set(COLUMNS):
-            raise LayoutError(f"{path} separates its columns by {name}; expected commas")
+            found = header.strip()
+            raise LayoutError(f"{path} has the columns {found}, separated by {name}; expected commas")
 
 
 def _entry(root: pathlib.Path, row: dict[str, str], where: str) -> Entry:

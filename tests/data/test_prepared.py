@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -290,6 +291,46 @@ def test_the_source_may_be_removed_after_preparation(top, prepared_classes, tmp_
     )
     shutil.rmtree(tmp_path / "mine")
     read(data)
+
+
+LIMITED = """
+import resource, sys
+from ccp_dml.data import prepared
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]) * 2**20,) * 2)
+try:
+    prepared._check_threads()
+except prepared.UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("megabytes", [50, 300, 500, 10_000])
+def test_too_little_address_space_for_the_threads_of_a_reader_is_an_error(megabytes):
+    command = [sys.executable, "-c", LIMITED, str(megabytes)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert found.count("\n") == (megabytes < 1000)
+    assert ("cannot be started" in found and "ulimit -v" in found) == (megabytes < 1000)
+
+
+@pytest.mark.parametrize("number", [0, 1, 63])
+def test_too_few_threads_for_a_reader_are_an_error(top, monkeypatch, number):
+    start, left = threading.Thread.start, [number]
+
+    def limited(thread: threading.Thread) -> None:
+        if thread._target is not None and not left[0]:
+            raise RuntimeError("can't start new thread")
+        left[0] -= 1
+        start(thread)
+
+    prepared._check_threads.cache_clear()
+    before = threading.active_count()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", limited)
+        with pytest.raises(UserError, match="can't start new thread"):
+            load(top)
+    assert threading.active_count() == before
+    load(top)
 
 
 PROGRAM = """
