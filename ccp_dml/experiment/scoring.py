@@ -22,7 +22,7 @@ from ccp_dml.evaluation.inputs import Floats, NotFiniteError, UnscorableError
 from ccp_dml.evaluation.metrics import RetrievalResult, evaluate_retrieval
 from ccp_dml.evaluation.options import EvaluationOptions
 from ccp_dml.options import height_and_width
-from ccp_dml.run_directory import EMBEDDED_SETS, RunDirectory
+from ccp_dml.run_directory import EMBEDDED_SETS, RunDirectory, State
 
 # Three channels in float32.
 _BYTES_PER_PIXEL = 12
@@ -192,7 +192,8 @@ def read_embeddings(directory: RunDirectory) -> Embedded:
     Raises:
         UserError: if a file is damaged or missing.
     """
-    checksums = directory.read_results().get("checksums", {})
+    is_finished = directory.state is State.FINISHED
+    checksums = directory.read_results().get("checksums", {}) if is_finished else {}
     test, gallery, training = (_read(directory.embeddings(name), checksums) for name in EMBEDDED_SETS)
     if test is None:
         raise UserError(f"{directory.embeddings('test')}: expected the test embeddings of this run")
@@ -201,16 +202,15 @@ def read_embeddings(directory: RunDirectory) -> Embedded:
 
 def _read(file: Path, checksums: Mapping[str, str]) -> Floats | None:
     """Reads a file of embeddings; returns None if the run has none of that name."""
-    if file.name not in checksums:
+    if file.name not in checksums and not file.exists():
         return None
     try:
         content = file.read_bytes()
-    except OSError as error:
-        reason = str(error.strerror)
-    else:
-        if files.checksum(content) == checksums[file.name]:
+        if files.checksum(content) == checksums.get(file.name, files.checksum(content)):
             return np.load(io.BytesIO(content), allow_pickle=False)
         reason = "it was damaged or changed, as its checksum does not match"
+    except (OSError, ValueError, EOFError) as error:
+        reason = str(getattr(error, "strerror", None) or error)
     raise UserError(
         f"{file}: expected the embeddings of this run: {reason}; without results.json beside it, the command "
         "that trained the run writes it again"

@@ -79,11 +79,14 @@ class ScalarLogger(EventCallback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Writes and flushes, so that a checkpoint of this epoch never lacks its points."""
+        values: dict[str, list[tuple[str, float, str | None]]] = {}
         for name, value in (logs or {}).items():
             if name != _STEP:
                 prefix = next((prefix for prefix in _RUNS if name.startswith(prefix)), "")
                 run = _RUNS.get(prefix, "train")
-                self.events.scalar(run, *_tagged(name.removeprefix(prefix), value))
+                values.setdefault(run, []).append(_tagged(name.removeprefix(prefix), value))
+        for run, found in values.items():
+            self.events.scalars(run, found)
         self.events.flush()
 
 

@@ -117,10 +117,10 @@ def _signatures(
 def _replaced(directory: str, overwrite: bool) -> Iterator[str]:
     """Context that gives a path to write to, beside `directory`, and moves it there after success."""
     parent, name = os.path.split(directory)
-    if overwrite:  # Leftovers of a process that was killed.
-        for leftover in glob.glob(os.path.join(glob.escape(parent), f".{glob.escape(name)}.*")):
-            shutil.rmtree(leftover, ignore_errors=True)
-    workspace = tempfile.mkdtemp(prefix=f".{name}.", dir=parent)
+    prefix = f".{name}.unfinished-"  # A shorter one could be that of other hidden folders.
+    for leftover in Path(parent).glob(f"{glob.escape(prefix)}*"):  # Of a process that was killed.
+        shutil.rmtree(leftover, ignore_errors=True)
+    workspace = tempfile.mkdtemp(prefix=prefix, dir=parent)
     fresh, former = os.path.join(workspace, "new"), os.path.join(workspace, "old")
     try:
         yield fresh

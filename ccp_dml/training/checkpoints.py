@@ -161,7 +161,7 @@ class Checkpoints:
         assert self._checkpoint is not None, "track() has not been called"
         path, problem = self._path(step), None
         for file in (self._folder(step), *self._folder(step).glob("*")):
-            if not os.access(file, os.R_OK):
+            if file.exists() and not os.access(file, os.R_OK):
                 raise CheckpointError(f"{file} cannot be read: {os.strerror(errno.EACCES)}")
         try:
             with files.without_patterns(Path(path)) as readable:

@@ -96,7 +96,10 @@ class TrainingOptions(Options):
 
     steps_per_epoch: int = option(50, Integer(1), "Steps between two validations.")
     max_epochs: int = option(
-        100, Integer(0), "Largest number of epochs; 0 evaluates and exports the initial model.", Change.LARGER
+        100,
+        Integer(0),
+        "Largest number of epochs; a larger one continues a finished run; 0 exports the initial model.",
+        Change.LARGER,
     )
     patience: int = option(15, Integer(0), "Epochs without improvement that end the run; 0 for never.")
     monitor: str = option(

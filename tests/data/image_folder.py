@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 DESIGNS = ("noto", "noto-v1", "fluent-emoji-flat", "fxemoji", "noto-emoji")
-_EMOJI = Path(__file__).parents[1] / "datasets" / "emoji" / "emoji.zip"
+_EMOJI = Path(__file__).parents[2] / "datasets" / "emoji" / "emoji.zip"
 # The smallest model, on batches of 3 classes x 2 images.
 SMALL_RUN = (
     "--dataset=image_folder",

@@ -281,3 +281,22 @@ export_saved_model(model, 'new', preprocessing=PREPROCESSING, normalization='uni
         timeout=120,
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_leftovers_of_a_killed_export_vanish_with_the_next_one(tmp_path, overwrite):
+    for name in (".m.unfinished-a1b2", ".m.d", ".n.unfinished-a1b2", ".m[1].unfinished-a"):
+        (tmp_path / name / "new").mkdir(parents=True)
+    export_saved_model(
+        make_model(),
+        str(tmp_path / "m"),
+        preprocessing=PREPROCESSING,
+        normalization="none",
+        overwrite=overwrite,
+    )
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "m",
+        ".m.d",
+        ".n.unfinished-a1b2",
+        ".m[1].unfinished-a",
+    }

@@ -77,6 +77,59 @@ def test_after_a_damaged_checkpoint_the_one_before_is_restored_with_a_warning(tm
     assert int(value) == 10
 
 
+def harmed(path, kind: str) -> None:
+    """Harms a file of a checkpoint, or the folder of one."""
+    content = path.read_bytes() if path.is_file() else b""
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "dangling link":
+        path.symlink_to(path.with_name("nowhere"))
+    elif kind != "missing":
+        path.write_bytes({"half": content[: len(content) // 2], "zeros": bytes(len(content))}.get(kind, b""))
+
+
+HARMS = ["missing", "empty", "half", "zeros", "folder", "dangling link"]
+
+
+@pytest.mark.parametrize("kind", HARMS)
+@pytest.mark.parametrize("name", ["state.index", "state.data-00000-of-00001"])
+def test_a_file_of_the_newest_checkpoint_is_harmed(tmp_path, capsys, name, kind):
+    saved(tmp_path, 1, 2)
+    harmed(tmp_path / "step-2" / name, kind)
+    value = tf.Variable(0)
+    checkpoints = tracked(tmp_path, value=value)
+    assert checkpoints.restore() == str(tmp_path / "step-1/state")
+    assert int(value) == 10
+    checkpoints.save(2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-1", "step-2"]
+    assert checkpoints.restore().endswith("step-2/state")
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "folder", "dangling link"])
+def test_what_has_the_name_of_a_checkpoint_and_is_none(tmp_path, capsys, kind):
+    """An empty folder counts as a damaged checkpoint; all else is none, and makes way for one."""
+    saved(tmp_path, 1, 2)
+    harmed(tmp_path / "step-2", kind)
+    (tmp_path / ".writing-step-9").write_text("a file")
+    value = tf.Variable(0)
+    checkpoints = tracked(tmp_path, value=value)
+    assert checkpoints.restore() == str(tmp_path / "step-1/state")
+    checkpoints.save(2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-1", "step-2"]
+
+
+@pytest.mark.parametrize("name", ["step-2", "step-2/state.index", "step-2/state.data-00000-of-00001"])
+def test_a_checkpoint_without_permission_is_kept(tmp_path, monkeypatch, name):
+    """The tests may run as the superuser, who reads everything."""
+    saved(tmp_path, 1, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: os.fspath(path) != str(tmp_path / name))
+        with pytest.raises(CheckpointError, match=f"{name} cannot be read: Permission denied"):
+            tracked(tmp_path, value=tf.Variable(0)).restore()
+    assert tracked(tmp_path, value=tf.Variable(0)).restore() == str(tmp_path / "step-2/state")
+
+
 def test_if_all_checkpoints_are_damaged_none_is_removed(tmp_path):
     checkpoints = saved(tmp_path, 1, 2)
     for step in (1, 2):
