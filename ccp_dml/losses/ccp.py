@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ccp_dml.losses.base import MetricLoss, class_labels, in_float32
+from ccp_dml.losses.base import MetricLoss, in_float32
 from ccp_dml.losses.pairs import Pairs
 from ccp_dml.losses.wrapper import ExtendingLoss
 from ccp_dml.models.proxies import Proxies
@@ -95,5 +95,5 @@ class CCP(ExtendingLoss):
     def _proxy_pairs(self, labels: tf.Tensor, embeddings: tf.Tensor) -> Pairs:
         proxies = self.proxies
         return self.core.pairs(
-            embeddings, class_labels(labels), proxies.embeddings, proxies.labels, shards=proxies.shards
+            embeddings, self.classes(labels), proxies.embeddings, proxies.labels, shards=proxies.shards
         )

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from ccp_dml.distributed.replicas import per_replica_state
 from ccp_dml.geometry import normalize
-from ccp_dml.losses.base import class_labels, in_float32
+from ccp_dml.losses.base import in_float32
 from ccp_dml.losses.proxy_anchor import ProxyAnchor
 from ccp_dml.losses.proxy_nca import ProxyNCA
 from ccp_dml.losses.virtual_softmax import VirtualSoftmax
@@ -105,7 +105,7 @@ class ProxySynthesis(WrappingLoss):
         synthetic, synthetic_labels = proxies.shards.once(synthesis.proxies, synthesis.proxy_labels)
         loss = self.base.compare(
             tf.concat([embeddings, synthesis.embeddings], axis=0),
-            tf.concat([class_labels(labels), synthesis.labels], axis=0),
+            tf.concat([self.classes(labels), synthesis.labels], axis=0),
             tf.concat([proxies.embeddings, synthetic], axis=0),
             tf.concat([proxies.labels, synthetic_labels], axis=0),
             shards=proxies.shards,
@@ -130,7 +130,7 @@ class ProxySynthesis(WrappingLoss):
             embeddings: as for `components`.
             rate: r, in [0, 1].
         """
-        classes, kind = class_labels(labels), self.core.options.normalization
+        classes, kind = self.classes(labels), self.core.options.normalization
         samples = normalize(embeddings, kind)
         proxies = normalize(self.proxies.of_classes(classes), kind)
         count = _rounded_share(samples, self.synthetic_share)
