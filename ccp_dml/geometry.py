@@ -5,6 +5,8 @@ All results are float32, whatever the dtype of the vectors; `mean_cosine` is a N
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
@@ -37,13 +39,14 @@ def normalize(embeddings: tf.Tensor, kind: str) -> tf.Tensor:
             `x / max(1, |x|_1)` with the sum of the absolute values. `'none'` returns the embeddings.
 
     Returns:
-        float32 [..., D]. The zero vector stays zero. All gradients are finite.
+        float32 [..., D]. The zero vector stays zero. All gradients are finite; with `'unit'` that of a vector
+        shorter than 1e-6 is up to a million times as long as that of a unit vector.
 
     Raises:
         ValueError: if `kind` is unknown.
     """
     check_normalization(kind)
-    embeddings = tf.cast(embeddings, tf.float32)
+    embeddings = to_float32(embeddings)
     if kind == "none":
         return embeddings
     scaled, scale = _without_overflow(embeddings)
@@ -58,6 +61,30 @@ def normalize(embeddings: tf.Tensor, kind: str) -> tf.Tensor:
     # The inner `where` keeps the unused branch, and so its gradient, finite.
     norm = tf.sqrt(tf.where(outside, squared_norm, 1.0))
     return tf.where(outside, scaled / norm, embeddings)
+
+
+def to_float32(vectors: tf.Tensor) -> tf.Tensor:
+    """Casts vectors [..., D] to float32.
+
+    The gradient of float16 vectors shorter than 1e-6, which `normalize` may make very long, is clipped to
+    finite numbers. Other gradients that overflow float16 become infinite, as loss scaling expects.
+
+    A loss that uses embeddings in several places casts them once, so that the gradients of all places are
+    added before they are rounded.
+    """
+    vectors = tf.convert_to_tensor(vectors)
+    return _from_float16(vectors) if vectors.dtype == tf.float16 else tf.cast(vectors, tf.float32)
+
+
+@tf.custom_gradient
+def _from_float16(vectors: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    result = tf.cast(vectors, tf.float32)
+
+    def gradient(upstream: tf.Tensor) -> tf.Tensor:
+        is_short = squared_norms(result)[..., tf.newaxis] < _SMALLEST_SQUARED_NORM
+        return tf.where(is_short, tf.saturate_cast(upstream, tf.float16), tf.cast(upstream, tf.float16))
+
+    return result, gradient
 
 
 def _without_overflow(embeddings: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -96,7 +123,7 @@ def pairwise_distances(
     squared = sizes - 2.0 * products
     apart = squared > _NOISE * tf.stop_gradient(sizes)
     if samples is None:
-        apart = tf.linalg.set_diag(apart, tf.zeros_like(apart[:, 0]))
+        apart = tf.linalg.set_diag(apart, tf.zeros(tf.shape(apart)[:1], tf.bool))
     if kind == "squared_euclidean":
         return tf.where(apart, squared, 0.0)
     # The gradient of sqrt is infinite at 0, also behind a `where`; the inner one keeps zeros away from it.
@@ -123,7 +150,7 @@ def pair_masks(reference_labels: tf.Tensor, labels: tf.Tensor | None = None) -> 
     same = tf.equal(reference_labels[:, tf.newaxis], others[tf.newaxis, :])
     positives = same
     if labels is None:
-        positives = tf.linalg.set_diag(same, tf.zeros_like(same[:, 0]))
+        positives = tf.linalg.set_diag(same, tf.zeros(tf.shape(same)[:1], tf.bool))
     return positives, tf.logical_not(same)
 
 

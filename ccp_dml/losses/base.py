@@ -36,7 +36,9 @@ class MetricLoss(tf.keras.losses.Loss, tf.Module):
         self._allow_sum_over_batch_size = True
         self._set_name_scope()
 
-    def __call__(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None) -> tf.Tensor:
+    def __call__(
+        self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """Returns the loss, a float32 scalar; arguments as for `components`.
 
         Raises:
@@ -44,14 +46,19 @@ class MetricLoss(tf.keras.losses.Loss, tf.Module):
         """
         if sample_weight is not None:
             raise ValueError(
-                "sample_weight or class_weight is given; expected neither, as this loss is one of pairs of samples "
-                "(to weigh classes, draw them more or less often; the argument `weight` scales all of a loss)"
+                "sample_weight or class_weight is given; expected neither, as the loss compares samples with "
+                "each other (to weigh classes, draw them more or less often)"
             )
         return super().__call__(y_true, y_pred)
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        """Returns the sum of `components` for labels `y_true` and embeddings `y_pred`: float32 scalar."""
-        return tf.add_n(list(self.components(y_true, y_pred).values()))
+        """Returns the sum of `components` for labels `y_true` and embeddings `y_pred`: float32 scalar.
+
+        An empty batch has the loss 0, without what does not depend on the batch.
+        """
+        total = tf.add_n(list(self.components(y_true, y_pred).values()))
+        size = tf.shape(y_pred)[0]
+        return total if tf.get_static_value(size) else tf.where(size > 0, total, 0.0)
 
     def components(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the named, weighted terms of the loss.
@@ -101,11 +108,3 @@ class MetricLoss(tf.keras.losses.Loss, tf.Module):
                 arguments = list(inspect.signature(kind.__init__).parameters.values())[1:]
                 names |= {item.name for item in arguments if item.kind is not inspect.Parameter.VAR_KEYWORD}
         return {name: getattr(self, name) for name in sorted(names)}
-
-
-def in_float32(embeddings: tf.Tensor) -> tf.Tensor:
-    """Casts embeddings to float32, for a loss that uses them in several places.
-
-    Cast once, the gradients of all places are added before they are rounded to the dtype of the embeddings.
-    """
-    return tf.cast(embeddings, tf.float32)

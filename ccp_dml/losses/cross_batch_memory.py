@@ -7,8 +7,8 @@ from typing import Any
 import tensorflow as tf
 
 from ccp_dml.distributed.replicas import per_replica_state, write_rows
-from ccp_dml.geometry import normalize
-from ccp_dml.losses.base import MetricLoss, in_float32
+from ccp_dml.geometry import normalize, to_float32
+from ccp_dml.losses.base import MetricLoss
 from ccp_dml.losses.blocks import loss_over_blocks
 from ccp_dml.losses.labels import image_ids
 from ccp_dml.losses.pairs import Pairs
@@ -89,7 +89,9 @@ class CrossBatchMemory(ExtendingLoss):
         self.exclude_own_copy = exclude_own_copy
         self.anchors_per_block = anchors_per_block
         self.memory = per_replica_state(tf.zeros([memory_size, embedding_size]), name="memory")
-        self.memory_labels = per_replica_state(tf.fill([memory_size], tf.constant(-1, tf.int64)), name="memory_labels")
+        self.memory_labels = per_replica_state(
+            tf.fill([memory_size], tf.constant(-1, tf.int64)), name="memory_labels"
+        )
         self.memory_ids = per_replica_state(tf.zeros([memory_size], tf.int64), name="memory_ids")
         self.rows_written = per_replica_state(0, tf.int64, "rows_written")
         self.steps = per_replica_state(0, tf.int64, "steps")
@@ -104,7 +106,7 @@ class CrossBatchMemory(ExtendingLoss):
 
         Writes the batch to the memory.
         """
-        classes, embeddings = tf.cast(self.classes(labels), tf.int64), in_float32(embeddings)
+        classes, embeddings = tf.cast(self.classes(labels), tf.int64), to_float32(embeddings)
         of_batch = self.batch_components(labels, embeddings)
         ids = self._write_to_memory(classes, image_ids(labels), embeddings)
         to_memory = tf.cond(

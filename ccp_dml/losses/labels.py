@@ -10,8 +10,8 @@ def class_labels(labels: tf.Tensor, num_classes: int | None = None) -> tf.Tensor
 
     Args:
         labels: integers of any dtype.
-        num_classes: C, if labels have to be class numbers 0..C-1; None if they may be any integers. Within a
-            `tf.function` an assertion checks the range, which XLA leaves out.
+        num_classes: C, if labels have to be class numbers 0..C-1; None if they may be any integers. In a
+            `tf.function` the range is checked by an assertion, which XLA leaves out.
 
     Returns:
         int32 [B], or int64 [B] without `num_classes` where the dtype has more values than int32. Two of them are
@@ -57,7 +57,8 @@ def _as_signed(labels: tf.Tensor) -> tf.Tensor:
 
 def _in_range(labels: tf.Tensor, classes: tf.Tensor, num_classes: int) -> tf.Tensor:
     """Returns the classes; an error, now or when the graph is run, says which one is not 0..num_classes-1."""
-    problem, expected = "a label is", f"expected 0..{num_classes - 1}, as the loss has {num_classes} classes"
+    problem = "a label is"
+    expected = f"expected 0..{num_classes - 1}, as the loss has {num_classes} classes"
     known = tf.get_static_value(labels)
     if known is not None:
         outside = known[(known < 0) | (known >= num_classes)]

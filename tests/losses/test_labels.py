@@ -112,7 +112,9 @@ def test_labels_out_of_range_are_refused(case: LossCase, labels: np.ndarray) -> 
     ids=lambda value: getattr(value, "id", None),
 )
 def test_labels_out_of_range_stop_a_graph(case: LossCase, dtype: Any) -> None:
-    call = tf.function(case.build(), input_signature=[tf.TensorSpec([None], dtype), tf.TensorSpec([None, SIZE])])
+    call = tf.function(
+        case.build(), input_signature=[tf.TensorSpec([None], dtype), tf.TensorSpec([None, SIZE])]
+    )
     assert np.isfinite(call(_LABELS.astype(dtype), _EMBEDDINGS))
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"a label is\] \[77\].*expected 0\.\.4"):
         call(np.where(np.arange(12) == 5, 77, _LABELS).astype(dtype), _EMBEDDINGS)
