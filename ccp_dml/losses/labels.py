@@ -14,8 +14,8 @@ def class_labels(labels: tf.Tensor, num_classes: int | None = None) -> tf.Tensor
             `tf.function` the range is checked by an assertion, which XLA leaves out.
 
     Returns:
-        int32 [B], or int64 [B] without `num_classes` where the dtype has more values than int32. Two of them are
-        equal if and only if the labels are, in their own dtype.
+        int32 [B], or without `num_classes` int64 [B] where the dtype has more values than int32. Two of them
+        are equal if and only if the labels are, in their own dtype.
 
     Raises:
         ValueError: if the labels have another shape, are no integers, or are known to be out of range.
