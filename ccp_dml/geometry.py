@@ -110,9 +110,9 @@ def pairwise_distances(
             the negative cosine similarity of unit vectors (nothing is normalised here).
 
     Returns:
-        float32 [R, B]. Euclidean distances are off by at most 0.04 %, their gradients by at most 0.1 %. Points
-        nearer than 1e-3 (|r|^2 + |x|^2)^(1/2), for unit vectors 1.4e-3, coincide: distance and gradient are
-        exactly 0. So is the diagonal when references are compared with each other.
+        float32 [R, B]. Euclidean distances are off by at most 0.04 %, their gradients by 0.1 %. Points nearer
+        than 1e-3 (|r|^2 + |x|^2)^(1/2), for unit vectors 1.4e-3, coincide: distance and gradient are exactly
+        0. So is the diagonal when references are compared with each other.
 
     Raises:
         ValueError: if `kind` is unknown.

@@ -100,6 +100,36 @@ class MetricLoss(tf.keras.losses.Loss, tf.Module):
         """Raises `ValueError` unless the loss is exact with proxies that are sharded over replicas."""
         raise NotImplementedError
 
+    # Called by Keras for each loss of a compiled model. It finds proxies and base losses by itself.
+
+    def save_own_variables(self, store: Any) -> None:
+        """Writes the variables of the loss itself, such as a memory, to a `.keras` file."""
+        for name, variable in self._own_variables().items():
+            store[name] = variable.numpy()
+
+    def load_own_variables(self, store: Any) -> None:
+        """Reads what `save_own_variables` wrote; raises `ValueError` if the file lacks it."""
+        variables = self._own_variables()
+        if set(variables) - set(store):
+            raise ValueError(
+                f"the file has no {', '.join(sorted(set(variables) - set(store)))} of {type(self).__name__}; "
+                "expected a model whose loss is no attribute of it: `compile(loss=...)` alone keeps it"
+            )
+        for name, variable in variables.items():
+            variable.assign(store[name])
+
+    def _own_variables(self) -> dict[str, tf.Variable]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, tf.Variable)}
+
+    def _trackable_children(self, save_type: str = "checkpoint", **options: Any) -> dict[str, Any]:
+        # Keras makes the loss of a loaded SavedModel anew, with the first values of its variables.
+        if save_type == "savedmodel" and self.variables:
+            raise ValueError(
+                f"a SavedModel cannot hold the variables of the loss {type(self).__name__}; expected the "
+                "format `.keras`, or a model without loss: `tf.keras.Model(model.inputs, model.outputs)`"
+            )
+        return super()._trackable_children(save_type, **options)
+
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that create the same kind of loss."""
         names: set[str] = set()
