@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from ccp_dml.losses.labels import class_labels
 from ccp_dml.models.proxies import Proxies
 
 
@@ -35,15 +36,36 @@ class MetricLoss(tf.keras.losses.Loss, tf.Module):
         self._allow_sum_over_batch_size = True
         self._set_name_scope()
 
+    def __call__(
+        self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Returns the loss, a float32 scalar; arguments as for `components`.
+
+        Raises:
+            ValueError: if there are sample weights, which Keras makes of `class_weight` too.
+        """
+        if sample_weight is not None:
+            raise ValueError(
+                "sample_weight or class_weight is given; expected neither, as the loss compares samples with "
+                "each other (to weigh classes, draw them more or less often)"
+            )
+        return super().__call__(y_true, y_pred)
+
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        """Returns the sum of `components` for labels `y_true` and embeddings `y_pred`: float32 scalar."""
-        return tf.add_n(list(self.components(y_true, y_pred).values()))
+        """Returns the sum of `components` for labels `y_true` and embeddings `y_pred`: float32 scalar.
+
+        An empty batch has the loss 0, without what does not depend on the batch.
+        """
+        total = tf.add_n(list(self.components(y_true, y_pred).values()))
+        size = tf.shape(y_pred)[0]
+        return total if tf.get_static_value(size) else tf.where(size > 0, total, 0.0)
 
     def components(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the named, weighted terms of the loss.
 
         Args:
-            labels: classes [B] or [B, 1], or (class, image id) [B, 2]; integers, in any dtype.
+            labels: classes [B] or [B, 1], or (class, image id) [B, 2]; integers of any dtype, as for
+                `classes`.
             embeddings: float [B, D], raw (not normalised).
 
         Returns:
@@ -65,9 +87,48 @@ class MetricLoss(tf.keras.losses.Loss, tf.Module):
         """
         raise NotImplementedError
 
+    @property
+    def label_limit(self) -> int | None:
+        """C, if labels have to be class numbers 0..C-1, as with proxies; None if they may be any integers."""
+        return None if self.proxies is None else self.proxies.num_classes
+
+    def classes(self, labels: tf.Tensor) -> tf.Tensor:
+        """Returns the classes [B] of labels, checked against `label_limit`; see `labels.class_labels`."""
+        return class_labels(labels, self.label_limit)
+
     def check_shards(self) -> None:
         """Raises `ValueError` unless the loss is exact with proxies that are sharded over replicas."""
         raise NotImplementedError
+
+    # Called by Keras for each loss of a compiled model. It finds proxies and base losses by itself.
+
+    def save_own_variables(self, store: Any) -> None:
+        """Writes the variables of the loss itself, such as a memory, to a `.keras` file."""
+        for name, variable in self._own_variables().items():
+            store[name] = variable.numpy()
+
+    def load_own_variables(self, store: Any) -> None:
+        """Reads what `save_own_variables` wrote; raises `ValueError` if the file lacks it."""
+        variables = self._own_variables()
+        if set(variables) - set(store):
+            raise ValueError(
+                f"the file has no {', '.join(sorted(set(variables) - set(store)))} of {type(self).__name__}; "
+                "expected a model whose loss is no attribute of it: `compile(loss=...)` alone keeps it"
+            )
+        for name, variable in variables.items():
+            variable.assign(store[name])
+
+    def _own_variables(self) -> dict[str, tf.Variable]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, tf.Variable)}
+
+    def _trackable_children(self, save_type: str = "checkpoint", **options: Any) -> dict[str, Any]:
+        # Keras makes the loss of a loaded SavedModel anew, with the first values of its variables.
+        if save_type == "savedmodel" and self.variables:
+            raise ValueError(
+                f"a SavedModel cannot hold the variables of the loss {type(self).__name__}; expected the "
+                "format `.keras`, or a model without loss: `tf.keras.Model(model.inputs, model.outputs)`"
+            )
+        return super()._trackable_children(save_type, **options)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that create the same kind of loss."""
@@ -77,35 +138,3 @@ class MetricLoss(tf.keras.losses.Loss, tf.Module):
                 arguments = list(inspect.signature(kind.__init__).parameters.values())[1:]
                 names |= {item.name for item in arguments if item.kind is not inspect.Parameter.VAR_KEYWORD}
         return {name: getattr(self, name) for name in sorted(names)}
-
-
-def class_labels(labels: tf.Tensor) -> tf.Tensor:
-    """Returns classes int32 [B] of labels [B], [B, 1] or [B, 2] = (class, image id), in any dtype.
-
-    Raises:
-        ValueError: if the labels have another shape.
-    """
-    labels = tf.convert_to_tensor(labels)
-    if labels.shape.rank == 2 and labels.shape[1] in (1, 2):
-        labels = labels[:, 0]
-    if labels.shape.rank != 1:
-        raise ValueError(
-            f"labels have the shape {labels.shape}; expected [B], [B, 1], or [B, 2] = (class, image id)"
-        )
-    return tf.cast(labels, tf.int32)
-
-
-def image_ids(labels: tf.Tensor) -> tf.Tensor | None:
-    """Returns image ids int64 [B] of labels [B, 2] = (class, image id); None for labels without ids."""
-    labels = tf.convert_to_tensor(labels)
-    if labels.shape.rank == 2 and labels.shape[1] == 2:
-        return tf.cast(labels[:, 1], tf.int64)
-    return None
-
-
-def in_float32(embeddings: tf.Tensor) -> tf.Tensor:
-    """Casts embeddings to float32, for a loss that uses them in several places.
-
-    Cast once, the gradients of all places are added before they are rounded to the dtype of the embeddings.
-    """
-    return tf.cast(embeddings, tf.float32)

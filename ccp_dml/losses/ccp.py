@@ -6,7 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from ccp_dml.losses.base import MetricLoss, class_labels, in_float32
+from ccp_dml.geometry import to_float32
+from ccp_dml.losses.base import MetricLoss
 from ccp_dml.losses.pairs import Pairs
 from ccp_dml.losses.wrapper import ExtendingLoss
 from ccp_dml.models.proxies import Proxies
@@ -73,7 +74,7 @@ class CCP(ExtendingLoss):
 
     def components(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns `proxy_loss`, and `pair_loss` or the components of the wrapper inside."""
-        embeddings = in_float32(embeddings)
+        embeddings = to_float32(embeddings)
         of_batch = self.batch_components(labels, embeddings)
         to_proxies = self.core.options.weight * self.core.formula(self._proxy_pairs(labels, embeddings))
         return {**of_batch, "proxy_loss": self.proxy_weight * to_proxies}
@@ -95,5 +96,5 @@ class CCP(ExtendingLoss):
     def _proxy_pairs(self, labels: tf.Tensor, embeddings: tf.Tensor) -> Pairs:
         proxies = self.proxies
         return self.core.pairs(
-            embeddings, class_labels(labels), proxies.embeddings, proxies.labels, shards=proxies.shards
+            embeddings, self.classes(labels), proxies.embeddings, proxies.labels, shards=proxies.shards
         )

@@ -7,9 +7,10 @@ from typing import Any
 import tensorflow as tf
 
 from ccp_dml.distributed.replicas import per_replica_state, write_rows
-from ccp_dml.geometry import normalize
-from ccp_dml.losses.base import MetricLoss, class_labels, image_ids, in_float32
+from ccp_dml.geometry import normalize, to_float32
+from ccp_dml.losses.base import MetricLoss
 from ccp_dml.losses.blocks import loss_over_blocks
+from ccp_dml.losses.labels import image_ids
 from ccp_dml.losses.pairs import Pairs
 from ccp_dml.losses.wrapper import ExtendingLoss
 
@@ -28,7 +29,7 @@ class CrossBatchMemory(ExtendingLoss):
 
     Attributes:
         memory: float32 variable [M, D], raw embeddings.
-        memory_labels: int32 variable [M], their classes.
+        memory_labels: int64 variable [M], their classes.
         memory_ids: int64 variable [M], their image ids; for labels without ids, distinct negative numbers.
         rows_written: int64 variable, number of rows written so far; modulo M, the next row to overwrite.
         steps: int64 variable, number of batches written so far.
@@ -88,7 +89,9 @@ class CrossBatchMemory(ExtendingLoss):
         self.exclude_own_copy = exclude_own_copy
         self.anchors_per_block = anchors_per_block
         self.memory = per_replica_state(tf.zeros([memory_size, embedding_size]), name="memory")
-        self.memory_labels = per_replica_state(tf.fill([memory_size], -1), name="memory_labels")
+        self.memory_labels = per_replica_state(
+            tf.fill([memory_size], tf.constant(-1, tf.int64)), name="memory_labels"
+        )
         self.memory_ids = per_replica_state(tf.zeros([memory_size], tf.int64), name="memory_ids")
         self.rows_written = per_replica_state(0, tf.int64, "rows_written")
         self.steps = per_replica_state(0, tf.int64, "steps")
@@ -103,7 +106,7 @@ class CrossBatchMemory(ExtendingLoss):
 
         Writes the batch to the memory.
         """
-        classes, embeddings = class_labels(labels), in_float32(embeddings)
+        classes, embeddings = tf.cast(self.classes(labels), tf.int64), to_float32(embeddings)
         of_batch = self.batch_components(labels, embeddings)
         ids = self._write_to_memory(classes, image_ids(labels), embeddings)
         to_memory = tf.cond(

@@ -6,12 +6,12 @@ import numpy as np
 import tensorflow as tf
 
 from ccp_dml.distributed.replicas import per_replica_state
-from ccp_dml.geometry import pairwise_distances
+from ccp_dml.geometry import pairwise_distances, to_float32
 from ccp_dml.losses.base import MetricLoss
 from ccp_dml.losses.wrapper import WrappingLoss
 
 _OUTERMOST_LEVEL = 3.0
-# The scale of distances cannot be told from a mean or a deviation below this.
+# The scale of distances cannot be told from a mean or a deviation below this, as of one sample.
 _SMALLEST_SCALE = 1e-6
 # Batches with larger components are scaled down to this first, so that squared distances stay finite.
 _LARGEST_COMPONENT = 2.0**20
@@ -25,7 +25,8 @@ class DistanceRegularization(WrappingLoss):
     their standard deviation, the loss is the base loss of `e / m`, plus `regularization_weight` times the
     mean over the pairs of `min_l |(D - m') / s' - level_l|`, plus `level_weight` times the sum of the squared
     levels. m' and s' are running means of m and s, without gradient. They start at the values of the first
-    batch; each call of `components` then adds the new value with the weight `1 - statistics_momentum`.
+    batch; each call of `components` then adds the new value with the weight `1 - statistics_momentum`. If m
+    is below 1e-6, as for one sample, the base loss is that of e.
 
     The scaling takes the place of a normalisation: the base loss of the paper has `normalization='none'`.
     With `'unit'` the base loss does not see the scale, and only the regularisation has an effect. With
@@ -84,12 +85,13 @@ class DistanceRegularization(WrappingLoss):
         """Returns `mdr_loss` and the components of the base loss. Updates the running statistics."""
         finite = tf.reduce_all(tf.math.is_finite(embeddings))
         embeddings, distances = self._measure(embeddings)
-        mean = tf.reduce_mean(distances)
+        mean = _mean(distances)
+        finite &= tf.size(distances) > 0
         self._update(tf.stop_gradient(mean), tf.math.reduce_std(tf.stop_gradient(distances)), finite)
         deviation = tf.maximum(self.running_deviation, _SMALLEST_SCALE)
         normalized = (distances - self.running_mean) / deviation
         to_levels = tf.abs(normalized[..., tf.newaxis] - self.levels)
-        regularization = self.regularization_weight * tf.reduce_mean(tf.reduce_min(to_levels, axis=-1))
+        regularization = self.regularization_weight * _mean(tf.reduce_min(to_levels, axis=-1))
         of_levels = self.level_weight * tf.reduce_sum(tf.square(self.levels))
         return {
             **self.base.components(labels, _scale(embeddings, mean)),
@@ -99,7 +101,7 @@ class DistanceRegularization(WrappingLoss):
     def diagnostics(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the figures of the base loss for the scaled embeddings. Changes no state."""
         raw, distances = self._measure(embeddings)
-        figures = self.base.diagnostics(labels, _scale(raw, tf.reduce_mean(distances)))
+        figures = self.base.diagnostics(labels, _scale(raw, _mean(distances)))
         return {
             **figures,
             "embedding_norm": tf.reduce_mean(tf.norm(tf.cast(embeddings, tf.float32), axis=-1)),
@@ -107,7 +109,7 @@ class DistanceRegularization(WrappingLoss):
 
     def _measure(self, embeddings: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the embeddings in float32, scaled down if too large, and their distances [B, B]."""
-        embeddings = tf.cast(embeddings, tf.float32)
+        embeddings = to_float32(embeddings)
         largest = tf.stop_gradient(tf.reduce_max(tf.abs(embeddings)))
         embeddings = embeddings * (_LARGEST_COMPONENT / tf.maximum(largest, _LARGEST_COMPONENT))
         distance = self.core.options.distance
@@ -124,4 +126,9 @@ class DistanceRegularization(WrappingLoss):
 
 
 def _scale(embeddings: tf.Tensor, mean: tf.Tensor) -> tf.Tensor:
-    return embeddings / tf.maximum(mean, _SMALLEST_SCALE)
+    return embeddings / tf.where(mean > _SMALLEST_SCALE, mean, 1.0)
+
+
+def _mean(values: tf.Tensor) -> tf.Tensor:
+    """Computes a mean, 0 of no values."""
+    return tf.math.divide_no_nan(tf.reduce_sum(values), tf.cast(tf.size(values), tf.float32))

@@ -67,6 +67,11 @@ class Margin(PairLoss):
         """False with boundaries per class, which are not sharded."""
         return super().in_shards and not self.per_class
 
+    @property
+    def label_limit(self) -> int | None:
+        """The number of classes, if each has a boundary; see the base class."""
+        return self.num_classes if self.per_class else super().label_limit
+
     def sums(self, pairs: Pairs) -> list[tf.Tensor]:
         """Returns the sums of the hinge terms, the sum of the boundaries, and the number of anchors."""
         anchors = pairs.anchor_count

@@ -46,9 +46,12 @@ def hard_negatives(pairs: Pairs) -> Pairs:
     wanted = tf.maximum(1, tf.reduce_max(tf.math.count_nonzero(pairs.positives, axis=1, dtype=tf.int32)))
     available = tf.math.count_nonzero(pairs.negatives, axis=1, dtype=tf.int32)
     nearest_first = tf.sort(tf.where(pairs.negatives, pairs.distances, pairs.distances.dtype.max), axis=1)
-    last = tf.maximum(tf.minimum(wanted, available) - 1, 0)
-    threshold = tf.gather(nearest_first, last, axis=1, batch_dims=1)
-    kept = pairs.negatives & (pairs.distances <= threshold[:, tf.newaxis])
+    count = tf.minimum(wanted, available)[:, tf.newaxis]
+    among_first = tf.range(tf.shape(nearest_first)[1]) < count
+    threshold = tf.reduce_max(
+        tf.where(among_first, nearest_first, pairs.distances.dtype.min), axis=1, keepdims=True
+    )
+    kept = pairs.negatives & (pairs.distances <= threshold)
     return dataclasses.replace(pairs, negatives=kept)
 
 

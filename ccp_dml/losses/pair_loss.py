@@ -27,7 +27,7 @@ import tensorflow as tf
 
 from ccp_dml.distributed.shards import SINGLE_SHARD, Shards
 from ccp_dml.geometry import normalize
-from ccp_dml.losses.base import MetricLoss, class_labels
+from ccp_dml.losses.base import MetricLoss
 from ccp_dml.losses.miners import make_miner
 from ccp_dml.losses.options import PairOptions
 from ccp_dml.losses.pairs import Pairs, pairs_between, pairs_within
@@ -111,6 +111,11 @@ class PairLoss(MetricLoss):
 
     # The loss of a batch.
 
+    @property
+    def label_limit(self) -> int | None:
+        """The largest number of classes of a set of proxies; see the base class."""
+        return max((proxies.num_classes for proxies in self._proxy_sets), default=None)
+
     def components(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns `{'pair_loss': ...}`, or `{'proxy_loss': ...}` if there are proxies; see the base class."""
         name = "proxy_loss" if self._proxy_sets else "pair_loss"
@@ -124,10 +129,10 @@ class PairLoss(MetricLoss):
         """Pairs a batch with the proxies, or with itself if there are none; arguments as in `components`."""
         sets = self._proxy_sets
         if not sets:
-            return self.pairs(embeddings, class_labels(labels))
+            return self.pairs(embeddings, self.classes(labels))
         proxies = tf.concat([proxies.embeddings for proxies in sets], axis=0)
         proxy_labels = tf.concat([proxies.labels for proxies in sets], axis=0)
-        return self.pairs(embeddings, class_labels(labels), proxies, proxy_labels, shards=sets[0].shards)
+        return self.pairs(embeddings, self.classes(labels), proxies, proxy_labels, shards=sets[0].shards)
 
     # For wrappers: other references, another normalisation, given pairs.
 
@@ -148,9 +153,9 @@ class PairLoss(MetricLoss):
 
         Args:
             embeddings: float [B, D], raw.
-            labels: int32 [B].
+            labels: int [B].
             references: float [R, D], raw, such as proxies; None pairs the samples with each other.
-            reference_labels: int32 [R].
+            reference_labels: int [R], of the same dtype.
             ids: int [B], image ids of the samples.
             reference_ids: int [R]; a sample and a reference of the same image are not a positive pair.
             normalization: replaces the one of the options.

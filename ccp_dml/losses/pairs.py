@@ -15,7 +15,7 @@ import tensorflow as tf
 from ccp_dml.distributed.shards import SINGLE_SHARD, Shards
 from ccp_dml.geometry import pair_masks, pairwise_distances
 
-# Normalised embeddings [N, D], their classes int32 [N], their image ids int [N] or None.
+# Normalised embeddings [N, D], their classes int [N], their image ids int [N] or None.
 LabeledRows = tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]
 
 
@@ -29,8 +29,8 @@ class Pairs:
         distances: float32 [A, S].
         positives: bool [A, S], pairs of the same class.
         negatives: bool [A, S], pairs of different classes.
-        anchor_labels: int32 [A]; below 0 for rows without a class, which fill up a shard.
-        sample_labels: int32 [S]; below 0 for columns without a class.
+        anchor_labels: int32 or int64 [A]; below 0 for rows without a class, which fill up a shard.
+        sample_labels: int32 or int64 [S]; below 0 for columns without a class.
         distance: kind of `distances`, one of `geometry.DISTANCES`.
         embedding_size: dimension of the embeddings; 0 if it is not known.
         shards: the shards of the proxies, if these are the pairs with the proxies of one shard.
@@ -84,7 +84,7 @@ def pairs_within(embeddings: tf.Tensor, labels: tf.Tensor, distance: str) -> Pai
 
     Args:
         embeddings: float32 [B, D], normalised.
-        labels: int32 [B].
+        labels: int [B].
         distance: one of `geometry.DISTANCES`.
     """
     distances = pairwise_distances(embeddings, kind=distance)

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from ccp_dml.distributed.replicas import per_replica_state
-from ccp_dml.geometry import normalize
-from ccp_dml.losses.base import class_labels, in_float32
+from ccp_dml.geometry import normalize, to_float32
 from ccp_dml.losses.proxy_anchor import ProxyAnchor
 from ccp_dml.losses.proxy_nca import ProxyNCA
 from ccp_dml.losses.virtual_softmax import VirtualSoftmax
@@ -100,12 +99,12 @@ class ProxySynthesis(WrappingLoss):
         """Returns `proxy_loss`, and moves on to the next rate."""
         rate = self.next_rate()
         self.steps.assign_add(1)
-        proxies, embeddings = self.proxies, in_float32(embeddings)
+        proxies, embeddings = self.proxies, to_float32(embeddings)
         synthesis = self.synthesize(labels, embeddings, rate)
         synthetic, synthetic_labels = proxies.shards.once(synthesis.proxies, synthesis.proxy_labels)
         loss = self.base.compare(
             tf.concat([embeddings, synthesis.embeddings], axis=0),
-            tf.concat([class_labels(labels), synthesis.labels], axis=0),
+            tf.concat([self.classes(labels), synthesis.labels], axis=0),
             tf.concat([proxies.embeddings, synthetic], axis=0),
             tf.concat([proxies.labels, synthetic_labels], axis=0),
             shards=proxies.shards,
@@ -130,7 +129,7 @@ class ProxySynthesis(WrappingLoss):
             embeddings: as for `components`.
             rate: r, in [0, 1].
         """
-        classes, kind = class_labels(labels), self.core.options.normalization
+        classes, kind = self.classes(labels), self.core.options.normalization
         samples = normalize(embeddings, kind)
         proxies = normalize(self.proxies.of_classes(classes), kind)
         count = _rounded_share(samples, self.synthetic_share)
@@ -172,7 +171,8 @@ def _labels_of_mixtures(classes: tf.Tensor, num_classes: int) -> tf.Tensor:
     """Labels each sample mixed with its predecessor: int32 [B], from `num_classes` on for new classes."""
     predecessors = tf.roll(classes, shift=1, axis=0)
     same = (classes[:, tf.newaxis] == classes) & (predecessors[:, tf.newaxis] == predecessors)
-    first_alike = tf.argmax(tf.cast(same, tf.int32), axis=1, output_type=tf.int32)
+    size = tf.size(classes)
+    first_alike = tf.reduce_min(tf.where(same, tf.range(size), size), axis=1)
     return tf.where(classes == predecessors, classes, num_classes + first_alike)
 
 

@@ -81,7 +81,8 @@ class SoftTriple(PairLoss):
         logits = self.scale * tf.where(correct, of_classes - self.margin, of_classes)
         of_all = masked_logsumexp(logits, classes >= 0, columns=pairs.columns)
         of_correct = pairs.columns.sum(tf.reduce_sum(tf.where(correct, logits, 0.0), axis=1))
-        return tf.reduce_mean(of_all - of_correct) + self.center_weight * self._spread(vectors, classes >= 0)
+        mean = tf.math.divide_no_nan(tf.reduce_sum(of_all - of_correct), pairs.anchor_count)
+        return mean + self.center_weight * self._spread(vectors, classes >= 0)
 
     def _spread(self, proxies: tf.Tensor, is_class: tf.Tensor) -> tf.Tensor:
         """Averages the distances between proxies [K, C, D] of a class, where bool [C] is true: scalar."""

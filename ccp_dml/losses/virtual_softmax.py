@@ -7,8 +7,7 @@ import dataclasses
 import tensorflow as tf
 
 from ccp_dml.distributed.shards import SINGLE_SHARD, Shards
-from ccp_dml.geometry import normalize, squared_norms
-from ccp_dml.losses.base import in_float32
+from ccp_dml.geometry import normalize, squared_norms, to_float32
 from ccp_dml.losses.pairs import Pairs
 from ccp_dml.losses.proxy_nca import ProxyNCA
 from ccp_dml.losses.wrapper import WrappingLoss
@@ -45,7 +44,7 @@ class VirtualSoftmax(WrappingLoss):
 
     def components(self, labels: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns `proxy_loss`."""
-        embeddings = in_float32(embeddings)
+        embeddings = to_float32(embeddings)
         pairs = self._with_virtual_proxies(self.base.batch_pairs(labels, embeddings), embeddings)
         return {"proxy_loss": self.base.options.weight * self.base.formula(pairs)}
 

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from ccp_dml.geometry import check_normalization
-from ccp_dml.losses.base import MetricLoss, class_labels
+from ccp_dml.losses.base import MetricLoss
 from ccp_dml.losses.pair_loss import PairLoss
 from ccp_dml.losses.pairs import Pairs
 
@@ -54,6 +54,11 @@ class WrappingLoss(MetricLoss):
             base = base.base
         assert isinstance(base, PairLoss)
         return base
+
+    @property
+    def label_limit(self) -> int | None:
+        """The number of classes of the proxies, or the limit of the loss inside; see the base class."""
+        return super().label_limit or self.base.label_limit
 
     def check_shards(self) -> None:
         """Raises `ValueError` unless the innermost loss is exact with sharded proxies."""
@@ -124,7 +129,7 @@ class ExtendingLoss(WrappingLoss):
 
     def _pairs_within_batch(self, labels: tf.Tensor, embeddings: tf.Tensor) -> Pairs:
         return self.core.pairs(
-            embeddings, class_labels(labels), normalization=self.pair_normalization, mine=self.mine_pairs
+            embeddings, self.classes(labels), normalization=self.pair_normalization, mine=self.mine_pairs
         )
 
     def _check_base(self) -> None:

@@ -52,12 +52,57 @@ def test_coincident_points_are_at_distance_zero_with_gradient_zero(size: int, ji
     np.testing.assert_array_equal(gradient, 0.0)
 
 
-def test_near_points_stay_apart() -> None:
-    point = np.zeros((1, 128), np.float32)
-    point[0, 0] = 1.0
-    near = point.copy()
-    near[0, 1] = 5e-3
-    np.testing.assert_allclose(pairwise_distances(point, near), [[5e-3]], rtol=1e-2)
+def _neighbours(size: int, distance: float) -> tuple[np.ndarray, np.ndarray]:
+    """Draws unit vectors, and a neighbour of each at about the distance."""
+    random = np.random.default_rng(size)
+    points = random.normal(size=(30, size))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    moves = random.normal(size=(30, size))
+    moves -= np.sum(moves * points, axis=1, keepdims=True) * points
+    moves *= distance / np.linalg.norm(moves, axis=1, keepdims=True)
+    return points.astype(np.float32), (points + moves).astype(np.float32)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+@pytest.mark.parametrize("scale", [1.0, 1e-8, 1e8])
+@pytest.mark.parametrize("distance", [2e-3, 3e-3, 1e-2, 4e-2, 0.1])
+@pytest.mark.parametrize("size", [8, 2048])
+def test_near_points_have_exact_distances_and_gradients(
+    size: int, distance: float, scale: float, jit_compile: bool
+) -> None:
+    points, near = (tf.constant(scale * values, tf.float32) for values in _neighbours(size, distance))
+
+    @tf.function(jit_compile=jit_compile)
+    def distances_and_gradient(samples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(samples)
+            distances = tf.linalg.diag_part(pairwise_distances(points, samples))
+        return distances, tape.gradient(distances, samples)
+
+    distances, gradient = distances_and_gradient(near)
+    differences = near.numpy().astype(np.float64) - points.numpy()
+    expected = np.linalg.norm(differences, axis=1)
+    np.testing.assert_allclose(distances, expected, rtol=4e-4)
+    errors = np.linalg.norm(gradient - differences / expected[:, np.newaxis], axis=1)
+    assert errors.max() < 1e-3
+
+
+def test_a_distance_does_not_depend_on_other_pairs() -> None:
+    """A near pair makes float64 look at the near pairs only."""
+    random = np.random.default_rng(0)
+    points = random.normal(size=(6, 16)).astype(np.float32)
+    plain = pairwise_distances(points).numpy()
+    near = np.concatenate([points, points[:1] + np.float32(1e-2)])
+    np.testing.assert_array_equal(pairwise_distances(near).numpy()[1:6, 1:6], plain[1:, 1:])
+    assert 0.0 < pairwise_distances(near).numpy()[0, 6] < 5e-2
+
+
+def test_points_nearer_than_the_noise_coincide_beside_near_ones() -> None:
+    points, near = _neighbours(64, 1e-2)
+    coincident = _neighbours(64, 3e-4)[1]
+    distances = pairwise_distances(points, np.concatenate([near, coincident])).numpy()
+    np.testing.assert_array_equal(np.diag(distances[:, 30:]), 0.0)
+    np.testing.assert_allclose(np.diag(distances[:, :30]), 1e-2, rtol=1e-4)
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ccp_dml.losses import registry
 from ccp_dml.losses.base import MetricLoss
 from ccp_dml.losses.options import PairOptions
 from ccp_dml.losses.pair_loss import PairLoss
@@ -165,6 +166,19 @@ NESTED = [
     LossCase("ps/virtual_softmax/proxy_nca", {"mixing_rate": 0.7, "proxies_per_class": 2, "weight": 0.5}),
     LossCase("mdr/ps/virtual_softmax/proxy_nca", {"mixing_rate": 0.4, "temperature": 0.3, **_UNIT}),
 ]
+
+
+def single_paths() -> list[str]:
+    """Paths of all losses, alone and inside each wrapper that they can be in."""
+    found = list(registry.LOSSES)
+    for wrapper in registry.WRAPPERS:
+        for loss in registry.LOSSES:
+            try:
+                registry.parse(f"{wrapper}/{loss}")
+            except ValueError:
+                continue
+            found.append(f"{wrapper}/{loss}")
+    return found
 
 
 def batch(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,17 @@ import tensorflow as tf
 
 from ccp_dml.losses import registry
 from ccp_dml.losses.base import MetricLoss
-from tests.losses.cases import BASIC, BATCH, NESTED, SIZE, WRAPPED, LossCase, batch, value_and_gradients
+from tests.losses.cases import (
+    BASIC,
+    BATCH,
+    NESTED,
+    SIZE,
+    WRAPPED,
+    LossCase,
+    batch,
+    single_paths,
+    value_and_gradients,
+)
 
 _CASES = [*BASIC, *WRAPPED]
 _EACH = pytest.mark.parametrize("case", _CASES, ids=lambda case: case.id)
@@ -116,20 +126,8 @@ def test_training_continues_from_a_checkpoint_with_the_same_values(case: LossCas
     assert steps(resumed, range(3, 6)) == expected
 
 
-def _single_paths() -> list[str]:
-    found = list(registry.LOSSES)
-    for wrapper in registry.WRAPPERS:
-        for loss in registry.LOSSES:
-            try:
-                registry.parse(f"{wrapper}/{loss}")
-            except ValueError:
-                continue
-            found.append(f"{wrapper}/{loss}")
-    return found
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [*_single_paths(), *(case.path for case in NESTED)])
+@pytest.mark.parametrize("path", [*single_paths(), *(case.path for case in NESTED)])
 def test_fit_continues_after_saving_and_loading(path: str, tmp_path: Path) -> None:
     """The copy is made from the configuration, its state from a checkpoint."""
     options = {"normalization": registry.normalizations(path)[0]}

@@ -64,13 +64,8 @@ def test_all_forms_of_labels_give_the_same_loss(case: LossCase) -> None:
     labels, embeddings = batch(7)
     expected = loss(labels, embeddings).numpy()
     with_ids = np.stack([labels, 100 + np.arange(len(labels))], axis=1)
-    for form in (labels[:, np.newaxis], with_ids, labels.astype(np.int64), labels.astype(np.float32)):
+    for form in (labels[:, np.newaxis], with_ids, labels.astype(np.int64), labels.astype(np.uint8)):
         assert loss(form, embeddings).numpy() == expected
-
-
-def test_labels_of_another_shape_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"\(2, 3\).*\[B, 2\]"):
-        _BUILT["contrastive"].call(np.zeros((2, 3), np.int32), np.zeros((2, SIZE), np.float32))
 
 
 @pytest.mark.parametrize("case", BASIC, ids=lambda case: case.id)

@@ -86,6 +86,50 @@ def test_proxies_attached_to_a_model_are_trained_and_saved_with_it(tmp_path: Pat
     np.testing.assert_array_equal(loss.proxies.embeddings, moved)
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        LossCase("proxy_anchor"),
+        LossCase("ccp/contrastive"),
+        LossCase("margin", {"per_class": True, "beta_weight": 0.1}),
+        LossCase("ccp/xbm/contrastive", {"memory_size": 16, "start_step": 1}),
+        LossCase("mdr/ps/proxy_nca", {"normalization": "unit"}),
+    ],
+    ids=lambda case: case.id,
+)
+def test_a_keras_file_holds_the_variables_of_the_loss(case: LossCase, tmp_path: Path) -> None:
+    model, loss = _linear_model(), case.build()
+    model.compile(loss=loss, optimizer="sgd")
+    labels, images = batch(5)
+    model.fit(images, labels, batch_size=BATCH, epochs=2, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = tf.keras.models.load_model(tmp_path / "model.keras")
+    assert len(again.loss.variables) == len(loss.variables)
+    for mine, other in zip(loss.variables, again.loss.variables):
+        np.testing.assert_array_equal(other, mine)
+    histories = [
+        m.fit(images, labels, batch_size=BATCH, epochs=2, shuffle=False, verbose=0) for m in (model, again)
+    ]
+    np.testing.assert_allclose(histories[1].history["loss"], histories[0].history["loss"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("path", ["proxy_nca", "ccp/contrastive", "mdr/contrastive"])
+@pytest.mark.parametrize("attribute", [None, "proxies", "metric_loss"])
+def test_a_saved_model_of_a_loss_with_variables_is_refused(
+    path: str, attribute: str | None, tmp_path: Path
+) -> None:
+    model, loss = _linear_model(), LossCase(path).build()
+    if attribute is not None:
+        setattr(model, attribute, loss.proxies if attribute == "proxies" else loss)
+    model.compile(loss=loss, optimizer="sgd")
+    with pytest.raises(ValueError, match="SavedModel cannot hold the variables of the loss"):
+        model.save(tmp_path / "model", save_format="tf")
+    tf.keras.Model(model.inputs, model.outputs).save(tmp_path / "embedding", save_format="tf")
+    assert tf.keras.models.load_model(tmp_path / "embedding").predict(
+        np.zeros([1, SIZE]), verbose=0
+    ).shape == (1, SIZE)
+
+
 def test_training_separates_the_classes() -> None:
     loss = LossCase("ccp/contrastive", {"positive_margin": 0.0, "negative_margin": 1.0}).build()
     labels, _ = batch(6)
