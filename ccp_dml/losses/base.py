@@ -15,10 +15,8 @@ class MetricLoss(tf.keras.losses.Loss, tf.Module):
     """A loss of a batch of embeddings and their labels.
 
     It is a `tf.keras.losses.Loss`, so `model.compile(loss=...)` takes it, and a `tf.Module`, so its
-    variables are in `trainable_variables` and in a `tf.train.Checkpoint(loss=...)`. `fit` trains only
-    variables that the model tracks: attach the proxies to a functional or subclassed model with
-    `model.proxies = loss.proxies`, or all variables of the loss with `model.metric_loss = loss`. (A
-    `Sequential` does not track attached objects.)
+    variables are in `trainable_variables` and in a `tf.train.Checkpoint(loss=...)`. A functional or
+    subclassed model that is compiled with the loss trains and saves them; a `Sequential` does not.
 
     A subclass implements `components` and `diagnostics`, and keeps each argument of its `__init__` in an
     attribute of the same name.
@@ -100,10 +98,10 @@ class MetricLoss(tf.keras.losses.Loss, tf.Module):
         """Raises `ValueError` unless the loss is exact with proxies that are sharded over replicas."""
         raise NotImplementedError
 
-    # Called by Keras for each loss of a compiled model. It finds proxies and base losses by itself.
+    # Called by Keras for each loss of a compiled model. It finds base losses by itself.
 
     def save_own_variables(self, store: Any) -> None:
-        """Writes the variables of the loss itself, such as a memory, to a `.keras` file."""
+        """Writes the variables of the loss itself, such as proxies and a memory, to a `.keras` file."""
         for name, variable in self._own_variables().items():
             store[name] = variable.numpy()
 
@@ -119,7 +117,11 @@ class MetricLoss(tf.keras.losses.Loss, tf.Module):
             variable.assign(store[name])
 
     def _own_variables(self) -> dict[str, tf.Variable]:
-        return {name: value for name, value in vars(self).items() if isinstance(value, tf.Variable)}
+        found = {name: value for name, value in vars(self).items() if isinstance(value, tf.Variable)}
+        # The proxies of a base loss are saved with that.
+        if self.proxies is not None and self.proxies is not getattr(vars(self).get("base"), "proxies", None):
+            found["proxies"] = self.proxies.embeddings
+        return found
 
     def _trackable_children(self, save_type: str = "checkpoint", **options: Any) -> dict[str, Any]:
         # Keras makes the loss of a loaded SavedModel anew, with the first values of its variables.

@@ -28,9 +28,11 @@ class Proxies(tf.keras.layers.Layer):
         learning_rate_multiplier: non-negative factor on the learning rate of the proxies, for optimizers that
             know multipliers.
         shards: combines results over the classes of this shard with those of the other shards.
+        saved_by_loss: True if a loss owns the proxies and reads them from `.keras` files.
     """
 
     shards: Shards = SINGLE_SHARD
+    saved_by_loss: bool = False
 
     def __init__(
         self,
@@ -89,6 +91,11 @@ class Proxies(tf.keras.layers.Layer):
     def of_classes(self, classes: tf.Tensor) -> tf.Tensor:
         """Looks up the proxies of classes int32 [B]: float32 [K, B, D]."""
         return tf.gather(self.by_class, classes, axis=1)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Reads the table from a `.keras` file, unless a loss does."""
+        if len(store) or not self.saved_by_loss:
+            super().load_own_variables(store)
 
     def reset(self, embeddings: tf.Tensor) -> None:
         """Replaces all proxies.
@@ -155,6 +162,11 @@ class Proxies(tf.keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the layer, which do not include the values of the proxies."""
+        if self.saved_by_loss:
+            raise ValueError(
+                "the proxies of a loss are attached to the model; expected only `compile(loss=...)`, with "
+                "which `model.save('x.keras')` keeps them (`del model.proxies` detaches them)"
+            )
         return {
             **super().get_config(),
             "num_classes": self.num_classes,

@@ -210,6 +210,10 @@ def make_proxies(
 ) -> Proxies:
     """Creates the proxies that a loss trains, sharded over the replicas of the strategy in scope or not."""
     sizes = num_classes, proxies_per_class, embedding_size
-    if sharded:
-        return ShardedProxies(*sizes, learning_rate_multiplier, seed)
-    return Proxies(*sizes, learning_rate_multiplier)
+    made = (
+        ShardedProxies(*sizes, learning_rate_multiplier, seed)
+        if sharded
+        else Proxies(*sizes, learning_rate_multiplier)
+    )
+    made.saved_by_loss = True
+    return made

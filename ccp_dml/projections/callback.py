@@ -114,7 +114,7 @@ class CCPCallback(tf.keras.callbacks.Callback):
         variables = {variable.ref() for variable in self._loss.trainable_variables}
         if not variables <= {variable.ref() for variable in self.model.trainable_variables}:
             # Not to the model itself: a `Sequential` forgets attributes when it meets another batch size.
-            self.model.layers[-1].metric_loss = self._loss
+            self.model.layers[-1].proxies = self._loss.proxies
         if not variables <= {variable.ref() for variable in self.model.trainable_variables}:
             raise ValueError(
                 f"the model {self.model.name} does not train the proxies of {type(self._loss).__name__}; "

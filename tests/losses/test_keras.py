@@ -113,6 +113,20 @@ def test_a_keras_file_holds_the_variables_of_the_loss(case: LossCase, tmp_path: 
     np.testing.assert_allclose(histories[1].history["loss"], histories[0].history["loss"], rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["model.keras", "model.h5"])
+@pytest.mark.parametrize("path", ["proxy_nca", "ccp/contrastive"])
+def test_a_file_that_would_hold_the_proxies_twice_is_refused(path: str, name: str, tmp_path: Path) -> None:
+    model, loss = _linear_model(), LossCase(path).build()
+    model.proxies = loss.proxies
+    model.compile(loss=loss, optimizer="sgd")
+    with pytest.raises(ValueError, match="the proxies of a loss are attached to the model; expected only"):
+        model.save(tmp_path / name)
+    del model.proxies
+    model.save(tmp_path / "model.keras")
+    again = tf.keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again.loss.proxies.embeddings, loss.proxies.embeddings)
+
+
 @pytest.mark.parametrize("path", ["proxy_nca", "ccp/contrastive", "mdr/contrastive"])
 @pytest.mark.parametrize("attribute", [None, "proxies", "metric_loss"])
 def test_a_saved_model_of_a_loss_with_variables_is_refused(
