@@ -159,6 +159,7 @@ def _embed_every_way(model, files: list[Path]) -> np.ndarray:
     return embeddings["embeddings"].numpy()
 
 
+@pytest.mark.slow
 def test_without_epochs_the_initial_model_is_scored_and_then_replaced(flags, finished, tmp_path, capsys):
     directory = RunDirectory(tmp_path / "run")
     command = [*flags, f"--run_dir={directory.path}", "--max_epochs=0"]

@@ -64,7 +64,7 @@ def embeddings_of(saved_model: Path, folder: Path) -> np.ndarray:
     return model.signatures["serve_encoded"](image_bytes=images)["embeddings"].numpy()
 
 
-@pytest.mark.parametrize("name", ["cub", slow("cars196"), slow("sop"), slow("inshop")])
+@pytest.mark.parametrize("name", [slow("cub"), slow("cars196"), slow("sop"), slow("inshop")])
 def test_a_data_set_from_its_published_files_to_saved_models(name, tmp_path: Path, capsys):
     flags = flags_of(name, tmp_path)
 

@@ -86,8 +86,10 @@ def assert_nearest(indices: np.ndarray, squared: np.ndarray) -> None:
     assert (np.sort(indices, axis=1)[:, 1:] > np.sort(indices, axis=1)[:, :-1]).all()
 
 
-@pytest.mark.parametrize("first_look", [False, True], ids=["float32", "bfloat16 first"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "dtype, first_look",
+    [(np.float32, False), (np.float64, True), pytest.param(np.float32, True, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_neighbours_are_those_of_float64(kind, dtype, first_look, monkeypatch):
     if first_look:

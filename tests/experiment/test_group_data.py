@@ -148,7 +148,9 @@ def test_data_that_change_while_the_group_runs(flags, root, tmp_path, monkeypatc
     assert "the data set has changed since the run began" in last_line(capsys)
 
 
-@pytest.mark.parametrize("damage", ["flipped", "cut", "removed"])
+@pytest.mark.parametrize(
+    "damage", ["flipped", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cut", "removed"))]
+)
 def test_the_report_reads_no_damaged_embeddings(interrupted, flags, tmp_path, capsys, damage):
     group = RunDirectory(shutil.copytree(interrupted.path, tmp_path / "group"))
     file = RunDirectory(group.path / "fold_1" / "repeat_1").embeddings("test")

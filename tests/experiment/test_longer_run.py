@@ -61,9 +61,8 @@ def outcome(main, *arguments: str) -> int:
     return commands.run(lambda: main(arguments))
 
 
-@pytest.mark.parametrize(
-    "case", [name if name == "ccp" else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 def test_a_run_that_was_made_longer_is_a_run_of_that_length(flags, tmp_path, case):
     whole, longer = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "longer")
     command = [*flags, *CASES[case]]

@@ -68,7 +68,11 @@ def _assert_finite(value: tf.Tensor, *gradients: tf.Tensor) -> None:
     "case, dtype",
     [
         *((case, "float16") for case in [*_REGISTRY, *WRAPPED, *NESTED]),
-        *((case, dtype) for case in _REGISTRY[::3] for dtype in ("bfloat16", "float32")),
+        *(
+            pytest.param(case, dtype, marks=pytest.mark.slow)
+            for case in _REGISTRY[::3]
+            for dtype in ("bfloat16", "float32")
+        ),
     ],
     ids=lambda value: getattr(value, "id", None),
 )

@@ -78,6 +78,7 @@ def test_xla_and_graphs_give_the_same_values_gradients_and_state(case: LossCase)
             np.testing.assert_allclose(changed, mine, rtol=1e-6)
 
 
+@pytest.mark.slow
 @_EACH
 def test_batches_of_unknown_size(case: LossCase) -> None:
     loss, twin = _warm(case), _warm(case)
@@ -122,6 +123,7 @@ def test_fit_trains_model_and_loss(case: LossCase) -> None:
         assert not np.array_equal(variable.numpy(), start)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BATCHES)
 @_EACH
 def test_degenerate_batches_stay_finite(case: LossCase, name: str) -> None:

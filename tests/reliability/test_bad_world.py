@@ -46,6 +46,7 @@ def outcome(path: Path, *flags: str) -> int:
     return commands.run(lambda: train.main([*flags, f"--run_dir={path}"]))
 
 
+@pytest.mark.slow
 def test_a_full_disk_gives_one_line_and_the_run_can_continue(flags, tmp_path, capsys, record_property):
     command = [*flags, "--notensorboard"]
     places = ("metrics.csv", "checkpoint_write", "weights", "export", "results.json")
@@ -93,6 +94,7 @@ def test_a_run_directory_that_is_removed(
     record_property("faults", 1)
 
 
+@pytest.mark.slow
 def test_prepared_data_may_be_removed_during_a_run(flags, tmp_path, record_property):
     """The run opens the files at its start; open files stay readable."""
     prepared, run = tmp_path / "prepared", RunDirectory(tmp_path / "run")

@@ -93,8 +93,8 @@ def finish(path: Path, *flags: str) -> RunDirectory:
 @pytest.mark.parametrize(
     "loss, places",
     [
-        ("contrastive", ["validation:2"]),
-        ("xbm/contrastive", ["checkpoint_rename:3"]),
+        pytest.param("contrastive", ["validation:2"], marks=pytest.mark.slow),
+        pytest.param("xbm/contrastive", ["checkpoint_rename:3"], marks=pytest.mark.slow),
         ("ccp/contrastive", ["reset:2", "export_replace:1"]),
     ],
 )

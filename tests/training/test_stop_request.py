@@ -51,13 +51,14 @@ def _rows(path) -> list[dict]:
     [
         # The warm-up has seven steps: the run stops at its end, inside an epoch.
         ("adam", 7, signal.SIGINT, None, (1.75, 0.5), 0),
-        (
+        pytest.param(
             "radam",
             8,
             signal.SIGTERM,
             {"ema_attraction": 0.1, "ema_repulsion": 1e-3, "ema_decay": 0.9},
             None,
             6,
+            marks=pytest.mark.slow,
         ),
         pytest.param("adamw", 3, signal.SIGINT, None, None, 6, marks=pytest.mark.slow),
     ],
