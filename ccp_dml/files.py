@@ -81,10 +81,10 @@ def read_json(file: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def without_patterns(path: Path) -> Iterator[Path]:
-    """Context with a name of a file in which TensorFlow finds no pattern.
+    """Context with a name of the file that TensorFlow does not read as a pattern.
 
-    Its readers of checkpoints take stars, question marks, brackets and backslashes for one. A link to the
-    folder has none.
+    TensorFlow's checkpoint readers expand stars, question marks, brackets and backslashes. In the context, a
+    link to the folder has a name without them.
     """
     if not set("*?[]\\") & set(str(path)):
         yield path
@@ -152,7 +152,7 @@ def run_lock(run_dir: str | os.PathLike[str], group: Path | None = None) -> Iter
 def _locked(folder: Path, kind: int) -> Iterator[None]:
     """Context with a lock on a folder, shared (LOCK_SH) or exclusive (LOCK_EX); see `run_lock`.
 
-    The operating system itself is asked, as `filelock` has no shared locks.
+    It calls `flock` directly, because `filelock` has no shared locks.
     """
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
