@@ -86,6 +86,17 @@ class MetricLoss(tf.keras.losses.Loss, tf.Module):
         raise NotImplementedError
 
     @property
+    def trainable_variables(self) -> tuple[tf.Variable, ...]:
+        """The trainable variables, the proxies first.
+
+        So their order in a model, by which optimizers are saved, is the same whether the proxies are attached
+        to the model or not.
+        """
+        proxies = [] if self.proxies is None else self.proxies.trainable_variables
+        others = super().trainable_variables
+        return (*proxies, *(other for other in others if all(other is not mine for mine in proxies)))
+
+    @property
     def label_limit(self) -> int | None:
         """C, if labels have to be class numbers 0..C-1, as with proxies; None if they may be any integers."""
         return None if self.proxies is None else self.proxies.num_classes
@@ -116,12 +127,25 @@ class MetricLoss(tf.keras.losses.Loss, tf.Module):
         for name, variable in variables.items():
             variable.assign(store[name])
 
+    def get_build_config(self) -> dict[str, Any] | None:
+        """Returns the identity of the loss's own proxies in a `.keras` file."""
+        return None if self._own_proxies is None else self._own_proxies.saved_table.build_config()
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Takes the proxies of the model that is loaded, if they are attached to it."""
+        attached = tf.keras.utils.deserialize_keras_object(config["saved_table"]).proxies
+        if attached is not None:
+            attached.saved_by_loss = True
+            self.proxies = attached
+
+    @property
+    def _own_proxies(self) -> Proxies | None:
+        """The proxies that are saved with this loss: not those of a base loss."""
+        return None if self.proxies is getattr(vars(self).get("base"), "proxies", None) else self.proxies
+
     def _own_variables(self) -> dict[str, tf.Variable]:
         found = {name: value for name, value in vars(self).items() if isinstance(value, tf.Variable)}
-        # The proxies of a base loss are saved with that.
-        if self.proxies is not None and self.proxies is not getattr(vars(self).get("base"), "proxies", None):
-            found["proxies"] = self.proxies.embeddings
-        return found
+        return found if self._own_proxies is None else {**found, "proxies": self._own_proxies.embeddings}
 
     def _trackable_children(self, save_type: str = "checkpoint", **options: Any) -> dict[str, Any]:
         # Keras makes the loss of a loaded SavedModel anew, with the first values of its variables.
@@ -140,3 +164,29 @@ class MetricLoss(tf.keras.losses.Loss, tf.Module):
                 arguments = list(inspect.signature(kind.__init__).parameters.values())[1:]
                 names |= {item.name for item in arguments if item.kind is not inspect.Parameter.VAR_KEYWORD}
         return {name: getattr(self, name) for name in sorted(names)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> MetricLoss:
+        """Creates a loss from the result of `get_config`.
+
+        Args:
+            config: the result of `get_config`.
+            custom_objects: not used; Keras gives it when it reads an `.h5` file.
+
+        Raises:
+            ValueError: if Keras reads an `.h5` file, which has no values of the variables of the loss.
+        """
+        is_h5 = custom_objects is not None
+        if not (is_h5 and "base" in config):
+            loss = cls(**cls._arguments(config))
+            if not (is_h5 and loss.variables):
+                return loss
+        raise ValueError(
+            f"an `.h5` file has no values of the variables of the loss {cls.__name__}; expected the format "
+            "`.keras`, or `load_model(..., compile=False)` for the model without loss"
+        )
+
+    @classmethod
+    def _arguments(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """Turns the serialised objects of a configuration into the objects."""
+        return config

@@ -252,10 +252,10 @@ class PairLoss(MetricLoss):
         return {**super().get_config(), **dataclasses.asdict(self.options), "shared_proxies": shared}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> PairLoss:
-        """Creates a loss from the result of `get_config`, with new proxies in place of shared ones."""
+    def _arguments(cls, config: dict[str, Any]) -> dict[str, Any]:
+        # New proxies take the place of shared ones.
         shared = [tf.keras.utils.deserialize_keras_object(item) for item in config.get("shared_proxies", ())]
-        return cls(**{**config, "shared_proxies": shared})
+        return {**config, "shared_proxies": shared}
 
     def _complete(self, options: PairOptions) -> PairOptions:
         """Fills in the values that depend on the formula, and checks that it is defined for the others."""

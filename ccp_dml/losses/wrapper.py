@@ -69,9 +69,8 @@ class WrappingLoss(MetricLoss):
         return {**super().get_config(), "base": tf.keras.utils.serialize_keras_object(self.base)}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> WrappingLoss:
-        """Creates a loss from the result of `get_config`."""
-        return cls(**{**config, "base": tf.keras.utils.deserialize_keras_object(config["base"])})
+    def _arguments(cls, config: dict[str, Any]) -> dict[str, Any]:
+        return {**config, "base": tf.keras.utils.deserialize_keras_object(config["base"])}
 
 
 class ExtendingLoss(WrappingLoss):

@@ -11,6 +11,35 @@ from ccp_dml.distributed.shards import SINGLE_SHARD, Shards
 
 
 @tf.keras.utils.register_keras_serializable("ccp_dml")
+class SavedTable:
+    """The identity of a table of proxies in a `.keras` file.
+
+    Keras writes a layer of a model and the loss of the model as separate objects. By this one, which both
+    refer to, they find each other when the model is loaded.
+
+    Attributes:
+        proxies: the layer of the model that is loaded; None if it has none.
+    """
+
+    proxies: Proxies | None = None
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns no arguments: Keras writes the identity beside them."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> SavedTable:
+        """Creates an identity without layer."""
+        return cls(**config)
+
+    def build_config(self) -> dict[str, Any]:
+        """Returns what the layer and the loss write to the file."""
+        # Keras marks an object as shared when it meets it the second time.
+        tf.keras.utils.serialize_keras_object(self)
+        return {"saved_table": tf.keras.utils.serialize_keras_object(self)}
+
+
+@tf.keras.utils.register_keras_serializable("ccp_dml")
 class Proxies(tf.keras.layers.Layer):
     """K trainable proxies for each of C classes.
 
@@ -76,6 +105,7 @@ class Proxies(tf.keras.layers.Layer):
         self.learning_rate_multiplier = learning_rate_multiplier
         self.initializer = tf.keras.initializers.get(initializer)
         self.embeddings: tf.Variable = self._make_table()
+        self.saved_table = SavedTable()
         self.built = True
 
     @property
@@ -91,6 +121,15 @@ class Proxies(tf.keras.layers.Layer):
     def of_classes(self, classes: tf.Tensor) -> tf.Tensor:
         """Looks up the proxies of classes int32 [B]: float32 [K, B, D]."""
         return tf.gather(self.by_class, classes, axis=1)
+
+    def get_build_config(self) -> dict[str, Any]:
+        """Returns the identity of the table in a `.keras` file."""
+        return self.saved_table.build_config()
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Announces the layer to the loss that is loaded after it."""
+        self.saved_table = tf.keras.utils.deserialize_keras_object(config["saved_table"])
+        self.saved_table.proxies = self
 
     def load_own_variables(self, store: Any) -> None:
         """Reads the table from a `.keras` file, unless a loss does."""
@@ -162,11 +201,6 @@ class Proxies(tf.keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the layer, which do not include the values of the proxies."""
-        if self.saved_by_loss:
-            raise ValueError(
-                "the proxies of a loss are attached to the model; expected only `compile(loss=...)`, with "
-                "which `model.save('x.keras')` keeps them (`del model.proxies` detaches them)"
-            )
         return {
             **super().get_config(),
             "num_classes": self.num_classes,

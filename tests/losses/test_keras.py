@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from ccp_dml.losses.base import MetricLoss
 from tests.losses.cases import (
     BASIC,
     BATCH,
@@ -113,18 +116,84 @@ def test_a_keras_file_holds_the_variables_of_the_loss(case: LossCase, tmp_path: 
     np.testing.assert_allclose(histories[1].history["loss"], histories[0].history["loss"], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["model.keras", "model.h5"])
-@pytest.mark.parametrize("path", ["proxy_nca", "ccp/contrastive"])
-def test_a_file_that_would_hold_the_proxies_twice_is_refused(path: str, name: str, tmp_path: Path) -> None:
-    model, loss = _linear_model(), LossCase(path).build()
-    model.proxies = loss.proxies
-    model.compile(loss=loss, optimizer="sgd")
-    with pytest.raises(ValueError, match="the proxies of a loss are attached to the model; expected only"):
-        model.save(tmp_path / name)
-    del model.proxies
+@tf.keras.utils.register_keras_serializable("tests")
+class _Subclass(tf.keras.Model):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dense = tf.keras.layers.Dense(SIZE, use_bias=False)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return self.dense(inputs)
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+
+def _attach(model: tf.keras.Model, loss: MetricLoss, place: str) -> None:
+    if place == "layer":
+        model.layers[-1].proxies = loss.proxies
+    elif place == "list":
+        model.tables = [loss.proxies]
+    else:
+        setattr(model, place, loss.proxies)
+
+
+@pytest.mark.parametrize("place", ["proxies", "a_name_before_the_loss", "list", "layer"])
+@pytest.mark.parametrize("make", [_linear_model, _Subclass], ids=["functional", "subclass"])
+@pytest.mark.parametrize("path", ["proxy_nca", "ccp/contrastive", "mdr/proxy_nca", "ccp/mdr/contrastive"])
+def test_proxies_attached_to_a_model_are_saved_once(
+    path: str, make: Callable[[], tf.keras.Model], place: str, tmp_path: Path
+) -> None:
+    model, loss = make(), LossCase(path).build()
+    labels, images = batch(5)
+    model(images)
+    _attach(model, loss, place)
+    model.compile(loss=loss, optimizer="adam")
+    model.fit(images, labels, batch_size=BATCH, epochs=2, verbose=0)
     model.save(tmp_path / "model.keras")
     again = tf.keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(again.loss.proxies.embeddings, loss.proxies.embeddings)
+    assert len(again.trainable_variables) == len(model.trainable_variables)
+    for mine, other in zip(loss.variables, again.loss.variables, strict=True):
+        np.testing.assert_array_equal(other, mine)
+    if place != "layer" and make is _linear_model:
+        assert again.loss.proxies in again.layers
+    histories = [
+        m.fit(images, labels, batch_size=BATCH, epochs=2, shuffle=False, verbose=0) for m in (model, again)
+    ]
+    np.testing.assert_allclose(histories[1].history["loss"], histories[0].history["loss"], rtol=1e-5)
+
+
+def test_models_loaded_twice_have_proxies_of_their_own(tmp_path: Path) -> None:
+    model, loss = _linear_model(), LossCase("proxy_nca").build()
+    model.proxies = loss.proxies
+    model.compile(loss=loss, optimizer="sgd")
+    model.save(tmp_path / "model.keras")
+    first, second = (tf.keras.models.load_model(tmp_path / "model.keras") for _ in range(2))
+    first.loss.proxies.embeddings.assign(tf.zeros_like(loss.proxies.embeddings))
+    np.testing.assert_array_equal(second.loss.proxies.embeddings, loss.proxies.embeddings)
+
+
+@pytest.mark.parametrize("attribute", [None, "proxies", "metric_loss"])
+@pytest.mark.parametrize("path", ["proxy_nca", "ccp/contrastive", "mdr/contrastive"])
+def test_an_h5_file_of_a_loss_with_variables_is_refused(
+    path: str, attribute: str | None, tmp_path: Path
+) -> None:
+    model, loss = _linear_model(), LossCase(path).build()
+    if attribute is not None:
+        setattr(model, attribute, loss.proxies if attribute == "proxies" else loss)
+    model.compile(loss=loss, optimizer="sgd")
+    model.save(tmp_path / "model.h5")
+    with pytest.raises(ValueError, match="an `.h5` file has no values of the variables of the loss"):
+        tf.keras.models.load_model(tmp_path / "model.h5")
+    again = tf.keras.models.load_model(tmp_path / "model.h5", compile=False)
+    np.testing.assert_array_equal(again.layers[1].kernel, model.layers[1].kernel)
+
+
+def test_an_h5_file_keeps_a_loss_without_variables(tmp_path: Path) -> None:
+    model = _linear_model()
+    model.compile(loss=LossCase("triplet").build(), optimizer="sgd")
+    model.save(tmp_path / "model.h5")
+    assert tf.keras.models.load_model(tmp_path / "model.h5").loss.get_config() == model.loss.get_config()
 
 
 @pytest.mark.parametrize("path", ["proxy_nca", "ccp/contrastive", "mdr/contrastive"])
