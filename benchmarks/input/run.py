@@ -11,7 +11,7 @@ Rows: (a) `decode_jpeg` of the whole files with the accurate transform, and noth
 entropy code of the files (decoded at an eighth of the size); the floor of training, a window decoded and
 resized, the windows chosen before; the floor of test images, all decoded and resized; (b) the original's way:
 read, decode the whole image, convert to float, crop (training) and resize; our `training_batches` and
-`inference_batches`, which also choose, read and batch; ours on copies of the JPEGs with a shorter side of
+`InferenceBatches`, which also choose, read and batch; ours on copies of the JPEGs with a shorter side of
 256 px. (a) and (b) are mapped in parallel and batched like ours. All rows take turns, and ratios are medians
 of the ratios within a turn, of elapsed and of processor time.
 """
@@ -32,7 +32,7 @@ from benchmarks.common.measuring import Seconds, in_turns, ratio, summarize
 from ccp_dml.data.augmentation import TrainPreprocessing
 from ccp_dml.data.collection import ImageCollection, InMemoryRecords
 from ccp_dml.data.images import TestPreprocessing, image_size, resize_shorter_side
-from ccp_dml.data.pipeline import inference_batches, training_batches, without_tuning
+from ccp_dml.data.pipeline import InferenceBatches, training_batches, without_tuning
 from ccp_dml.data.random_streams import uniform_draws
 from ccp_dml.data.resizing import resize
 from ccp_dml.data.sampling import MPerClassSampler
@@ -108,7 +108,7 @@ def tasks(files: Sequence[bytes], small: Sequence[bytes]) -> dict[str, Callable[
         sampler = MPerClassSampler(images.labels, CLASSES_PER_BATCH, SAMPLES_PER_CLASS)
         batches = training_batches(images, sampler, training, seed=0).take(len(files) // BATCH_SIZE)
         found[f"training{suffix}"] = consumed(batches)
-        found[f"test{suffix}"] = consumed(inference_batches(images, test, BATCH_SIZE))
+        found[f"test{suffix}"] = consumed(InferenceBatches(images, test, BATCH_SIZE).of())
     return found
 
 

@@ -28,7 +28,7 @@ from benchmarks.common.measuring import Seconds, in_turns, ratio, summarize
 from benchmarks.reset.report import DIMENSIONS, DRAWS, PROXIES_PER_CLASS
 from benchmarks.sampling.run import SIZES, simulated_labels
 from ccp_dml.config import command_line
-from ccp_dml.data.pipeline import inference_batches
+from ccp_dml.data.pipeline import InferenceBatches
 from ccp_dml.data.sampling import OnePerClassSampler, make_sampler
 from ccp_dml.experiment.build import Run, build
 from ccp_dml.geometry import greedy_k_center
@@ -67,7 +67,7 @@ def measure_reset(stride: int, repeats: int) -> tuple[int, dict[str, list[Second
         embedded.append(indices)
         return embed(indices)
 
-    decoded = list(inference_batches(images, run.preprocessing, run.blocks.batch_size))
+    decoded = list(InferenceBatches(images, run.preprocessing, run.blocks.batch_size).of())
     tasks: dict[str, Callable[[], object]] = {
         "inference pass": lambda: embed(everything),
         "reset": make_projections(run, counted_embed).begin,

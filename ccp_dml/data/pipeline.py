@@ -140,43 +140,58 @@ def training_batches(
     return _per_image(batches, prepare, len(rows) // shard.num_replicas, drop_remainder=True)
 
 
-def inference_batches(
-    images: ImageCollection,
-    preprocessing: TestPreprocessing,
-    batch_size: int,
-    indices: Sequence[int] | np.ndarray[Any, Any] | None = None,
-) -> tf.data.Dataset:
-    """Returns images in order, prepared for evaluation.
+class InferenceBatches:
+    """Batches of the images of a collection, prepared for evaluation.
 
-    Args:
-        images: the collection.
-        preprocessing: resize and crop.
-        batch_size: images per batch; the last batch may be shorter.
-        indices: indices of the images, in the order of the result; None for all images.
-
-    Returns:
-        Finite dataset of float32 RGB [b, H, W, 3] in 0..255.
-
-    Raises:
-        ValueError: if `batch_size` is less than 1.
+    One object, and with it one pipeline, serves any number of choices of images: TensorFlow never frees all
+    the memory of a pipeline.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, found {batch_size}")
-    chosen = np.arange(len(images)) if indices is None else np.asarray(indices, np.int64)
 
-    @guarded
-    def read(batch: np.int64) -> tuple[Any, Any]:
-        return _read(images, chosen[int(batch) * batch_size : (int(batch) + 1) * batch_size])
+    def __init__(self, images: ImageCollection, preprocessing: TestPreprocessing, batch_size: int) -> None:
+        """Builds the pipeline.
 
-    def read_batch(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        encoded, boxes = tf.numpy_function(read, [batch], (tf.string, tf.int32))
-        return tf.ensure_shape(encoded, [None]), tf.ensure_shape(boxes, [None, 4])
+        Args:
+            images: the collection.
+            preprocessing: resize and crop.
+            batch_size: images per batch; the last batch may be shorter.
 
-    def prepare(encoded: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
-        return test_image(encoded, preprocessing, None if images.boxes is None else box)
+        Raises:
+            ValueError: if `batch_size` is less than 1.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, found {batch_size}")
+        self._all = np.arange(len(images))
+        # A list: the pipeline must not refer to this object, which refers to it.
+        self._chosen = chosen = [self._all]
 
-    batches = tf.data.Dataset.range(-(-len(chosen) // batch_size)).map(read_batch)
-    return _per_image(batches, prepare, batch_size, drop_remainder=False)
+        @guarded
+        def read(batch: np.int64) -> tuple[Any, Any]:
+            return _read(images, chosen[0][int(batch) * batch_size : (int(batch) + 1) * batch_size])
+
+        def read_batch(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            encoded, boxes = tf.numpy_function(read, [batch], (tf.string, tf.int32))
+            return tf.ensure_shape(encoded, [None]), tf.ensure_shape(boxes, [None, 4])
+
+        def prepare(encoded: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
+            return test_image(encoded, preprocessing, None if images.boxes is None else box)
+
+        batches = tf.data.Dataset.range(_LAST_STEP).map(read_batch)
+        batches = batches.take_while(lambda encoded, boxes: tf.size(encoded) > 0)
+        self._batches = _per_image(batches, prepare, batch_size, drop_remainder=False)
+
+    def of(self, indices: Sequence[int] | np.ndarray[Any, Any] | slice | None = None) -> tf.data.Dataset:
+        """Returns images in order, until the next call.
+
+        Args:
+            indices: indices of the images, in the order of the result, or a slice of the collection; None
+                for all images.
+
+        Returns:
+            Finite dataset of float32 RGB [b, H, W, 3] in 0..255.
+        """
+        chosen = slice(None) if indices is None else indices
+        self._chosen[0] = self._all[chosen if isinstance(chosen, slice) else np.asarray(chosen, np.int64)]
+        return self._batches
 
 
 def _read(images: ImageCollection, indices: np.ndarray[Any, Any]) -> tuple[Any, Any]:

@@ -21,7 +21,7 @@ from ccp_dml.data.augmentation import train_preprocessing
 from ccp_dml.data.collection import ImageCollection
 from ccp_dml.data.images import TestPreprocessing, test_preprocessing
 from ccp_dml.data.options import BatchOptions, ImageOptions
-from ccp_dml.data.pipeline import FULL_BATCH, Shard, inference_batches, training_batches
+from ccp_dml.data.pipeline import FULL_BATCH, InferenceBatches, Shard, training_batches
 from ccp_dml.data.random_streams import IntArray
 from ccp_dml.data.sampling import OnePerClassSampler, make_sampler
 from ccp_dml.distributed.strategy import distributed_batches, make_workers
@@ -128,9 +128,12 @@ class Run:
         """
         embedder = Embedder(self.inference, normalization, workers)
 
+        @functools.lru_cache(maxsize=1)
+        def batches(size: int) -> InferenceBatches:
+            return InferenceBatches(self.task.train, self.preprocessing, size)
+
         def embed(indices: IntArray) -> Floats:
-            size = self.blocks.batch_size
-            return embedder(inference_batches(self.task.train, self.preprocessing, size, indices))
+            return embedder(batches(self.blocks.batch_size).of(indices))
 
         return lambda indices: self.blocks(lambda: embed(indices))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
@@ -9,7 +11,7 @@ import tensorflow as tf
 from ccp_dml.commands import warn
 from ccp_dml.data.collection import ImageCollection
 from ccp_dml.data.images import TestPreprocessing
-from ccp_dml.data.pipeline import inference_batches
+from ccp_dml.data.pipeline import InferenceBatches
 from ccp_dml.data.random_streams import IntArray
 from ccp_dml.evaluation.embedding import Evaluation
 from ccp_dml.evaluation.inputs import Floats
@@ -30,6 +32,7 @@ from ccp_dml.training.trainer import Trainer
 _COVERAGE_IMAGES = 512
 _PROJECTOR_POINTS = 2000
 _THUMBNAIL = 48
+_PICTURES_AT_ONCE = 64
 _TERMINAL = ("loss", "images_per_second", "problem_instance", "val_precision_at_1", "val_map_at_r")
 
 
@@ -105,9 +108,10 @@ class Monitors:
         )
 
     def _panels(self, images: ImageCollection) -> RetrievalPanels:
+        searched = self._searched(images)
         return RetrievalPanels(
             self._events,
-            lambda: self._searched(images, self._run.monitored_embeddings),
+            lambda: searched(self._run.monitored_embeddings),
             _evenly_spread(len(images), self._options.tensorboard_panels),
             stopped=lambda: self.trainer.stopped,
         )
@@ -115,27 +119,27 @@ class Monitors:
     def _test_panel(self, test: Evaluation) -> npt.NDArray[np.uint8]:
         task, gallery = self._run.task, None
         if task.gallery is not None and test.gallery_embeddings is not None:
-            gallery = self._searched(task.gallery, test.gallery_embeddings)
+            gallery = self._searched(task.gallery)(test.gallery_embeddings)
         queries = _evenly_spread(len(task.test), self._options.tensorboard_panels)
-        return panels.neighbors_panel(self._searched(task.test, test.embeddings), queries, gallery)
+        return panels.neighbors_panel(self._searched(task.test)(test.embeddings), queries, gallery)
 
-    def _searched(self, images: ImageCollection, embeddings: Floats) -> SearchedImages:
-        return SearchedImages(
-            embeddings,
-            images.labels,
-            images.image_ids,
-            lambda indices: _pixels(images, indices, self._run.preprocessing),
+    def _searched(self, images: ImageCollection) -> Callable[[Floats], SearchedImages]:
+        """Returns a function that adds the embeddings of the moment to images."""
+        batches = InferenceBatches(images, self._run.preprocessing, _PICTURES_AT_ONCE)
+        return lambda embeddings: SearchedImages(
+            embeddings, images.labels, images.image_ids, lambda indices: _pixels(batches, indices)
         )
 
     def _write_projector(self, test: Evaluation) -> None:
         images = self._run.task.test
         chosen = np.arange(len(images))[:_PROJECTOR_POINTS]
         labels = images.labels[chosen]
+        thumbnails = TestPreprocessing(_THUMBNAIL, _THUMBNAIL)
         write_projector(
             self._events.directory,
             test.embeddings[chosen],
             {"class": [images.class_names[label] for label in labels], "image_id": images.image_ids[chosen]},
-            _pixels(images, chosen, TestPreprocessing(_THUMBNAIL, _THUMBNAIL)),
+            _pixels(InferenceBatches(images, thumbnails, _PICTURES_AT_ONCE), chosen),
             _THUMBNAIL,
         )
 
@@ -156,12 +160,13 @@ class TestTracker(tf.keras.callbacks.Callback):
             logs.update({f"test_{name}": value for name, value in scores.items()})
 
 
-def _pixels(
-    images: ImageCollection, indices: IntArray, preprocessing: TestPreprocessing
-) -> list[npt.NDArray[np.uint8]]:
+def _pixels(batches: InferenceBatches, indices: IntArray) -> list[npt.NDArray[np.uint8]]:
     """Images of a collection as a person sees them: uint8 RGB [S, S, 3] each."""
-    batches = inference_batches(images, preprocessing, 256, indices)
-    return [image for batch in batches.as_numpy_iterator() for image in np.rint(batch).astype(np.uint8)]
+    return [
+        image
+        for batch in batches.of(indices).as_numpy_iterator()
+        for image in np.rint(batch).astype(np.uint8)
+    ]
 
 
 def _complete_classes(labels: IntArray, most: int) -> IntArray:

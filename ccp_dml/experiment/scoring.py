@@ -13,7 +13,7 @@ import tensorflow as tf
 from ccp_dml import files
 from ccp_dml.data.collection import ImageCollection
 from ccp_dml.data.images import TestPreprocessing
-from ccp_dml.data.pipeline import inference_batches
+from ccp_dml.data.pipeline import InferenceBatches
 from ccp_dml.distributed.workers import SINGLE_WORKER, Workers
 from ccp_dml.errors import UserError
 from ccp_dml.evaluation.blocks import DEFAULT_MEMORY_BYTES
@@ -73,7 +73,7 @@ class Scorer:
         self._workers = workers
         local = [workers.local_slice(len(images)) for images in (queries, gallery) if images is not None]
         number = sum(rows.stop - rows.start for rows in local)
-        self._keeps = (
+        self._keeps_pixels = (
             number * math.prod(height_and_width(preprocessing.image_size)) * _BYTES_PER_PIXEL
             <= kept_megabytes * 1e6
         )
@@ -157,16 +157,15 @@ class Scorer:
 
     def _batches(self, images: ImageCollection, local: slice, kept_as: str | None) -> Iterable[tf.Tensor]:
         size = self._blocks.batch_size
-        chosen = np.arange(len(images))[local]
-        if kept_as is None or not self._keeps:
-            return inference_batches(images, self._preprocessing, size, chosen)
+        if kept_as is None:
+            return InferenceBatches(images, self._preprocessing, size).of(local)
         if size != self._kept_batch_size:
             # Memory became short: the larger batches must not stay beside the smaller ones.
             self._kept.clear()
             self._kept_batch_size = size
         if kept_as not in self._kept:
-            batches = inference_batches(images, self._preprocessing, size, chosen)
-            self._kept[kept_as] = batches.cache()
+            batches = InferenceBatches(images, self._preprocessing, size).of(local)
+            self._kept[kept_as] = batches.cache() if self._keeps_pixels else batches
         return self._kept[kept_as]
 
     def _embedded_training(self, embedder: Embedder) -> Floats | None:

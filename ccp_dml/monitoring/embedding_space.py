@@ -67,6 +67,8 @@ class CoverageMonitor(EventCallback):
     ) -> None:
         super().__init__(events)
         self._sample, self._proxies = sample, proxies
+        # TensorFlow never frees some bytes of each operation that is not in a graph.
+        self._radius, self._spread = tf.function(covering_radius), tf.function(proxy_spread)
         self._means: dict[str, float] = {}
 
     def on_test_end(self, logs: dict[str, float] | None = None) -> None:
@@ -74,8 +76,8 @@ class CoverageMonitor(EventCallback):
         embeddings, labels = self._sample()
         proxies = self._proxies()
         per_class = {
-            "covering_radius": np.asarray(covering_radius(embeddings, labels, proxies)),
-            "proxy_spread": np.asarray(proxy_spread(proxies)),
+            "covering_radius": np.asarray(self._radius(embeddings, tf.constant(labels), proxies)),
+            "proxy_spread": np.asarray(self._spread(proxies)),
         }
         for name, values in per_class.items():
             finite = values[np.isfinite(values)]

@@ -47,6 +47,7 @@ class ProxyChooser(tf.Module):
         unknown = np.full((proxies.proxies_per_class, proxies.num_classes), _UNKNOWN_IMAGE, np.int64)
         self.draws = tf.Variable(0, trainable=False, dtype=tf.int64, name="draws")
         self.images = tf.Variable(unknown, trainable=False, name="proxy_images")
+        self._greedy_k_center = tf.function(greedy_k_center)
 
     @property
     def best(self) -> tf.Variable:
@@ -101,7 +102,7 @@ class ProxyChooser(tf.Module):
             candidates = slice(first - local.start, last - local.start)
             centers, chosen = embeddings[:, candidates], images[:, candidates]
             if self._options.pool_size > 1:
-                picks, centers = greedy_k_center(
+                picks, centers = self._greedy_k_center(
                     tf.constant(centers),
                     covered_shard[:, first - classes.start : last - classes.start],
                     per_class,

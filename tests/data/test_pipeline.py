@@ -16,7 +16,7 @@ import tensorflow as tf
 from ccp_dml.data.augmentation import PadAndCrop, TrainPreprocessing
 from ccp_dml.data.collection import ImageCollection
 from ccp_dml.data.images import TestPreprocessing, test_image
-from ccp_dml.data.pipeline import Shard, guarded, inference_batches, training_batches
+from ccp_dml.data.pipeline import InferenceBatches, Shard, guarded, training_batches
 from ccp_dml.data.sampling import (
     ClassUniformSampler,
     MPerClassSampler,
@@ -118,22 +118,35 @@ def test_augmentation_differs_between_steps_places_and_seeds(collection: ImageCo
 
 
 def test_inference_is_in_order_with_a_short_last_batch(collection: ImageCollection) -> None:
-    batches = [batch.numpy() for batch in inference_batches(collection, TEST, batch_size=8)]
+    batches = [batch.numpy() for batch in InferenceBatches(collection, TEST, batch_size=8).of()]
     assert [len(batch) for batch in batches] == [8, 8, 8, 4]
     expected = [test_image(tf.constant(encoded), TEST) for encoded in collection.encoded(range(28))]
     np.testing.assert_array_equal(np.concatenate(batches), np.stack(expected))
 
 
 def test_inference_of_chosen_images(collection: ImageCollection) -> None:
-    everything = np.concatenate(list(inference_batches(collection, TEST, batch_size=28)))
-    chosen = np.concatenate(list(inference_batches(collection, TEST, 3, indices=[20, 3, 3, 7])))
+    everything = np.concatenate(list(InferenceBatches(collection, TEST, batch_size=28).of()))
+    chosen = np.concatenate(list(InferenceBatches(collection, TEST, 3).of([20, 3, 3, 7])))
     np.testing.assert_array_equal(chosen, everything[[20, 3, 3, 7]])
-    assert list(inference_batches(collection, TEST, 3, indices=[])) == []
+    assert list(InferenceBatches(collection, TEST, 3).of([])) == []
+
+
+def test_one_pipeline_serves_any_choices_of_images(collection: ImageCollection) -> None:
+    everything = np.concatenate(list(InferenceBatches(collection, TEST, batch_size=28).of()))
+    batches = InferenceBatches(collection, TEST, batch_size=3)
+    next(iter(batches.of()))  # An iteration that is given up.
+    for indices in ([4, 4, 9, 2], slice(5, 12), [], [27], None):
+        found = [batch.numpy() for batch in batches.of(indices)]
+        expected = everything if indices is None else everything[indices]
+        assert [len(batch) for batch in found] == [
+            min(3, len(expected) - i) for i in range(0, len(expected), 3)
+        ]
+        np.testing.assert_array_equal(np.concatenate([expected[:0], *found]), expected)
 
 
 def test_inference_refuses_an_empty_batch(collection: ImageCollection) -> None:
     with pytest.raises(ValueError, match="batch_size must be at least 1, found 0"):
-        inference_batches(collection, TEST, batch_size=0)
+        InferenceBatches(collection, TEST, batch_size=0).of()
 
 
 def test_images_are_cropped_to_their_boxes(collection: ImageCollection) -> None:
@@ -147,9 +160,9 @@ def test_images_are_cropped_to_their_boxes(collection: ImageCollection) -> None:
     expected = [
         test_image(tf.constant(data), TEST, tf.constant(box, tf.int32)) for data, box in zip(encoded, boxes)
     ]
-    found = np.concatenate(list(inference_batches(cropped, TEST, 8).as_numpy_iterator()))
+    found = np.concatenate(list(InferenceBatches(cropped, TEST, 8).of().as_numpy_iterator()))
     np.testing.assert_array_equal(found, np.stack(expected))
-    assert not np.array_equal(found, np.concatenate(list(inference_batches(collection, TEST, 8))))
+    assert not np.array_equal(found, np.concatenate(list(InferenceBatches(collection, TEST, 8).of())))
 
     sampler = MPerClassSampler(collection.labels, classes_per_batch=3, samples_per_class=2, seed=5)
     for step, (images, _) in enumerate(take(training_batches(cropped, sampler, TEST, seed=5), 2)):

@@ -19,7 +19,7 @@ from ccp_dml.data import catalog, prepared
 from ccp_dml.data.collection import ImageDataset
 from ccp_dml.data.images import TestPreprocessing
 from ccp_dml.data.options import SourceOptions
-from ccp_dml.data.pipeline import inference_batches, reading_errors
+from ccp_dml.data.pipeline import InferenceBatches, reading_errors
 from ccp_dml.errors import UserError
 from ccp_dml.files import preparation_lock
 from tests.data.image_folder import write_classes
@@ -127,7 +127,7 @@ def load(top: pathlib.Path):
 
 def read(data) -> None:
     with reading_errors():
-        for _ in inference_batches(data.train, TestPreprocessing(16, 18), 4):
+        for _ in InferenceBatches(data.train, TestPreprocessing(16, 18), 4).of():
             pass
 
 

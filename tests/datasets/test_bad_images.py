@@ -20,7 +20,7 @@ from ccp_dml.data import catalog
 from ccp_dml.data.augmentation import TrainPreprocessing
 from ccp_dml.data.images import TestPreprocessing
 from ccp_dml.data.options import SourceOptions
-from ccp_dml.data.pipeline import inference_batches, training_batches
+from ccp_dml.data.pipeline import InferenceBatches, training_batches
 from ccp_dml.data.sampling import MPerClassSampler
 from ccp_dml.datasets.common import images, source_files
 from ccp_dml.datasets.common.images import ImageError, upright_rgb
@@ -127,7 +127,7 @@ def test_bad_images_can_be_left_out(corpus, tmp_path, with_manifest):
 
 def check_pixels(data) -> None:
     """Checks that every remaining image can be used for training and testing, and is not black."""
-    test = inference_batches(data.test, TestPreprocessing(16, 18), 8)
+    test = InferenceBatches(data.test, TestPreprocessing(16, 18), 8).of()
     sampler = MPerClassSampler(data.train.labels, 2, 12, seed=0)
     train = training_batches(data.train, sampler, TrainPreprocessing(image_size=16), seed=0)
     for batch in [*test, *(pixels for pixels, _ in train.take(1))]:

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from ccp_dml.data.images import TestPreprocessing
-from ccp_dml.data.pipeline import inference_batches
+from ccp_dml.data.pipeline import InferenceBatches
 from ccp_dml.data.sampling import OnePerClassSampler
 from ccp_dml.distributed.workers import Workers
 from ccp_dml.evaluation.embedding import Embedder, SmallerBlocks
@@ -111,7 +111,7 @@ def divided_work(strategy: tf.distribute.Strategy | None, queries: int = 7) -> W
     embedder = Embedder(compiled_inference(model, SIDE), "none")
 
     def embed(indices: np.ndarray) -> np.ndarray:
-        return embedder(inference_batches(images, preprocessing, 4, indices))
+        return embedder(InferenceBatches(images, preprocessing, 4).of(indices))
 
     memory = PoolMemory(images.image_ids, SIZE, 5)
     sampler = OnePerClassSampler(images.labels, 0, window=DRAWS)

@@ -23,13 +23,13 @@ BYTES = 12 * SIDE * SIDE
 def pipelines(monkeypatch) -> list[int]:
     """Batch sizes of all pipelines that are built."""
     sizes: list[int] = []
-    build = scoring.inference_batches
+    build = scoring.InferenceBatches
 
-    def counted(images, preprocessing, batch_size, indices):
+    def counted(images, preprocessing, batch_size):
         sizes.append(batch_size)
-        return build(images, preprocessing, batch_size, indices)
+        return build(images, preprocessing, batch_size)
 
-    monkeypatch.setattr(scoring, "inference_batches", counted)
+    monkeypatch.setattr(scoring, "InferenceBatches", counted)
     return sizes
 
 
