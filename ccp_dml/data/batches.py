@@ -63,7 +63,7 @@ def balanced_batches(
         ValueError: if a class has a single image, there are too few classes, or files come without `images`.
 
     Example:
-        >>> source = from_arrays(np.eye(6), ["a", "a", "b", "b", "c", "c"])
+        >>> source = ccp_dml.data.from_arrays(np.eye(6), ["a", "a", "b", "b", "c", "c"])
         >>> images, labels = next(iter(balanced_batches(source, classes_per_batch=2, samples_per_class=2)))
         >>> images.shape, labels.shape
         (TensorShape([4, 6]), TensorShape([4]))
@@ -94,7 +94,8 @@ class EvaluationImages:
     `RetrievalMetrics` and `CCPCallback` take them as samples.
 
     Example:
-        >>> samples = EvaluationImages(from_folder(photos), ImageOptions(image_size=32))
+        >>> source = ccp_dml.data.from_folder(photos)
+        >>> samples = EvaluationImages(source, ImageOptions(image_size=32))
         >>> samples.shape, samples[[0, 2]].shape
         ((8, 32, 32, 3), (2, 32, 32, 3))
 

@@ -97,8 +97,8 @@ def from_files(paths: Sequence[str | os.PathLike[str]], labels: npt.ArrayLike) -
         ValueError: if there are no files, or another number of labels.
 
     Example:
-        >>> from_files([emoji_file], ["grinning face"]).class_names
-        ('grinning face',)
+        >>> from_files([photos / "cat/a.png", photos / "dog/a.png"], ["cat", "dog"]).class_names
+        ('cat', 'dog')
     """
     files = [os.path.expanduser(os.fspath(path)) for path in paths]
     collection = _collection(FileRecords(files), labels, "paths")
@@ -129,9 +129,9 @@ def from_dataframe(
         ValueError: if there are no rows, or the columns differ in length.
 
     Example:
-        >>> table = {"file": [emoji_file], "name": ["grinning face"]}
-        >>> len(from_dataframe(table, "file", "name"))
-        1
+        >>> table = {"file": ["cat/a.png", "dog/a.png"], "name": ["cat", "dog"]}
+        >>> len(from_dataframe(table, "file", "name", root=photos))
+        2
     """
     for name in (path_column, label_column):
         if name not in frame:
@@ -158,7 +158,7 @@ def from_folder(folder: str | os.PathLike[str], split: str | None = None) -> Ima
     Example:
         >>> source = from_folder(photos, split="train")
         >>> source.class_names
-        ('cat', 'dog')
+        ('cat', 'cow')
     """
     found = [(path, label) for path, label, of in read_folder(folder) if split in (None, of)]
     if not found:
