@@ -10,7 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ccp_dml.losses.base import MetricLoss
-from ccp_dml.models.embedding_model import batch_norm_variables
+from ccp_dml.models.embedding_model import batch_norm_variables, synchronize_batch_norm
 from ccp_dml.training.checkpoints import Checkpoints, StopRequest, TrainingInterrupted
 from ccp_dml.training.chunks import Chunk, ChunkRunner
 from ccp_dml.training.controllers import Controller, EarlyStopping, WarmUp, make_schedule
@@ -134,7 +134,8 @@ class Trainer:
             controllers: further controllers, such as `AlternatingProjections.of_model`.
             callbacks: Keras callbacks.
             checkpoints: where to save. `Checkpoints(folder, workers=Workers(strategy))` trains under a
-                `tf.distribute` strategy, in whose scope model and loss were made.
+                `tf.distribute` strategy, in whose scope model and loss were made. Batch normalisation of the
+                model then uses the statistics of the global batch.
 
         Raises:
             ValueError: if the model is not built, or the trainer is created in the scope of a strategy.
@@ -158,6 +159,9 @@ class Trainer:
             )
         options, optimizer = options or TrainingOptions(), optimizer or OptimizerOptions()
         checkpoints = checkpoints or Checkpoints(None)
+        strategy = checkpoints.workers.strategy
+        if strategy is not None and strategy.num_replicas_in_sync > 1:
+            synchronize_batch_norm(model)
         proximal = next((found.proximal_term for found in controllers if found.proximal_term), None)
         with checkpoints.workers.scope():
             train_step = TrainStep(
