@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import ccp_dml
 from ccp_dml.data import (
     ClassUniformSampler,
     EvaluationImages,
@@ -73,6 +74,26 @@ def test_files_have_the_pixels_of_the_training_pipeline(tmp_path: Path):
         plain = test_image(tf.constant(encoded[row]), test_preprocessing(options))
         np.testing.assert_array_equal(samples[row], plain)
         np.testing.assert_array_equal(samples[[3, 0]][[3, 0].index(row)], plain)
+
+
+def test_ccp_and_metrics_take_the_images_of_files(tmp_path: Path):
+    paths = [tmp_path / f"{number}.png" for number in range(20)]
+    for path, image in zip(paths, IMAGES):
+        path.write_bytes(tf.io.encode_png(image).numpy())
+    source = from_files(paths, LABELS)
+    samples = EvaluationImages(source, SIZE)
+    model = tf.keras.Sequential([tf.keras.layers.Flatten(), tf.keras.layers.Dense(2)])
+    loss = ccp_dml.losses.CCP(ccp_dml.losses.Contrastive(), 5, 2, proxies_per_class=1)
+    model.compile("sgd", loss)
+    callbacks = [
+        ccp_dml.RetrievalMetrics(samples, LABELS, batch_size=7),
+        ccp_dml.CCPCallback(loss, samples, source.labels, batch_size=7),
+    ]
+    model.fit(balanced_batches(source, 3, 2, images=SIZE), steps_per_epoch=2, verbose=0, callbacks=callbacks)
+    embedded = model(samples[np.arange(20)]).numpy()
+    for label, proxy in enumerate(loss.proxies.embeddings.numpy()):
+        assert np.abs(embedded[label == LABELS] - proxy).max(axis=1).min() < 1e-3 * np.abs(embedded).max()
+    assert "val_map_at_r" in model.history.history
 
 
 def test_other_samplers_and_a_fit():
