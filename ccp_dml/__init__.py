@@ -5,21 +5,19 @@ The names of `__all__` are loaded at their first use, and TensorFlow with them.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from ccp_dml import lazy
 
-_PUBLIC = {
-    "CCPCallback": "projections.callback",
-    "RetrievalMetrics": "evaluation.callback",
-    "evaluate_retrieval": "evaluation.metrics",
-    "nearest_neighbors": "evaluation.search",
+_TARGETS = {
+    **lazy.targets_of(
+        {
+            "evaluation.callback": "RetrievalMetrics",
+            "evaluation.metrics": "evaluate_retrieval",
+            "evaluation.search": "nearest_neighbors",
+            "projections.callback": "CCPCallback",
+            "training.trainer": "Trainer",
+        }
+    ),
+    **dict.fromkeys(["data", "evaluation", "losses", "models", "projections", "training"], ""),
 }
-
-__all__ = sorted(_PUBLIC)
-
-
-def __getattr__(name: str) -> Any:
-    """Loads a public name from the module that defines it."""
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+__all__ = sorted(_TARGETS)
+__getattr__ = lazy.loader(__name__, _TARGETS)

@@ -14,7 +14,7 @@ from ccp_dml.data.splits import class_fold, hold_out_classes
 from ccp_dml.errors import ConfigError, UserError
 from ccp_dml.losses import registry as losses
 from ccp_dml.models.backbones import registry as backbones
-from ccp_dml.options import LARGEST_INTEGER, height_and_width
+from ccp_dml.options import LARGEST_INTEGER
 from ccp_dml.projections.options import ProjectionOptions
 
 _DEFAULT_NUM_FOLDS = 4
@@ -24,7 +24,6 @@ _DEFAULT_VALIDATION_FRACTION = 0.25
 _MOST_RUNS = 1000
 _DEFAULT_BATCH_SIZE = 32
 # The published results are from crops of 227 pixels of images of 256.
-_SHORTER_SIDE_RATIO = 256 / 227
 
 
 @dataclass(frozen=True)
@@ -49,14 +48,13 @@ def resolve(config: ExperimentConfig) -> ExperimentConfig:
     """Fills in the values of a valid configuration that follow from others."""
     flags = config.flags
     spec = backbones.BACKBONES[flags.backbone]
-    image_size = flags.image_size or spec.default_image_size
+    images = config.images.completed(spec.default_image_size)
     weights = flags.backbone_weights or spec.default_weights
-    shorter_side = flags.test_shorter_side or round(min(height_and_width(image_size)) * _SHORTER_SIDE_RATIO)
     complete = config.replace(
         data_dir=_absolute(flags.data_dir),
         prepared_dir=_absolute(flags.prepared_dir),
-        image_size=image_size,
-        test_shorter_side=shorter_side if flags.preprocessing == "dml" else None,
+        image_size=images.image_size,
+        test_shorter_side=images.test_shorter_side,
         batch_size=flags.batch_size or (None if flags.sampler == "m_per_class" else _DEFAULT_BATCH_SIZE),
         normalization=flags.normalization or losses.normalizations(flags.loss)[0],
         # An absolute path, as the run may be evaluated from another working directory.

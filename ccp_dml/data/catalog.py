@@ -7,7 +7,7 @@ import functools
 import importlib
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -222,6 +222,32 @@ def _check_options(source: SourceOptions, entry: _Entry) -> None:
         raise UserError(
             f"--download: {name} cannot be downloaded; expected it with one of {expected}{advice}"
         )
+
+
+def read_folder(folder: str | os.PathLike[str]) -> list[tuple[str, str, str]]:
+    """Returns the path, class and split of each image of a folder by the rules of `image_folder`.
+
+    Raises:
+        ValueError: if the folder or its manifest cannot be used.
+    """
+    layout = importlib.import_module("ccp_dml.datasets.image_folder.layout").read_layout(folder)
+    return [(str(layout.source_dir / entry.file), entry.label, entry.split) for entry in layout.entries]
+
+
+def upright_images(paths: Sequence[str]) -> list[bytes]:
+    """Reads image files and converts them, in parallel, to upright RGB JPEG or PNG images.
+
+    Raises:
+        ValueError: if a file cannot be used; the message names it.
+    """
+    images = importlib.import_module("ccp_dml.datasets.common.images")
+    files = ((path, path, pathlib.Path(path).read_bytes) for path in paths)
+    converted = []
+    for _, found in images.convert_all(files):
+        if isinstance(found, images.ImageError):
+            raise found
+        converted.append(found)
+    return converted
 
 
 @contextlib.contextmanager

@@ -78,6 +78,13 @@ class ImageCollection:
         rows: int64 [N], record of each image in `source`.
         boxes: int64 [N, 4], top, left, height and width in pixels to which each encoded image is cropped;
             None to use the full images.
+
+    Example:
+        >>> source = ccp_dml.data.from_arrays(np.zeros([3, 8, 8, 1]), ["dog", "cat", "dog"])
+        >>> source.num_classes, source.class_sizes()
+        (2, {'cat': 1, 'dog': 2})
+        >>> source.by_classes([1]).class_names
+        ('dog',)
     """
 
     labels: IntArray

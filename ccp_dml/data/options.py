@@ -15,6 +15,7 @@ from ccp_dml.options import (
     Size,
     Switch,
     Text,
+    height_and_width,
     option,
 )
 
@@ -24,6 +25,7 @@ CONVENTIONAL = "conventional"
 ABLATION = "ablation"
 PROTOCOLS = (MLRC, CONVENTIONAL, ABLATION)
 ALL_FOLDS = "all"
+_SHORTER_SIDE_RATIO = 256 / 227
 
 _FOLDER = PathText("a folder")
 _ABOVE_ZERO = Number(above=0)
@@ -191,3 +193,20 @@ class ImageOptions(Options):
     horizontal_flip: bool = option(
         True, Switch(), "Flip half of the training images.", only_with={"preprocessing": ("dml", "cifar")}
     )
+
+    def completed(self, default_size: ImageSize | None = None) -> ImageOptions:
+        """Fills in the values that follow from others.
+
+        Args:
+            default_size: `image_size` if none is given.
+
+        Raises:
+            ValueError: if there is no size at all.
+        """
+        size = self.image_size or default_size
+        if size is None:
+            raise ValueError("image_size is None; expected the side of the images in pixels, such as 224")
+        shorter_side = None
+        if self.preprocessing == "dml":
+            shorter_side = self.test_shorter_side or round(min(height_and_width(size)) * _SHORTER_SIDE_RATIO)
+        return dataclasses.replace(self, image_size=size, test_shorter_side=shorter_side)

@@ -29,7 +29,7 @@ from ccp_dml.data.resizing import either
 from ccp_dml.data.sampling import Sampler
 from ccp_dml.errors import UserError
 
-_LAST_STEP = np.iinfo(np.int64).max
+LAST_STEP = np.iinfo(np.int64).max
 _READ_AHEAD = 2
 _QUIET_SECONDS = 0.02
 _MOST_SECONDS = 2.0
@@ -136,7 +136,7 @@ def training_batches(
         first = functools.partial(test_image, config=plain, box=box)
         return either(image["is_plain"], first, usual, image["encoded"]), image["labels"]
 
-    batches = tf.data.Dataset.range(first_step, _LAST_STEP).map(read_batch)
+    batches = tf.data.Dataset.range(first_step, LAST_STEP).map(read_batch)
     return _per_image(batches, prepare, len(rows) // shard.num_replicas, drop_remainder=True)
 
 

@@ -111,6 +111,12 @@ class MPerClassSampler(ClassSampler):
     Each visit takes the next M images of the class. No image is used a second time before all images of the
     class were used, and none twice in a batch, unless the class has fewer than M images and repeats them. The
     order of the images is new in each pass over them.
+
+    Example:
+        >>> labels = np.array([0, 0, 0, 1, 1, 2, 2])
+        >>> sampler = MPerClassSampler(labels, classes_per_batch=2, samples_per_class=2, seed=1)
+        >>> np.bincount(labels[sampler.batch(0)]).tolist().count(2)
+        2
     """
 
     def __init__(
@@ -148,6 +154,11 @@ class RepresentativeSampler(ClassSampler):
     the class has fewer than M images, from one another. Counted from the first step of the run, visits are
     divided into passes over the other images; within one lifetime, a pass holds no image twice. The
     order is new in each pass and in each lifetime. A class of a single image repeats its representative.
+
+    Example:
+        >>> sampler = RepresentativeSampler(np.array([0, 0, 0, 1, 1, 1]), 2, 2, lifetime=5)
+        >>> set(sampler.batch(0)[:2]) == set(sampler.batch(4)[:2])
+        True
     """
 
     def __init__(
@@ -200,6 +211,11 @@ class ClassUniformSampler(ClassSampler):
     Each visit takes the next image of the class; none comes a second time before all images of the class were
     used. A batch larger than the number of classes visits each class about `batch_size / C` times, and may
     hold an image twice if the images of a class run out inside the batch.
+
+    Example:
+        >>> labels = np.array([0, 0, 0, 0, 1, 2])
+        >>> sorted(labels[ClassUniformSampler(labels, batch_size=3).batch(7)].tolist())
+        [0, 1, 2]
     """
 
     def __init__(self, labels: np.ndarray[Any, Any], batch_size: int, seed: int = 0):
@@ -233,6 +249,11 @@ class RandomSampler:
 
     Attributes:
         batch_size: number of images of every batch.
+
+    Example:
+        >>> sampler = RandomSampler(num_images=4, batch_size=2)
+        >>> sorted([*sampler.batch(0), *sampler.batch(1)])
+        [0, 1, 2, 3]
     """
 
     def __init__(self, num_images: int, batch_size: int, seed: int = 0):

@@ -5,24 +5,16 @@ The public names are loaded at their first use, so importing this package does n
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from ccp_dml import lazy
 
-_PUBLIC = {
-    "Embedder": "embedding",
-    "Evaluation": "embedding",
-    "RetrievalResult": "metrics",
-    "embed": "embedding",
-    "evaluate_retrieval": "metrics",
-    "format_table": "report",
-    "nearest_neighbors": "search",
-}
-
-__all__ = sorted(_PUBLIC)
-
-
-def __getattr__(name: str) -> Any:
-    """Loads a public name from the module that defines it."""
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+_TARGETS = lazy.targets_of(
+    {
+        "callback": "RetrievalMetrics",
+        "embedding": "Embedder Evaluation embed",
+        "metrics": "RetrievalResult evaluate_retrieval",
+        "report": "format_table",
+        "search": "nearest_neighbors",
+    }
+)
+__all__ = sorted(_TARGETS)
+__getattr__ = lazy.loader(__name__, _TARGETS)

@@ -62,11 +62,14 @@ class RetrievalMetrics(tf.keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Embeds and ranks the samples, and adds the scores to the logs."""
-        embeddings = embed_rows(self.model, self._samples, np.arange(len(self._samples)), self._batch_size)
-        embeddings = normalize(tf.constant(embeddings), self._normalization).numpy()
-        found = evaluate_retrieval(embeddings, self._labels, recall_at=self._recall_at)
         if logs is not None:
-            logs.update({f"val_{name}": value for name, value in found.scalars().items()})
+            logs.update({f"val_{name}": value for name, value in self.scores(self.model).items()})
+
+    def scores(self, model: tf.keras.Model) -> dict[str, float]:
+        """Returns the scores of a model by name, for `Trainer.create(validate=...)` or a loop of your own."""
+        embeddings = embed_rows(model, self._samples, np.arange(len(self._samples)), self._batch_size)
+        embeddings = normalize(tf.constant(embeddings), self._normalization).numpy()
+        return evaluate_retrieval(embeddings, self._labels, recall_at=self._recall_at).scalars()
 
 
 def embed_rows(

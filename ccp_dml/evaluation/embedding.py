@@ -35,6 +35,11 @@ class Embedder:
 
     Raises:
         ValueError: if the normalisation is unknown.
+
+    Example:
+        >>> embedder = Embedder(tf.keras.Sequential([tf.keras.layers.Dense(2)]), "unit")
+        >>> embedder([np.ones([3, 4], np.float32), np.ones([1, 4], np.float32)]).shape
+        (4, 2)
     """
 
     def __init__(
@@ -92,6 +97,10 @@ def embed(
 
     Returns:
         float32 [N, D], normalised.
+
+    Example:
+        >>> embed(tf.keras.layers.Dense(2), [np.ones([3, 4], np.float32)]).shape
+        (3, 2)
     """
     return Embedder(model, normalization)(batches)
 
@@ -104,6 +113,12 @@ class Evaluation:
         result: the metrics.
         embeddings: float32 [Q, D], of the queries.
         gallery_embeddings: float32 [G, D]; None for self-retrieval.
+
+    Example:
+        >>> embeddings = np.array([[0.0], [1.0], [5.0]])
+        >>> result = ccp_dml.evaluate_retrieval(embeddings, [0, 0, 1])
+        >>> Evaluation(result, embeddings).result.precision_at_1.tolist()
+        [1.0, 1.0, nan]
     """
 
     result: RetrievalResult

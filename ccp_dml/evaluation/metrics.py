@@ -41,6 +41,13 @@ class RetrievalResult:
         recall_at_k: by k, 1 if a positive is among the first k neighbours (R@k), else 0.
         precision_at_k: by k, share of positives among the first k neighbours (P@k).
         map_at_k: by k, as MAP@R over the first k places, divided by min(R, k) (MAP@k).
+
+    Example:
+        >>> result = evaluate_retrieval(np.array([[0.0], [1.0], [5.0], [1.5]]), np.array([0, 0, 1, 1]))
+        >>> result.map_at_r.tolist()
+        [1.0, 0.0, 1.0, 0.0]
+        >>> np.flatnonzero(result.precision_at_1 == 0).tolist()  # The queries that fail.
+        [1, 3]
     """
 
     num_positives: Ints

@@ -57,6 +57,13 @@ def nearest_neighbors(
 
     Raises:
         ValueError: on empty, non-finite or ill-shaped input, unmatched ids, or a bound that is too small.
+
+    Example:
+        >>> indices, distances = nearest_neighbors(np.array([[0.0], [1.0], [5.0]]), k=2)
+        >>> indices.tolist()
+        [[1, 2], [0, 2], [1, 0]]
+        >>> distances[0].tolist()
+        [1.0, 5.0]
     """
     k = as_whole_number(k, "k")
     queries = as_embeddings(queries, "queries")

@@ -45,7 +45,6 @@ from ccp_dml.losses import registry as losses
 from ccp_dml.losses.base import MetricLoss
 from ccp_dml.models.embedding_model import (
     backbone_variables,
-    batch_norm_variables,
     feature_model,
     synchronize_batch_norm,
     with_test_crops,
@@ -56,12 +55,7 @@ from ccp_dml.projections.pool import PoolMemory, ProxyPool
 from ccp_dml.projections.projections import AlternatingProjections
 from ccp_dml.run_directory import RunDirectory
 from ccp_dml.training.checkpoints import Checkpoints
-from ccp_dml.training.controllers import EarlyStopping, WarmUp, make_schedule
-from ccp_dml.training.finite import FiniteGuard
-from ccp_dml.training.gradients import ProximalTerm, make_transforms
-from ccp_dml.training.optimizers import make_optimizer_groups
 from ccp_dml.training.options import TrainingOptions
-from ccp_dml.training.step import TrainStep
 from ccp_dml.training.trainer import Trainer
 
 EmbedImages = Callable[[IntArray], Floats]
@@ -217,50 +211,20 @@ def build_trainer(
     # Batches, divided among the replicas.
     batches = make_batches(config.batches, config.images, run.task.train, config.run.seed, workers)
 
-    # Problem instances, and the proximal term that ties the weights to the last solution.
-    projections = proximal = None
-    if config.uses_projections:
-        projections = _make_projections(run, config.projections)
-        proximal = ProximalTerm(
-            model.trainable_variables, projections.anchors, projections.proximal_coefficient
-        )
+    # Problem instances, whose proximal term ties the weights to the last solution.
+    projections = [_make_projections(run, config.projections)] if config.uses_projections else []
 
-    # The step: loss, gradients, transforms, optimizer.
-    backbone = backbone_variables(model)
-    with workers.scope():
-        train_step = TrainStep(
-            model,
-            loss,
-            make_optimizer_groups(config.optimizer, backbone, model, loss),
-            transforms=make_transforms(
-                config.gradients,
-                model.trainable_variables,
-                proximal=proximal,
-                exclude_from_decay=batch_norm_variables(model),
-            ),
-            guard=FiniteGuard(skips=options.nan_policy == "skip"),
-            jit_compile=options.jit_compile,
-        )
-
-    # Controllers: early stopping keeps the best weights before the projections may change proxies.
-    schedule = make_schedule(config.optimizer, options.monitor, options.steps_per_epoch)
-    stopping = None
-    if is_monitored:
-        kept = [*model.variables, *loss.variables] if options.restore_best else []
-        stopping = EarlyStopping(kept, patience=options.patience, monitor=options.monitor)
-    controllers = [found for found in (stopping, schedule, projections) if found is not None]
-
-    # The loop.
-    warm_up_rate = config.optimizer.warm_up_learning_rate or config.optimizer.learning_rate
-    return Trainer(
-        train_step,
+    # The step, early stopping, the schedule and the loop.
+    return Trainer.create(
+        model,
+        loss,
         batches,
         options,
-        warm_up=WarmUp(
-            config.optimizer.warm_up_epochs, backbone, warm_up_rate / config.optimizer.learning_rate
-        ),
+        optimizer=config.optimizer,
+        gradients=config.gradients,
+        backbone=backbone_variables(model),
         validate=run.monitored_scores if is_monitored else None,
-        controllers=controllers,
+        controllers=projections,
         callbacks=callbacks,
         checkpoints=Checkpoints(directory.checkpoints, config.checkpoints, workers=workers),
     )

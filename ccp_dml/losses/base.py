@@ -16,7 +16,8 @@ class MetricLoss(tf.keras.losses.Loss, tf.Module):
 
     It is a `tf.keras.losses.Loss`, so `model.compile(loss=...)` takes it, and a `tf.Module`, so its
     variables are in `trainable_variables` and in a `tf.train.Checkpoint(loss=...)`. A functional or
-    subclassed model that is compiled with the loss trains and saves them; a `Sequential` does not.
+    subclassed model that is compiled with the loss trains and saves them; a `Sequential` cannot, which
+    `fit` reports before its first step.
 
     A subclass implements `components` and `diagnostics`, and keeps each argument of its `__init__` in an
     attribute of the same name.
@@ -40,14 +41,36 @@ class MetricLoss(tf.keras.losses.Loss, tf.Module):
         """Returns the loss, a float32 scalar; arguments as for `components`.
 
         Raises:
-            ValueError: if there are sample weights, which Keras makes of `class_weight` too.
+            ValueError: if there are sample weights, which Keras makes of `class_weight` too, or in `fit` of a
+                model that does not train the variables of the loss.
         """
         if sample_weight is not None:
             raise ValueError(
                 "sample_weight or class_weight is given; expected neither, as the loss compares samples with "
                 "each other (to weigh classes, draw them more or less often)"
             )
+        self._check_trained()
         return super().__call__(y_true, y_pred)
+
+    def _check_trained(self) -> None:
+        """Raises `ValueError` in `fit` of a model that leaves out trainable variables of this loss."""
+        variables = self.trainable_variables
+        # Keras tells a loss nothing of the model, and a `Sequential` ignores what its loss has.
+        frame = inspect.currentframe() if variables else None
+        while frame is not None and frame.f_code is not tf.keras.Model.train_step.__code__:
+            frame = frame.f_back
+        if frame is None:
+            return
+        model = frame.f_locals["self"]
+        trained = {variable.ref() for variable in model.trainable_variables}
+        missing = [variable.name for variable in variables if variable.ref() not in trained]
+        if missing:
+            raise ValueError(
+                f"the model {model.name} does not train {', '.join(missing)} of {type(self).__name__}, as a "
+                "Sequential ignores the variables of its loss; expected a functional model, such as "
+                "`tf.keras.Model(model.inputs, model.outputs)`, a subclass of `tf.keras.Model`, or a "
+                "CCPCallback"
+            )
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         """Returns the sum of `components` for labels `y_true` and embeddings `y_pred`: float32 scalar.

@@ -27,6 +27,13 @@ class CCP(ExtendingLoss):
 
     Attributes:
         proxies: the proxies of all classes.
+
+    Example:
+        >>> loss = CCP(ccp_dml.losses.Contrastive(), num_classes=3, embedding_size=2, proxies_per_class=2)
+        >>> loss.proxies.embeddings.shape
+        TensorShape([6, 2])
+        >>> sorted(loss.components([0, 0, 2], [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]))
+        ['pair_loss', 'proxy_loss']
     """
 
     proxies: Proxies

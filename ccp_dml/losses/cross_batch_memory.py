@@ -33,6 +33,15 @@ class CrossBatchMemory(ExtendingLoss):
         memory_ids: int64 variable [M], their image ids; for labels without ids, distinct negative numbers.
         rows_written: int64 variable, number of rows written so far; modulo M, the next row to overwrite.
         steps: int64 variable, number of batches written so far.
+
+    Example:
+        >>> loss = CrossBatchMemory(
+        ...     ccp_dml.losses.Contrastive(), embedding_size=2, memory_size=2, start_step=1
+        ... )
+        >>> float(loss([0, 0], [[1.0, 0.0], [0.0, 1.0]])) > 0
+        True
+        >>> loss.memory.numpy().tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
     """
 
     def __init__(

@@ -39,6 +39,13 @@ class DistanceRegularization(WrappingLoss):
         running_mean: float32 variable, m'.
         running_deviation: float32 variable, s'.
         batches: int64 variable, number of batches in the running statistics.
+
+    Example:
+        >>> loss = DistanceRegularization(ccp_dml.losses.Triplet(normalization="none"))
+        >>> float(loss([0, 0, 1], [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])) > 0
+        True
+        >>> loss.levels.numpy().tolist()
+        [-3.0, 0.0, 3.0]
     """
 
     def __init__(

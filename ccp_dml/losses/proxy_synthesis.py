@@ -47,6 +47,11 @@ class ProxySynthesis(WrappingLoss):
 
     Attributes:
         steps: int64 variable, number of rates drawn so far.
+
+    Example:
+        >>> loss = ProxySynthesis(ccp_dml.losses.ProxyAnchor(num_classes=3, embedding_size=2))
+        >>> float(loss([0, 0, 2], [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])) > 0
+        True
     """
 
     base: ProxyNCA | ProxyAnchor | VirtualSoftmax

@@ -21,6 +21,11 @@ class VirtualSoftmax(WrappingLoss):
     of the same norm. So the proxies of the class have to come ever closer to the sample.
 
     Chen, Deng, Shen, "Virtual class enhanced discriminative embedding learning", NeurIPS 2018.
+
+    Example:
+        >>> loss = VirtualSoftmax(ccp_dml.losses.ProxyNCA(num_classes=3, embedding_size=2))
+        >>> sorted(loss.components([0, 2], [[1.0, 0.0], [0.0, 1.0]]))
+        ['proxy_loss']
     """
 
     base: ProxyNCA

@@ -56,6 +56,11 @@ def build_embedding_model(
     Raises:
         ValueError: if a backbone, weights, layer or pooling is unknown, a size is too small, or the file of
             the weights is missing.
+
+    Example:
+        >>> model = build_embedding_model("cifar_resnet", embedding_size=16)
+        >>> model(tf.zeros([2, 32, 32, 3])).shape
+        TensorShape([2, 16])
     """
     if embedding_size < 1:
         raise ValueError(f"embedding_size is {embedding_size}; expected at least 1")

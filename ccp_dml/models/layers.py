@@ -27,6 +27,11 @@ class PixelScaling(tf.keras.layers.Layer):
         std: three positive numbers, in the same units and order.
         scale: factor on the result.
         reverse_channels: True to turn RGB into BGR.
+
+    Example:
+        >>> scaling = PixelScaling(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+        >>> scaling(tf.constant([[0.0, 127.5, 255.0]])).numpy().tolist()
+        [[-1.0, 0.0, 1.0]]
     """
 
     def __init__(
@@ -93,6 +98,11 @@ class GlobalPooling(tf.keras.layers.Layer):
     Attributes:
         kind: one of `POOLINGS`.
         power: for `'gem'` the trainable power, a float32 scalar that starts at 3; else None.
+
+    Example:
+        >>> features = tf.reshape([1.0, 2.0, 3.0, 6.0], [1, 2, 2, 1])
+        >>> float(GlobalPooling("average")(features)), float(GlobalPooling("max")(features))
+        (3.0, 6.0)
     """
 
     def __init__(self, kind: str = "average", **kwargs: Any) -> None:
@@ -199,6 +209,10 @@ class LipschitzNormalization(tf.keras.layers.Layer):
 
     Attributes:
         kind: one of `ccp_dml.geometry.NORMALIZATIONS`.
+
+    Example:
+        >>> LipschitzNormalization()(tf.constant([[0.25, 0.5], [0.0, 5.0]])).numpy().tolist()
+        [[0.25, 0.5], [0.0, 1.0]]
     """
 
     def __init__(self, kind: str = "lipschitz", **kwargs: Any) -> None:

@@ -58,6 +58,14 @@ class Proxies(tf.keras.layers.Layer):
             know multipliers.
         shards: combines results over the classes of this shard with those of the other shards.
         saved_by_loss: True if a loss owns the proxies and reads them from `.keras` files.
+
+    Example:
+        >>> proxies = Proxies(num_classes=3, proxies_per_class=2, embedding_size=4)
+        >>> proxies.labels.numpy().tolist()
+        [0, 1, 2, 0, 1, 2]
+        >>> proxies.reset(tf.ones([2, 3, 4]))
+        >>> float(tf.reduce_sum(proxies.embeddings))
+        24.0
     """
 
     shards: Shards = SINGLE_SHARD

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ccp_dml.data.sampling import OnePerClassSampler
-from ccp_dml.evaluation.callback import embed_rows
 from ccp_dml.losses.base import MetricLoss
 from ccp_dml.projections.options import ProjectionOptions
-from ccp_dml.projections.pool import ProxyPool
-from ccp_dml.projections.projections import AlternatingProjections
+from ccp_dml.projections.projections import AlternatingProjections, sample_draws
 
 
 class CCPCallback(tf.keras.callbacks.Callback):
@@ -63,35 +59,30 @@ class CCPCallback(tf.keras.callbacks.Callback):
             seed: seed of the draws of samples.
 
         Raises:
-            ValueError: if the loss has no proxies, or the labels do not fit the samples.
+            ValueError: if the loss has no proxies, or the labels do not fit the samples or the loss.
         """
         super().__init__()
-        if loss.proxies is None:
-            raise ValueError(
-                f"{type(loss).__name__} has no proxies; expected a loss with proxies, such as CCP"
-            )
-        labels = np.asarray(labels)
-        if labels.shape != (len(samples),):
-            raise ValueError(f"labels have the shape {labels.shape}; expected ({len(samples)},)")
         self.projections: AlternatingProjections | None = None
-        self._loss, self._samples, self._batch_size, self._seed = loss, samples, batch_size, seed
         self._options = options or ProjectionOptions(ccp_reset_rule="fixed")
-        window = self._options.draws(loss.proxies.proxies_per_class)
-        self._draws = OnePerClassSampler(labels, seed=seed, window=window).draws
+        sample_draws(loss, samples, labels, self._options, seed)  # Raises errors before training.
+        self._loss, self._samples, self._labels = loss, samples, labels
+        self._batch_size, self._seed = batch_size, seed
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Attaches the loss and the proximal term to the model, and chooses the first proxies."""
         if self.projections is not None:
             return
-        if not self.model.built:
-            self._embed(np.zeros(1, np.int64))
-        self._attach_loss()
-        owned = {variable.ref() for variable in self._loss.trainable_variables}
-        weights = [variable for variable in self.model.trainable_variables if variable.ref() not in owned]
-        self.projections = AlternatingProjections(
-            weights, self._loss.proxies, ProxyPool(self._draws, self._embed), self._options, seed=self._seed
+        self.projections = AlternatingProjections.of_model(
+            self.model,
+            self._loss,
+            self._samples,
+            self._labels,
+            self._options,
+            batch_size=self._batch_size,
+            seed=self._seed,
         )
-        self._attach_proximal_term(weights, self.projections)
+        self._attach_loss()
+        self._attach_proximal_term(self.projections)
         # A step that was traced before knows neither proxies nor proximal term.
         self.model.train_function = self.model.make_train_function(force=True)
         self.projections.begin()
@@ -106,9 +97,6 @@ class CCPCallback(tf.keras.callbacks.Callback):
             self.projections.after_validation(epoch, logs)
         logs.update(self.projections.logs)
 
-    def _embed(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        return embed_rows(self.model, self._samples, rows, self._batch_size)
-
     def _attach_loss(self) -> None:
         """Lets the model train the variables of the loss."""
         variables = {variable.ref() for variable in self._loss.trainable_variables}
@@ -121,11 +109,11 @@ class CCPCallback(tf.keras.callbacks.Callback):
                 "expected the model or one of its layers to hold the loss as an attribute"
             )
 
-    def _attach_proximal_term(self, weights: list[tf.Variable], projections: AlternatingProjections) -> None:
+    def _attach_proximal_term(self, projections: AlternatingProjections) -> None:
         def proximal_term() -> tf.Tensor:
             squares = [
                 tf.reduce_sum(tf.math.squared_difference(weight, tf.stop_gradient(anchor)))
-                for weight, anchor in zip(weights, projections.anchors)
+                for weight, anchor in zip(projections.weights, projections.anchors)
             ]
             return 0.5 * projections.proximal_coefficient * tf.add_n(squares)
 

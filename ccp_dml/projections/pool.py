@@ -11,6 +11,8 @@ import tensorflow as tf
 from ccp_dml.distributed.workers import SINGLE_WORKER, Workers
 
 _NEVER = -1
+# (first draw, number of draws) -> images, int64 [draws, C]
+Draws = Callable[[int, int], npt.NDArray[np.int64]]
 
 
 class ProxyPool:
@@ -25,7 +27,7 @@ class ProxyPool:
 
     def __init__(
         self,
-        draws: Callable[[int, int], npt.NDArray[np.int64]],
+        draws: Draws,
         embed_images: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]],
         memory: PoolMemory | None = None,
         workers: Workers = SINGLE_WORKER,

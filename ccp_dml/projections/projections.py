@@ -9,14 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
+from ccp_dml.data.sampling import OnePerClassSampler
 from ccp_dml.distributed.snapshots import WeightSnapshot
+from ccp_dml.evaluation.callback import embed_rows
+from ccp_dml.losses.base import MetricLoss
 from ccp_dml.models.proxies import Proxies
 from ccp_dml.projections.choice import ProxyChooser
 from ccp_dml.projections.options import ProjectionOptions
-from ccp_dml.projections.pool import ProxyPool
+from ccp_dml.projections.pool import Draws, ProxyPool
 from ccp_dml.training.controllers import Controller, monitored_score
+from ccp_dml.training.gradients import ProximalTerm
 from ccp_dml.training.options import DEFAULT_MONITOR
 
 # Smallest improvement of a score that counts.
@@ -31,6 +37,7 @@ class AlternatingProjections(Controller):
     optimizer.
 
     Attributes:
+        weights: θ.
         options: the options.
         chooser: chooses proxies; None without proxies, or if they are not to be replaced.
         proximal_coefficient: float32 variable, λ of this instance.
@@ -69,7 +76,7 @@ class AlternatingProjections(Controller):
         """
         super().__init__(name="alternating_projections")
         self.options = options or ProjectionOptions()
-        self._weights, self._seed = list(weights), seed
+        self.weights, self._seed = list(weights), seed
         self.chooser: ProxyChooser | None = None
         if proxies is not None and self.options.ccp_use_representative_proxy:
             if pool is None:
@@ -91,8 +98,61 @@ class AlternatingProjections(Controller):
         self.stale = _state(0, tf.int64, "stale")
         self.best_score = _state(_NO_SCORE, tf.float64, "best_score")
         # Read in every training step, hence kept where the weights are.
-        self._solution = WeightSnapshot(self._weights, on_host=False, name="solution")
-        self._best_weights = WeightSnapshot(self._weights, name="best_weights")
+        self._solution = WeightSnapshot(self.weights, on_host=False, name="solution")
+        self._best_weights = WeightSnapshot(self.weights, name="best_weights")
+
+    @classmethod
+    def of_model(
+        cls,
+        model: tf.keras.Model,
+        loss: MetricLoss,
+        samples: Any,
+        labels: npt.ArrayLike,
+        options: ProjectionOptions | None = None,
+        *,
+        batch_size: int = 128,
+        seed: int = 0,
+    ) -> AlternatingProjections:
+        """Makes the projections of a model and a loss whose proxies are chosen from samples.
+
+        Args:
+            model: a model from samples [B, ...] to embeddings [B, D]; it is called once if it is not built.
+            loss: the loss; its proxies are replaced.
+            samples: inputs of the model without augmentation, [N, ...]: an array, or a sequence of arrays.
+            labels: integers [N] in 0..C-1; every class has a sample.
+            options: the options; None for the defaults.
+            batch_size: samples that are embedded at once, at least 1.
+            seed: seed of the draws of samples, and of noise.
+
+        Raises:
+            ValueError: if the loss has no proxies, the labels do not fit the samples or the loss, or the
+                options ask for a memory of embeddings.
+
+        Example:
+            >>> samples, labels = np.eye(6, dtype=np.float32), np.array([0, 0, 1, 1, 2, 2])
+            >>> loss = ccp_dml.losses.CCP(ccp_dml.losses.Contrastive(), num_classes=3, embedding_size=2)
+            >>> model = tf.keras.Sequential([tf.keras.layers.Dense(2)])
+            >>> projections = AlternatingProjections.of_model(model, loss, samples, labels)
+            >>> projections.begin()  # A `Trainer` calls it.
+            >>> projections.logs["problem_instance"]
+            0
+        """
+        options = options or ProjectionOptions()
+        draws = sample_draws(loss, samples, labels, options, seed)
+
+        def embed(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+            return embed_rows(model, samples, rows, batch_size)
+
+        if not model.built:
+            embed(np.zeros(1, np.int64))
+        owned = {variable.ref() for variable in loss.trainable_variables}
+        weights = [variable for variable in model.trainable_variables if variable.ref() not in owned]
+        return cls(weights, loss.proxies, ProxyPool(draws, embed), options, seed=seed)
+
+    @property
+    def proximal_term(self) -> ProximalTerm:
+        """The gradient that ties the weights to the last solution."""
+        return ProximalTerm(self.weights, self.anchors, self.proximal_coefficient)
 
     @property
     def anchors(self) -> list[tf.Variable]:
@@ -228,3 +288,36 @@ class AlternatingProjections(Controller):
 
 def _state(value: object, dtype: tf.DType, name: str) -> tf.Variable:
     return tf.Variable(value, trainable=False, dtype=dtype, name=name)
+
+
+def sample_draws(
+    loss: MetricLoss, samples: Any, labels: npt.ArrayLike, options: ProjectionOptions, seed: int
+) -> Draws:
+    """Returns the draws of samples from which the proxies of a loss are chosen; see `ProxyPool`.
+
+    Args:
+        loss: the loss.
+        samples: anything of the length N.
+        labels: integers [N] in 0..C-1; every class has a sample.
+        options: the options of the projections.
+        seed: seed of the draws.
+
+    Raises:
+        ValueError: if the loss has no proxies, the labels do not fit the samples or the loss, or the options
+            ask for a memory of embeddings.
+    """
+    if loss.proxies is None:
+        raise ValueError(f"{type(loss).__name__} has no proxies; expected a loss with proxies, such as CCP")
+    numbers = np.asarray(labels)
+    if numbers.shape != (len(samples),):
+        raise ValueError(f"labels have the shape {numbers.shape}; expected ({len(samples)},)")
+    if options.pool_memory_steps:
+        raise ValueError(
+            f"pool_memory_steps is {options.pool_memory_steps}; expected 0, as samples have no image ids"
+        )
+    window = options.draws(loss.proxies.proxies_per_class)
+    draws = OnePerClassSampler(numbers, seed=seed, window=window).draws
+    expected, found = loss.proxies.num_classes, int(numbers.max()) + 1
+    if found != expected:
+        raise ValueError(f"the labels have {found} classes; expected {expected}, as the loss has")
+    return draws

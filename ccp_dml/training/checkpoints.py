@@ -42,6 +42,13 @@ class Checkpoints:
 
     Attributes:
         workers: processes that save and restore together.
+
+    Example:
+        >>> checkpoints, step = Checkpoints(folder), tf.Variable(7)
+        >>> checkpoints.track(step=step)
+        >>> path = checkpoints.save(7)
+        >>> checkpoints.steps
+        [7]
     """
 
     def __init__(

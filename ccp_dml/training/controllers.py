@@ -14,6 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from ccp_dml.distributed.snapshots import WeightSnapshot
+from ccp_dml.training.gradients import ProximalTerm
 from ccp_dml.training.options import DEFAULT_MONITOR, OptimizerOptions
 
 # Smallest improvement of a score that keeps the plateau schedule waiting, as in Keras.
@@ -36,6 +37,11 @@ class Controller(tf.Module):
     @property
     def best_epoch(self) -> int | None:
         """Epoch (from 0) with the best score; None if unknown."""
+        return None
+
+    @property
+    def proximal_term(self) -> ProximalTerm | None:
+        """A term of the gradients of all steps; None without one."""
         return None
 
     @property

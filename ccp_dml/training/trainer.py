@@ -9,12 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from ccp_dml.losses.base import MetricLoss
+from ccp_dml.models.embedding_model import batch_norm_variables, synchronize_batch_norm
 from ccp_dml.training.checkpoints import Checkpoints, StopRequest, TrainingInterrupted
 from ccp_dml.training.chunks import Chunk, ChunkRunner
-from ccp_dml.training.controllers import Controller, WarmUp
+from ccp_dml.training.controllers import Controller, EarlyStopping, WarmUp, make_schedule
 from ccp_dml.training.epoch_logs import RESETS, TRAINING, VALIDATION, EpochMeans, EpochSpeed, WallTime
-from ccp_dml.training.optimizers import optimizer_of
-from ccp_dml.training.options import TrainingOptions
+from ccp_dml.training.finite import FiniteGuard
+from ccp_dml.training.gradients import make_transforms
+from ccp_dml.training.optimizers import make_optimizer_groups, optimizer_of
+from ccp_dml.training.options import GradientOptions, OptimizerOptions, TrainingOptions
 from ccp_dml.training.step import TrainStep
 
 Batches = Callable[[int], Any]
@@ -58,7 +62,7 @@ class Trainer:
         callbacks: Sequence[tf.keras.callbacks.Callback] = (),
         checkpoints: Checkpoints | None = None,
     ) -> None:
-        """Connects the components; `restore` and `fit` come next.
+        """Connects the components; `restore` and `fit` come next. `create` makes them from options.
 
         With a distribution strategy (`checkpoints.workers.strategy`), the train step is created in its scope.
         The trainer and the other components, whose state belongs to the process, are created outside of it.
@@ -95,6 +99,101 @@ class Trainer:
         self._means, self.wall_time = EpochMeans(), WallTime()
         self.diagnostics: dict[str, npt.NDArray[np.float32]] = {}
         self._checkpoints.track(**self.state)
+
+    @classmethod
+    def create(
+        cls,
+        model: tf.keras.Model,
+        loss: MetricLoss,
+        batches: Batches,
+        options: TrainingOptions | None = None,
+        *,
+        optimizer: OptimizerOptions | None = None,
+        gradients: GradientOptions | None = None,
+        backbone: Sequence[tf.Variable] = (),
+        validate: Validate | None = None,
+        controllers: Sequence[Controller] = (),
+        callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+        checkpoints: Checkpoints | None = None,
+    ) -> Trainer:
+        """Makes the trainer of a model and a loss from options, as the training command does.
+
+        With `validate`, early stopping and the restoring of the best weights are those of the options.
+        Projections among the controllers bring their proximal term with them.
+
+        Args:
+            model: a built model from images [B, ...] to embeddings [B, D].
+            loss: the loss; its proxies and other variables are trained.
+            batches: `batches(first_step)` returns the endless stream of (images, labels) from that step on,
+                such as `balanced_batches(..., first_step=first_step)`.
+            options: length of an epoch, early stopping, monitored score; None for the defaults.
+            optimizer: optimizer, learning rate, schedule and warm-up; None for the defaults.
+            gradients: weight decay, clipping and averages; None for the defaults.
+            backbone: variables that the warm-up freezes.
+            validate: returns scores by name, such as `lambda: metrics.scores(model)`.
+            controllers: further controllers, such as `AlternatingProjections.of_model`.
+            callbacks: Keras callbacks.
+            checkpoints: where to save. `Checkpoints(folder, workers=Workers(strategy))` trains under a
+                `tf.distribute` strategy, in whose scope model and loss were made. Batch normalisation of the
+                model then uses the statistics of the global batch.
+
+        Raises:
+            ValueError: if the model is not built, or the trainer is created in the scope of a strategy.
+
+        Example:
+            >>> source = ccp_dml.data.from_arrays(np.eye(6, dtype=np.float32), [0, 0, 1, 1, 2, 2])
+            >>> model = tf.keras.Sequential([tf.keras.layers.Dense(2, input_shape=[6])])
+            >>> trainer = Trainer.create(
+            ...     model,
+            ...     ccp_dml.losses.MultiSimilarity(),
+            ...     lambda step: ccp_dml.data.balanced_batches(source, 2, 2, first_step=step),
+            ...     TrainingOptions(steps_per_epoch=3),
+            ... )
+            >>> trainer.fit(max_epochs=2)["step"]
+            [3, 6]
+        """
+        if not model.built:
+            raise ValueError(
+                f"the model {model.name} has no weights yet; expected one that knows the shape of its "
+                "inputs, or that was called once"
+            )
+        options, optimizer = options or TrainingOptions(), optimizer or OptimizerOptions()
+        checkpoints = checkpoints or Checkpoints(None)
+        strategy = checkpoints.workers.strategy
+        if strategy is not None and strategy.num_replicas_in_sync > 1:
+            synchronize_batch_norm(model)
+        proximal = next((found.proximal_term for found in controllers if found.proximal_term), None)
+        with checkpoints.workers.scope():
+            train_step = TrainStep(
+                model,
+                loss,
+                make_optimizer_groups(optimizer, backbone, model, loss),
+                transforms=make_transforms(
+                    gradients or GradientOptions(),
+                    model.trainable_variables,
+                    proximal=proximal,
+                    exclude_from_decay=batch_norm_variables(model),
+                ),
+                guard=FiniteGuard(skips=options.nan_policy == "skip"),
+                jit_compile=options.jit_compile,
+            )
+        # Early stopping keeps the best weights before the projections may change proxies.
+        stopping = None
+        if validate is not None:
+            kept = [*model.variables, *loss.variables] if options.restore_best else []
+            stopping = EarlyStopping(kept, patience=options.patience, monitor=options.monitor)
+        schedule = make_schedule(optimizer, options.monitor, options.steps_per_epoch)
+        warm_up_rate = optimizer.warm_up_learning_rate or optimizer.learning_rate
+        return cls(
+            train_step,
+            batches,
+            options,
+            warm_up=WarmUp(optimizer.warm_up_epochs, backbone, warm_up_rate / optimizer.learning_rate),
+            validate=validate,
+            controllers=[*(found for found in (stopping, schedule) if found is not None), *controllers],
+            callbacks=callbacks,
+            checkpoints=checkpoints,
+        )
 
     @property
     def state(self) -> dict[str, Any]:

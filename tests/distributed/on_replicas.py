@@ -30,6 +30,7 @@ from tests.distributed.runs import (
     run,
 )
 from tests.losses.cases import BASIC, WRAPPED, LossCase
+from tests.training import tiny
 
 MEMORY = LossCase("xbm/contrastive", {"memory_size": 20, "start_step": 2, **SMOOTH})
 PAIRS = LossCase("contrastive", SMOOTH)
@@ -212,3 +213,11 @@ def test_a_run_of_the_command_equals_that_of_one_device(
         # Batch normalisation computes its variance by another formula.
         found, expected = ([float(row[name]) for row in of_run] for of_run in rows)
         np.testing.assert_allclose(found, expected, rtol=1e-3, err_msg=name)
+
+
+def test_a_trainer_made_in_python_gives_the_same_losses(tmp_path: Path) -> None:
+    expected, strategy = tiny.created().fit(3), devices.strategy(2)
+    tiny.created(tmp_path, strategy).fit(2)
+    continued = tiny.created(tmp_path, strategy)
+    assert continued.restore()
+    np.testing.assert_allclose(continued.fit(3)["loss"], expected["loss"][2:], rtol=1e-4)

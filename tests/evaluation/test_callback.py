@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import doctest
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import ccp_dml.losses
-from ccp_dml.evaluation import callback, evaluate_retrieval
+from ccp_dml.evaluation import evaluate_retrieval
 from ccp_dml.evaluation.callback import RetrievalMetrics
 
 
@@ -37,7 +35,3 @@ def test_wrong_arguments_are_refused_at_once():
         RetrievalMetrics(np.zeros((4, 2)), [0, 1, 1])
     with pytest.raises(ValueError, match="normalization"):
         RetrievalMetrics(np.zeros((2, 2)), [0, 1], normalization="max")
-
-
-def test_the_example_of_the_docstring():
-    assert doctest.testmod(callback, extraglobs={"np": np, "tf": tf, "ccp_dml": ccp_dml}).failed == 0

@@ -89,6 +89,49 @@ def test_proxies_attached_to_a_model_are_trained_and_saved_with_it(tmp_path: Pat
     np.testing.assert_array_equal(loss.proxies.embeddings, moved)
 
 
+def _subclassed() -> tf.keras.Model:
+    class Subclassed(tf.keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = tf.keras.layers.Dense(SIZE)
+
+        def call(self, inputs: tf.Tensor) -> tf.Tensor:
+            return self.dense(inputs)
+
+    return Subclassed()
+
+
+@pytest.mark.parametrize("eager", [False, True], ids=["graph", "eager"])
+@pytest.mark.parametrize("path", ["proxy_anchor", "ccp/contrastive", "mdr/contrastive"])
+@pytest.mark.parametrize(
+    "make, trains",
+    [
+        (_linear_model, True),
+        (_subclassed, True),
+        (lambda: tf.keras.Sequential([tf.keras.layers.Dense(SIZE)]), False),
+        (lambda: tf.keras.Sequential([tf.keras.layers.Dense(SIZE, input_shape=[SIZE])]), False),
+    ],
+    ids=["functional", "subclassed", "sequential", "built sequential"],
+)
+def test_fit_trains_the_variables_of_the_loss_or_says_that_it_does_not(make, trains, path, eager) -> None:
+    model, loss = make(), LossCase(path).build()
+    before = [variable.numpy() for variable in loss.trainable_variables]
+    model.compile(loss=loss, optimizer="sgd", run_eagerly=eager)
+    labels, images = batch(5)
+    if trains or not before:
+        model.fit(images, labels, batch_size=BATCH, verbose=0)
+        moved = [np.abs(variable - start).max() for variable, start in zip(loss.trainable_variables, before)]
+        assert all(moved)
+    else:
+        with pytest.raises(ValueError, match="does not train (embeddings|levels):0 of .* functional"):
+            model.fit(images, labels, batch_size=BATCH, verbose=0)
+        assert model.evaluate(images, labels, batch_size=BATCH, verbose=0) > 0
+        functional = tf.keras.Model(model.inputs, model.outputs)
+        functional.compile(loss=loss, optimizer="sgd")
+        functional.fit(images, labels, batch_size=BATCH, verbose=0)
+        assert not np.array_equal(loss.trainable_variables[0], before[0])
+
+
 @pytest.mark.parametrize(
     "case",
     [

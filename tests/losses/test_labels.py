@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -131,6 +133,17 @@ def test_labels_out_of_range_stop_fit() -> None:
     model = _model(LossCase("proxy_nca").build())
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"a label is\] \[9\]"):
         model.fit(_EMBEDDINGS, np.full(12, 9), verbose=0)
+
+
+def test_optimised_python_leaves_the_assertion_out() -> None:
+    code = """
+import tensorflow as tf
+from ccp_dml.losses.labels import class_labels
+check = tf.function(lambda labels: class_labels(labels, 3), input_signature=[tf.TensorSpec([None], tf.int32)])
+print(check(tf.constant([0, 7])).numpy())
+"""
+    command = [sys.executable, "-O", "-c", code]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[0 7]\n"
 
 
 def test_proxies_shared_with_another_loss_limit_the_labels() -> None:

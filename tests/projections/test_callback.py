@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import doctest
-import functools
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import ccp_dml.losses
-from ccp_dml.data.sampling import OnePerClassSampler
 from ccp_dml.evaluation.callback import RetrievalMetrics
-from ccp_dml.projections import callback
 from ccp_dml.projections.callback import CCPCallback
 from ccp_dml.projections.options import ProjectionOptions
-from ccp_dml.projections.pool import ProxyPool
 from ccp_dml.projections.projections import AlternatingProjections
-from ccp_dml.training.gradients import ProximalTerm
-from ccp_dml.training.optimizers import OptimizerGroups, VariableGroup, make_optimizer
-from ccp_dml.training.options import TrainingOptions
-from ccp_dml.training.step import TrainStep
+from ccp_dml.training.options import GradientOptions, OptimizerOptions, TrainingOptions
 from ccp_dml.training.trainer import Trainer
 from tests.training import tiny
 
@@ -31,19 +22,14 @@ STEPS, EPOCHS = 4, 12
 def test_fit_and_the_trainer_give_equal_weights_and_proxies_over_several_instances():
     values, labels = tiny.images()
     network, loss = tiny.model(), tiny.ccp_loss()
-    draws = OnePerClassSampler(labels, seed=3, window=OPTIONS.draws(2)).draws
-    pool = ProxyPool(draws, lambda rows: network(values[rows], training=False).numpy())
-    projections = AlternatingProjections(network.trainable_variables, loss.proxies, pool, OPTIONS)
-    proximal = ProximalTerm(
-        network.trainable_variables, projections.anchors, projections.proximal_coefficient
-    )
-    groups = [VariableGroup([*network.trainable_variables, *loss.trainable_variables])]
-    optimizer = OptimizerGroups(functools.partial(make_optimizer, "sgd", momentum=0.0), groups, 0.05)
-    step = TrainStep(network, loss, optimizer, transforms=[proximal])
-    Trainer(
-        step,
+    projections = AlternatingProjections.of_model(network, loss, values, labels, OPTIONS, seed=3)
+    Trainer.create(
+        network,
+        loss,
         tiny.batches,
-        TrainingOptions(steps_per_epoch=STEPS, patience=0),
+        TrainingOptions(steps_per_epoch=STEPS, patience=0, restore_best=False),
+        optimizer=OptimizerOptions("sgd", learning_rate=0.05, momentum=0.0),
+        gradients=GradientOptions(weight_decay=0.0, clip_norm=0.0, clip_value=0.0),
         validate=tiny.Scores(network),
         controllers=[projections],
     ).fit(EPOCHS)
@@ -139,8 +125,7 @@ def test_losses_without_proxies_and_labels_of_another_length_are_refused():
         CCPCallback(ccp_dml.losses.Contrastive(), values, labels)
     with pytest.raises(ValueError, match=r"labels have the shape \(19,\); expected \(20,\)"):
         CCPCallback(tiny.ccp_loss(), values, labels[1:])
-
-
-def test_the_example_of_the_docstring():
-    globs = {"np": np, "tf": tf, "ccp_dml": ccp_dml}
-    assert doctest.testmod(callback, extraglobs=globs).failed == 0
+    with pytest.raises(ValueError, match="the labels have 5 classes; expected 4, as the loss has"):
+        CCPCallback(tiny.ccp_loss(), values, np.arange(20) % 5)
+    with pytest.raises(ValueError, match="pool_memory_steps is 3; expected 0"):
+        CCPCallback(tiny.ccp_loss(), values, labels, ProjectionOptions(pool_memory_steps=3))

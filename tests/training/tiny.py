@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from ccp_dml.data import balanced_batches, from_arrays
+from ccp_dml.distributed.workers import Workers
+from ccp_dml.evaluation import RetrievalMetrics
 from ccp_dml.losses.ccp import CCP
 from ccp_dml.losses.contrastive import Contrastive
 from ccp_dml.projections.options import ProjectionOptions
 from ccp_dml.projections.pool import PoolMemory, ProxyPool
 from ccp_dml.projections.projections import AlternatingProjections
+from ccp_dml.training.checkpoints import Checkpoints
 from ccp_dml.training.controllers import EarlyStopping, ReduceOnPlateau, WarmUp
 from ccp_dml.training.gradients import ProximalTerm, make_transforms
 from ccp_dml.training.optimizers import OptimizerGroups, VariableGroup, make_optimizer
@@ -169,6 +174,25 @@ def trainer(
         TrainingOptions(steps_per_epoch=steps_per_epoch, chunk_size=chunk_size),
         warm_up=None if warm_up is None else WarmUp(warm_up[0], backbone, warm_up[1]),
         **{"validate": Scores(network), "controllers": controllers, **options},
+    )
+
+
+def created(folder: Path | None = None, strategy: tf.distribute.Strategy | None = None) -> Trainer:
+    """Makes a run with CCP, plateau schedule and early stopping as a user does."""
+    values, labels = images()
+    source, workers = from_arrays(values, labels), Workers(strategy)
+    with workers.scope():
+        network, loss = model(), ccp_loss()
+    metrics = RetrievalMetrics(values, labels)
+    return Trainer.create(
+        network,
+        loss,
+        lambda step: balanced_batches(source, 3, 2, first_step=step, strategy=strategy),
+        TrainingOptions(steps_per_epoch=4, patience=3),
+        optimizer=OptimizerOptions(learning_rate=0.02, learning_rate_schedule="plateau"),
+        validate=lambda: metrics.scores(network),
+        controllers=[AlternatingProjections.of_model(network, loss, values, labels)],
+        checkpoints=Checkpoints(folder, workers=workers),
     )
 
 
