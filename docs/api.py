@@ -24,6 +24,18 @@ images by class and `folder` an empty folder. [The tutorial](tutorial-keras.md) 
 
 This page is made from the docstrings by `python docs/api.py`; a test runs the examples.
 """
+# Keras calls these itself.
+_OF_KERAS = {
+    "build",
+    "build_from_config",
+    "call",
+    "compute_output_shape",
+    "from_config",
+    "get_build_config",
+    "get_config",
+    "load_own_variables",
+    "save_own_variables",
+}
 _HEADINGS = ("Args", "Attributes", "Raises", "Returns", "Example")
 
 
@@ -64,10 +76,12 @@ def _methods(kind: type) -> list[tuple[str, Any]]:
     """The constructor, and the public methods that the class itself defines."""
     found = [(name, getattr(kind, name)) for name in vars(kind) if not name.startswith("_")]
     methods = [
-        (name, of) for name, of in found if inspect.isroutine(of) and of.__module__.startswith("ccp_dml")
+        (name, of)
+        for name, of in found
+        if inspect.isroutine(of) and of.__module__.startswith("ccp_dml") and name not in _OF_KERAS
     ]
     constructor = [("__init__", kind.__init__)] if inspect.isfunction(vars(kind).get("__init__")) else []
-    return [(name, of) for name, of in constructor + methods if inspect.getdoc(of) and name != "get_config"]
+    return [(name, of) for name, of in constructor + methods if inspect.getdoc(of)]
 
 
 def _signature(thing: Any) -> str:

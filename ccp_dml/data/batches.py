@@ -15,9 +15,9 @@ from ccp_dml.data.options import ImageOptions
 from ccp_dml.data.pipeline import (
     FULL_BATCH,
     LAST_STEP,
+    InferenceBatches,
     Shard,
     guarded,
-    inference_batches,
     training_batches,
     without_tuning,
 )
@@ -26,6 +26,7 @@ from ccp_dml.data.sources import PixelRecords
 from ccp_dml.distributed.strategy import distributed_batches
 
 _MOST_NAMED = 5
+_READ_AT_ONCE = 64
 
 
 def balanced_batches(
@@ -115,7 +116,10 @@ class EvaluationImages:
         """
         _check_pixels(source, images)
         self._source = source
-        self._preprocessing = None if images is None else test_preprocessing(images.completed())
+        self._batches = None
+        if images is not None:
+            preprocessing = test_preprocessing(images.completed())
+            self._batches = InferenceBatches(source, preprocessing, _READ_AT_ONCE)
         self.shape = (len(source), *self[np.zeros(1, np.int64)].shape[1:])
 
     def __len__(self) -> int:
@@ -124,11 +128,10 @@ class EvaluationImages:
     def __getitem__(self, rows: npt.ArrayLike) -> npt.NDArray[Any]:
         """Returns the images at `rows`, an integer or [n]."""
         chosen = np.atleast_1d(np.asarray(rows, np.int64))
-        if self._preprocessing is None:
+        if self._batches is None:
             found = _pixels(self._source, chosen)
         else:
-            [batch] = inference_batches(self._source, self._preprocessing, len(chosen), chosen)
-            found = batch.numpy()
+            found = np.concatenate(list(self._batches.of(chosen).as_numpy_iterator()))
         return found if np.ndim(rows) else found[0]
 
 

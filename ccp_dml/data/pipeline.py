@@ -175,7 +175,7 @@ class InferenceBatches:
         def prepare(encoded: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
             return test_image(encoded, preprocessing, None if images.boxes is None else box)
 
-        batches = tf.data.Dataset.range(_LAST_STEP).map(read_batch)
+        batches = tf.data.Dataset.range(LAST_STEP).map(read_batch)
         batches = batches.take_while(lambda encoded, boxes: tf.size(encoded) > 0)
         self._batches = _per_image(batches, prepare, batch_size, drop_remainder=False)
 
