@@ -15,6 +15,7 @@ from typing import Any
 from ccp_dml import environment, files
 from ccp_dml.config import ExperimentConfig, command_line, flagfiles
 from ccp_dml.errors import ConfigError, UserError
+from ccp_dml.models.backbones import registry as backbones
 from ccp_dml.options import Change
 
 _MARKER = ".ccp_dml_run"
@@ -160,6 +161,7 @@ class RunDirectory:
         """
         self.check(config)
         if self._continues(config):
+            self.check_backbone(config)
             self._write_config(config)
             return True
         self._clear()
@@ -207,6 +209,21 @@ class RunDirectory:
             raise ConfigError(
                 f"--run_dir={self.path}: the data set has changed since the run began; expected the "
                 f"fingerprint {before[:12]}…, found {fingerprint[:12]}…; --overwrite in training begins anew"
+            )
+
+    def check_backbone(self, config: ExperimentConfig) -> None:
+        """Raises `ConfigError` unless the user's own backbone is the one with which the run began."""
+        name, before = config.model.backbone, self._read_environment().get("backbone")
+        written = f"--run_dir={self.path}: --backbone={name}"
+        try:
+            now = backbones.source_of(name)
+        except ValueError as error:
+            known = f"; the run began with {before['file']}" if before else ""
+            raise ConfigError(f"{written}: {error}{known}") from None
+        if before is not None and now is not None and before["sha256"] != now["sha256"]:
+            raise ConfigError(
+                f"{written}: {now['file']} is not what the run began with, as its checksum differs; "
+                f"expected the content that {before['file']} had, or --overwrite in training"
             )
 
     def embeddings(self, name: str) -> Path:
@@ -302,6 +319,9 @@ class RunDirectory:
             marker = {"format": _FORMAT, "overwrite": config.run.overwrite}
             files.write_text(self._marker, json.dumps(marker) + "\n")
             recorded = {"command": sys.argv, "versions": environment.versions(), **environment.revision()}
+            source = backbones.source_of(config.model.backbone)
+            if source is not None:
+                recorded["backbone"] = source
             files.write_json(self.environment, recorded)
             self._write_config(config)
         except OSError as error:

@@ -118,8 +118,10 @@ def check_pca(config: ExperimentConfig) -> None:
 def check_backbone_name(config: ExperimentConfig) -> None:
     """Raises `ConfigError` unless the backbone exists."""
     name = config.model.backbone
-    if name not in backbones.BACKBONES:
-        raise ConfigError(f"--backbone={name}: expected one of {', '.join(backbones.BACKBONES)}")
+    try:
+        backbones.resolve(name)
+    except ValueError as error:
+        raise ConfigError(f"--backbone={name}: {error}") from None
 
 
 def check_backbone(config: ExperimentConfig) -> None:
@@ -127,7 +129,7 @@ def check_backbone(config: ExperimentConfig) -> None:
     check_backbone_name(config)
     model, size = config.model, config.images.image_size
     name, weights = model.backbone, model.backbone_weights
-    spec = backbones.BACKBONES[name]
+    spec = backbones.resolve(name)
     try:
         backbones.check_options(name, model.backbone_options)
     except ValueError as error:

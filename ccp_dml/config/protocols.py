@@ -47,7 +47,7 @@ class Member:
 def resolve(config: ExperimentConfig) -> ExperimentConfig:
     """Fills in the values of a valid configuration that follow from others."""
     flags = config.flags
-    spec = backbones.BACKBONES[flags.backbone]
+    spec = backbones.resolve(flags.backbone)
     images = config.images.completed(spec.default_image_size)
     weights = flags.backbone_weights or spec.default_weights
     complete = config.replace(
@@ -57,7 +57,8 @@ def resolve(config: ExperimentConfig) -> ExperimentConfig:
         test_shorter_side=images.test_shorter_side,
         batch_size=flags.batch_size or (None if flags.sampler == "m_per_class" else _DEFAULT_BATCH_SIZE),
         normalization=flags.normalization or losses.normalizations(flags.loss)[0],
-        # An absolute path, as the run may be evaluated from another working directory.
+        # Absolute paths, as the run may be evaluated from another working directory.
+        backbone=_absolute(flags.backbone) if backbones.is_saved_model(flags.backbone) else flags.backbone,
         backbone_weights=_absolute(weights) if backbones.is_file(weights) else weights,
         freeze_batch_norm=_first_of(flags.freeze_batch_norm, weights != backbones.RANDOM),
         initial_weights=_absolute(flags.initial_weights),

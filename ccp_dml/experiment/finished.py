@@ -36,6 +36,7 @@ class FinishedRun:
         """
         self.config = config = directory.read_config()
         directory.read_results()
+        directory.check_backbone(config)
         set_up_tensorflow(config.training, config.run.seed)
         self.model = build_model(config.model, config.images.image_size, config.run.seed, load=False)
         load_run_weights(directory, self.model)

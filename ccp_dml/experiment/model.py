@@ -94,29 +94,34 @@ def training_bytes(model: tf.keras.Model) -> int:
     Backpropagation needs the outputs of the layers that have weights, from the first trained layer on. That
     is a lower bound: workspaces, gradients and copies come on top of it.
     """
-    layers = _layers(model)
-    trained = (number for number, layer in enumerate(layers) if layer.trainable_weights)
+    layers = _output_bytes(model)
+    trained = (number for number, (layer, _) in enumerate(layers) if layer.trainable_weights)
     first = next(trained, len(layers))
-    return sum(_output_bytes(layer) for layer in layers[first:] if layer.weights)
+    return sum(size for layer, size in layers[first:] if layer.weights)
 
 
 def inference_bytes(model: tf.keras.Model) -> int:
     """Estimates the memory that one image takes in inference: the largest output of a layer, in bytes."""
-    return max(map(_output_bytes, _layers(model)))
+    return max(size for _, size in _output_bytes(model))
 
 
-def _layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
-    """The layers of a model and of the models in it, in the order of the computation."""
+def _output_bytes(model: tf.keras.Model) -> list[tuple[tf.keras.layers.Layer, int]]:
+    """The layers of a model and of the models in it, in order, with the bytes of their outputs for one image.
+
+    Sizes that are not known count as one. Of a model without a graph of layers, only the outputs count.
+    """
+    # A layer may also belong to another model, whose outputs take no memory.
+    nodes = {id(node) for level in model._nodes_by_depth.values() for node in level}
     found = []
     for layer in model.layers:
-        found += _layers(layer) if isinstance(layer, tf.keras.Model) else [layer]
+        if getattr(layer, "_is_graph_network", False):
+            found += _output_bytes(layer)
+            continue
+        calls = [node for node in layer.inbound_nodes if id(node) in nodes]
+        outputs = [output for node in calls for output in tf.nest.flatten(node.outputs)]
+        sizes = [math.prod(size or 1 for size in item.shape) * item.dtype.size for item in outputs]
+        found.append((layer, sum(sizes)))
     return found
-
-
-def _output_bytes(layer: tf.keras.layers.Layer) -> int:
-    """Bytes of the outputs of a layer for one image; sizes that are not known count as one."""
-    outputs = [output for node in layer.inbound_nodes for output in tf.nest.flatten(node.outputs)]
-    return sum(math.prod(size or 1 for size in output.shape) * output.dtype.size for output in outputs)
 
 
 def forget_models() -> None:

@@ -24,7 +24,7 @@ _CROP_SEED = 0
 
 
 def build_embedding_model(
-    backbone: str,
+    backbone: str | tf.keras.Model,
     *,
     weights: str | None = None,
     embedding_size: int,
@@ -39,15 +39,16 @@ def build_embedding_model(
     policy.
 
     Args:
-        backbone: name of a backbone, see `ccp_dml.models.backbones.registry`.
-        weights: name of the backbone's weights, or a file; None for its default weights.
+        backbone: a value of `--backbone`, see `ccp_dml.models.backbones.registry`; or any Keras model from
+            RGB images [B, H, W, 3] in 0..255 to features [B, h, w, F] or [B, F], whose layers are shared.
+        weights: name of the backbone's weights, or a file; None for its default weights, or the model's.
         embedding_size: number of dimensions D.
         pooling: one of `ccp_dml.models.options.POOLINGS`.
         image_size: side of the images, or height and width, if known, which lets XLA compile the model; None
             for any H and W.
         seed: seed of all weights that are not loaded. Equal arguments give equal weights.
         **options: further options of `registry.build`: `freeze_batch_norm`, `layer`, `frozen_layers`,
-            `options`, `load`.
+            `options`, `load`; the first three for a Keras model.
 
     Returns:
         A model from float32 RGB images [B, H, W, 3] in 0..255 to raw (not normalised) embeddings, float32
@@ -65,7 +66,12 @@ def build_embedding_model(
     if embedding_size < 1:
         raise ValueError(f"embedding_size is {embedding_size}; expected at least 1")
     backbone_seed, embedding_seed = (layer_seed for layer_seed, _ in zip(layer_seeds(seed), range(2)))
-    trunk = registry.build(backbone, weights, image_size=image_size, seed=backbone_seed, **options)
+    if isinstance(backbone, str):
+        trunk = registry.build(backbone, weights, image_size=image_size, seed=backbone_seed, **options)
+    elif weights is None:
+        trunk = registry.from_model(backbone, image_size=image_size, **options)
+    else:
+        raise ValueError(f"weights is {weights!r}; expected None, as the model has its own")
     images = tf.keras.Input(trunk.input_shape[1:], name="images")
     features = GlobalPooling(pooling, name=_FEATURES)(trunk(images))
     embeddings = tf.keras.layers.Dense(
@@ -75,7 +81,7 @@ def build_embedding_model(
         dtype="float32",
         name=_EMBEDDING,
     )(features)
-    return tf.keras.Model(images, embeddings, name=f"{backbone}_embedding")
+    return tf.keras.Model(images, embeddings, name=f"{trunk.name}_embedding")
 
 
 def feature_model(model: tf.keras.Model) -> tf.keras.Model:

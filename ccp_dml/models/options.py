@@ -13,11 +13,15 @@ POOLINGS = ("average", "max", "both", "none", "gem")
 class ModelOptions(Options):
     """The embedding model."""
 
-    backbone: str = option("efficientnet_lite0", Text("the name of a backbone"), "Network below the pooling.")
+    backbone: str = option(
+        "efficientnet_lite0",
+        Text("a backbone"),
+        "Network below the pooling: a name, keras:NAME, MODULE:FUNCTION, or a saved Keras model.",
+    )
     backbone_weights: str | None = option(
         None,
         PathText("the name of weights, or a file"),
-        "imagenet, random, or a file, .npz or .h5 (default: the backbone's).",
+        "imagenet, random, own, or a file, .npz or .h5 (default: the backbone's).",
     )
     backbone_layer: str | None = option(
         None, Text("the name of a layer"), "Layer whose output is pooled (default: the backbone's last)."

@@ -16,6 +16,8 @@ SOURCES = [ROOT / "train.py", *(file for name in FOLDERS for file in sorted((ROO
 FORBIDDEN_MODULES = {"pickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml"}
 FORBIDDEN_FUNCTIONS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_METHODS = {"extractall", "extract", "load_model", "py_function"}
+# The model that `--backbone=PATH` names is a program of the user; see docs/security.md.
+ALLOWED = {"ccp_dml/models/backbones/user_models.py": ["load_model"]}
 # Arguments that calls must have.
 NEEDED = {("np", "load"): ("allow_pickle", False), ("torch", "load"): ("weights_only", True)}
 
@@ -55,7 +57,8 @@ def problems_of_call(call: ast.Call) -> Iterator[str]:
 
 @pytest.mark.parametrize("file", SOURCES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_no_source_runs_code_from_files(file):
-    assert list(problems(file.read_text(encoding="utf-8"))) == []
+    allowed = ALLOWED.get(file.relative_to(ROOT).as_posix(), [])
+    assert list(problems(file.read_text(encoding="utf-8"))) == allowed
 
 
 @pytest.mark.parametrize(

@@ -9,17 +9,17 @@ import sys
 import tempfile
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ccp_dml.models.backbones.options import CifarResNetOptions
 from ccp_dml.options import Options
 
-IMAGENET, RANDOM = "imagenet", "random"
+IMAGENET, RANDOM, OWN = "imagenet", "random", "own"
 NPZ, H5 = ".npz", ".h5"
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 WEIGHTS_DIR = Path(__file__).parent / "weights"
@@ -110,30 +110,41 @@ class BackboneSpec:
 
     Attributes:
         target: `'module:function'`; `function(images, *, frozen_norm, seed, **options)` applies the network
-            to scaled images [B, H, W, 3] and returns the feature map [B, h, w, F].
+            with its `arguments` and options to scaled images [B, H, W, 3] and returns the feature map
+            [B, h, w, F].
         default_image_size: side, in pixels, of the images that it is meant for.
-        pixel_scaling: arguments of `models.layers.PixelScaling`, from RGB in 0..255 to its range.
+        pixel_scaling: arguments of `models.layers.PixelScaling`, from RGB in 0..255 to its range; None if
+            the network takes RGB in 0..255.
         min_image_size: smallest side that it accepts.
         imagenet: its published weights, if there are any.
         file_endings: endings of files that its weights can be read from.
         h5_loader: `'module:function'`; `function(model, path)` sets the weights from a publisher's HDF5 file.
         finish: `'module:function'`; `function(model)` is called last, whatever the weights.
         options: class of the options of the function, if it has any.
+        arguments: further arguments of the function.
+        imagenet_loader: `'module:function'`; `function(model, **arguments)` sets published weights that the
+            publisher's own code downloads.
+        named: names of its weights, the default first; None for those that follow from `imagenet`.
     """
 
     target: str
     default_image_size: int
-    pixel_scaling: Mapping[str, Any]
+    pixel_scaling: Mapping[str, Any] | None
     min_image_size: int = 8
     imagenet: PublishedWeights | None = None
     file_endings: tuple[str, ...] = (NPZ,)
     h5_loader: str | None = None
     finish: str | None = None
     options: type[Options] | None = None
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    imagenet_loader: str | None = None
+    named: tuple[str, ...] | None = None
 
     @property
     def weights(self) -> tuple[str, ...]:
         """Names of its weights, the default first."""
+        if self.named is not None:
+            return self.named
         return (RANDOM,) if self.imagenet is None else (IMAGENET, RANDOM)
 
     @property
@@ -142,7 +153,7 @@ class BackboneSpec:
         return self.weights[0]
 
 
-def _bgr_minus_mean(red: float, green: float, blue: float) -> dict[str, Any]:
+def bgr_minus_mean(red: float, green: float, blue: float) -> dict[str, Any]:
     """BGR pixels in 0..255 minus their mean, as networks of Caffe expect them."""
     return {"mean": (red / 255, green / 255, blue / 255), "scale": 255.0, "reverse_channels": True}
 
@@ -157,7 +168,7 @@ BACKBONES: dict[str, BackboneSpec] = {
     "bn_inception": BackboneSpec(
         target=f"{_HERE}bn_inception:bn_inception",
         default_image_size=227,
-        pixel_scaling=_bgr_minus_mean(128.0, 117.0, 104.0),
+        pixel_scaling=bgr_minus_mean(128.0, 117.0, 104.0),
         imagenet=PublishedWeights(
             "bn_inception_imagenet.npz",
             how=", which python -m ccp_dml.models.backbones.convert bn_inception makes from "
@@ -170,7 +181,7 @@ BACKBONES: dict[str, BackboneSpec] = {
     "resnet50": BackboneSpec(
         target=f"{_KERAS}:resnet50",
         default_image_size=227,
-        pixel_scaling=_bgr_minus_mean(123.68, 116.779, 103.939),
+        pixel_scaling=bgr_minus_mean(123.68, 116.779, 103.939),
         min_image_size=32,
         imagenet=PublishedWeights(
             file="resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
