@@ -24,6 +24,9 @@ OUTPUT_CLOSED = 141
 
 _PATH = PathText("a path")
 
+# Each command imports this module first: one line, in place of the traceback of its next import.
+environment.check_packages()
+
 
 def run(action: Callable[[], object]) -> int:
     """Runs `action` and returns the exit code of the command.

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 _PACKAGES = ("numpy", "pillow", "array_record", "tensorflow", "tensorflow-addons", "tensorflow-datasets")
 # Limits of containers, by the first and the second version of control groups.
 _MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_IMPORTED = ("absl", "numpy", "PIL", "tensorflow", "tensorflow_datasets", "sklearn")
 _PROJECT = Path(__file__).resolve().parents[1]
 
 
@@ -25,6 +28,16 @@ def quiet() -> None:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
         for logger in ("tensorflow", "absl"):
             logging.getLogger(logger).setLevel(logging.ERROR)
+
+
+def check_packages() -> None:
+    """Ends the program with one line if packages of the library are not installed."""
+    missing = [name for name in _IMPORTED if importlib.util.find_spec(name) is None]
+    if missing:
+        sys.exit(
+            f"error: {sys.executable} lacks the packages {', '.join(missing)}; install them with "
+            f"`{Path(sys.executable).name} -m pip install -r requirements.txt`, or use `make train`"
+        )
 
 
 def versions() -> dict[str, str]:

@@ -15,7 +15,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = commands.Parser("python -m ccp_dml.evaluate", "Evaluates a finished run on its test classes.")
     parser.add_path("--run_dir", "folder of the run or group of runs", required=True)
     parser.add_argument("--dataset", help="score the test classes of this data set instead")
-    parser.add_path("--data_dir", "folder of its source images")
+    parser.add_path("--data_dir", "folder of its source images; of your own images, all are scored")
     parser.add_path("--prepared_dir", "folder of prepared data")
     parser.add_argument(
         "--pca_dim", type=int, help="dimensions of the embeddings after a PCA of training embeddings"

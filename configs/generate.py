@@ -120,7 +120,7 @@ FIRST_LINES = {
 }
 # K proxies out of b candidates.
 PROXIES = {"cub": (8, 12), "inshop": (4, 7), "sop": (4, 7), "emoji": (4, 5)}
-CCP_OPTIONS = ["--ccp_lambda=2e-4", "--ccp_patience=3"]
+CCP_OPTIONS = ["--ccp_lambda=2e-4", "--ccp_reset_rule=patience", "--ccp_patience=3"]
 CCP_OPTIONS_EMOJI = [
     "--ccp_lambda=2e-4",
     "# At this learning rate the embedding leaves its proxies behind within an epoch (docs/results.md), so a",

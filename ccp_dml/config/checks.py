@@ -41,8 +41,17 @@ def check(config: ExperimentConfig, *, may_have_no_effect: Container[str] = ()) 
     # The number of classes of a closed set is known only after the data is read.
     if config.split.closed_set == "off":
         for member in protocols.members(complete):
-            protocols.split_classes(member.config.split, member.config.batches, num_classes)
+            protocols.split_classes(
+                member.config.split,
+                member.config.batches,
+                num_classes,
+                has_validation=catalog.has_validation(config.source),
+            )
     protocols.check_initial_weights(complete)
+
+
+# What to use in place of an option that has no effect.
+_INSTEAD = {"batch_size": ", or --classes_per_batch and --samples_per_class, whose product is the batch size"}
 
 
 def check_flags(config: ExperimentConfig, *, may_have_no_effect: Container[str] = ()) -> None:
@@ -72,7 +81,8 @@ def without_effect(config: ExperimentConfig) -> Iterator[tuple[str, str]]:
             if not _meets(condition, found):
                 yield (
                     declared.name,
-                    f"{written}--{other.written(found)}; expected {_expected(other, condition)}",
+                    f"{written}--{other.written(found)}; expected {_expected(other, condition)}"
+                    f"{_INSTEAD.get(declared.name, '')}",
                 )
         if declared.name in of_projections and not config.uses_projections:
             yield declared.name, f"{written}--loss={flags.loss}; expected ccp/... as --loss"
@@ -183,6 +193,7 @@ def with_other_evaluation(
         config: complete configuration of the run.
         dataset: data set whose test images are scored; None: that of the run.
         data_dir: folder of its source images; None: that of the run if the data set is the same, else none.
+            Of an image_folder without a manifest, all classes are scored.
         prepared_dir: folder of prepared data; None: that of the run.
         pca_dim: number of dimensions that the PCA keeps; None: that of the run.
 
@@ -203,6 +214,8 @@ def with_other_evaluation(
             "crop_to_box": False,
             "skip_bad_images": False,
         }
+    if data_dir is not None and (dataset or config.source.dataset) == "image_folder":
+        changes |= {"train_fraction": 0.0, "class_order_seed": None, "closed_set": "off"}
     for name, folder in (("data_dir", data_dir), ("prepared_dir", prepared_dir)):
         if folder is not None:
             changes[name] = os.path.abspath(PathText("a folder").normalized(folder))

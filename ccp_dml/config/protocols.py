@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from ccp_dml.config.experiment_config import ExperimentConfig
 from ccp_dml.data.options import ABLATION, ALL_FOLDS, CONVENTIONAL, MLRC, BatchOptions, SplitOptions
-from ccp_dml.data.random_streams import IntArray
+from ccp_dml.data.random_streams import CLASS_SPLIT, IntArray, random_permutation
 from ccp_dml.data.splits import class_fold, hold_out_classes
 from ccp_dml.errors import ConfigError, UserError
 from ccp_dml.losses import registry as losses
@@ -120,20 +122,34 @@ def initial_weights(config: ExperimentConfig, fold: int, repeat: int) -> str | N
     return pattern.replace("{fold}", str(fold)).replace("{repeat}", str(repeat))
 
 
-def split_classes(split: SplitOptions, batches: BatchOptions, num_classes: int) -> tuple[IntArray, IntArray]:
+def split_classes(
+    split: SplitOptions,
+    batches: BatchOptions,
+    num_classes: int,
+    *,
+    seed: int | None = None,
+    has_validation: bool = False,
+) -> tuple[IntArray, IntArray]:
     """Splits the training classes of a data set into those that train and those that validate.
 
     Args:
         split: complete options of a single run.
         batches: options of the batches, which need enough classes.
         num_classes: number of training classes of the data set.
+        seed: seed of a random order of the classes; None for their order in the data set.
+        has_validation: True if the data set has validation classes beside the training classes.
 
     Returns:
-        Two arrays of class numbers; the second one may be empty.
+        Two arrays of class numbers, ascending; the second one may be empty.
 
     Raises:
         UserError: if the options do not fit the number of classes.
     """
+    if has_validation and split.fold is not None:
+        raise UserError(
+            f"--fold={split.fold}: the manifest has validation images; expected no --fold, or a manifest "
+            "without them"
+        )
     if split.fold is None:
         written = f"--validation_fraction={split.validation_fraction}"
     else:
@@ -142,9 +158,13 @@ def split_classes(split: SplitOptions, batches: BatchOptions, num_classes: int) 
         if split.fold is not None and split.num_folds is not None:
             train, validation = class_fold(num_classes, split.num_folds, int(split.fold))
         else:
-            train, validation = hold_out_classes(num_classes, split.validation_fraction or 0.0)
+            fraction = 0.0 if has_validation else split.validation_fraction or 0.0
+            train, validation = hold_out_classes(num_classes, fraction)
     except ValueError as error:
         raise UserError(f"{written}: {error}") from error
+    if seed is not None:
+        order = random_permutation(num_classes, seed, CLASS_SPLIT)
+        train, validation = np.sort(order[train]), np.sort(order[validation])
     if len(validation) == 1:
         raise UserError(
             f"{written}: holds out one of the {num_classes} training classes, and within one class every "

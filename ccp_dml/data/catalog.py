@@ -7,7 +7,7 @@ import functools
 import importlib
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from ccp_dml.data.prepared import default_prepared_dir, load_prepared, prepare, 
 from ccp_dml.errors import UserError, as_user_errors
 from ccp_dml.files import preparation_lock
 
-__all__ = ["check", "has_source", "is_published", "load", "names"]
+__all__ = ["check", "has_source", "has_validation", "is_published", "load", "names"]
 
 # The builders tell these numbers only with TensorFlow.
 _EMOJI_CLASSES = 322
@@ -38,6 +38,11 @@ def is_published(name: str) -> bool:
 def has_source(name: str) -> bool:
     """Returns True if a data set is read from a folder or an archive, its `data_dir`; or if it is unknown."""
     return name not in _ENTRIES or "data_dir" in _ENTRIES[name].options
+
+
+def has_validation(source: SourceOptions) -> bool:
+    """Returns True if a data set that was checked has validation images, as a manifest may have."""
+    return source.dataset == "image_folder" and "validation" in _image_folder_splits(source)
 
 
 def check(source: SourceOptions) -> int:
@@ -149,10 +154,13 @@ def _find_image_folder(source: SourceOptions) -> int:
         raise UserError("--dataset=image_folder needs --data_dir, the folder with the images; none was given")
     if not os.path.isdir(os.path.expanduser(data_dir)):
         raise UserError(f"--data_dir={data_dir} is not a folder; expected the folder with the images")
+    return len({entry.label for entry in _image_folder_splits(source).get("train", ())})
+
+
+def _image_folder_splits(source: SourceOptions) -> Mapping[str, Sequence[Any]]:
     with as_user_errors():
         layout = importlib.import_module("ccp_dml.datasets.image_folder.layout")
-        entries = layout.read_layout(data_dir, source.train_fraction).splits["train"]
-    return len({entry.label for entry in entries})
+        return layout.read_layout(source.data_dir, source.train_fraction, source.class_order_seed).splits
 
 
 def _find_published(source: SourceOptions, folder: str, variant: str) -> int:
@@ -184,7 +192,9 @@ def _published(folder: str, variant: str = "zero_shot") -> _Entry:
 _ENTRIES = {
     "emoji": _Entry("emoji", _find_emoji),
     "image_folder": _Entry(
-        "image_folder", _find_image_folder, ("data_dir", "train_fraction", "skip_bad_images")
+        "image_folder",
+        _find_image_folder,
+        ("data_dir", "train_fraction", "class_order_seed", "skip_bad_images"),
     ),
     "fashion_mnist": _Entry("fashion_mnist", _find_fashion_mnist, ("data_dir",)),
     "cub": _published("cub"),

@@ -223,6 +223,7 @@ class ImageDataset:
         train: images for training and, if classes are held out, for validation.
         test: images of classes that are not trained on; the queries if there is a gallery.
         gallery: images to be found; None if test images are searched for one another.
+        validation: images of classes for validation; None to hold out classes of `train`.
         skipped: unusable images, which are left out.
     """
 
@@ -231,6 +232,7 @@ class ImageDataset:
     test: ImageCollection
     gallery: ImageCollection | None = None
     skipped: tuple[SkippedImage, ...] = ()
+    validation: ImageCollection | None = None
 
     def map(self, change: Callable[[ImageCollection], ImageCollection]) -> ImageDataset:
         """Returns the data set with a function applied to each collection."""
@@ -239,19 +241,22 @@ class ImageDataset:
             train=change(self.train),
             test=change(self.test),
             gallery=None if self.gallery is None else change(self.gallery),
+            validation=None if self.validation is None else change(self.validation),
         )
 
     def fingerprint(self) -> str:
         """Hashes the collections; see `fingerprint`."""
-        return fingerprint((self.train, self.test, self.gallery))
+        validation = [] if self.validation is None else [self.validation]
+        return fingerprint((self.train, self.test, self.gallery, *validation))
 
     def skipped_in_words(self) -> str | None:
         """Describes the images that are left out and the classes that shrank; None if there are none."""
         if not self.skipped:
             return None
         splits = {"train": self.train, "test" if self.gallery is None else "query": self.test}
-        if self.gallery is not None:
-            splits["gallery"] = self.gallery
+        for name, images in (("gallery", self.gallery), ("validation", self.validation)):
+            if images is not None:
+                splits[name] = images
         sizes = {name: images.class_sizes() for name, images in splits.items()}
         return _skipped_in_words(self.skipped, sizes)
 

@@ -70,8 +70,15 @@ class SourceOptions(Options):
     )
     train_fraction: float = option(
         0.5,
-        Number(above=0, below=1),
-        "Share of training classes in an image_folder without a manifest.",
+        Number(low=0, high=1),
+        "Share of training classes in an image_folder without a manifest; 1 leaves no test.",
+        only_with={"closed_set": ("off",)},
+    )
+    class_order_seed: int | None = option(
+        None,
+        Integer(0),
+        "Seed of a random order in which classes are split into training, validation and test classes "
+        "(default: the order of their names).",
         only_with={"closed_set": ("off",)},
     )
 

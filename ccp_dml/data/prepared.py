@@ -48,7 +48,7 @@ def load_prepared(name: str, builder: Any, prepared_dir: str | os.PathLike[str])
         name: name of the data set.
         builder: TFDS builder whose `data_dir` is its `workspace`; with the features `image`, `label`
             (ClassLabel), `image_id` and perhaps `box`; and with the splits `train` and either `test` or
-            `query` and `gallery`.
+            `query` and `gallery`, or one of the first two alone; and perhaps `validation`.
         prepared_dir: folder of prepared data.
 
     Returns:
@@ -217,16 +217,25 @@ def open_prepared(name: str, builder: Any, class_names: Sequence[str]) -> ImageD
         class_names: names of all classes of all splits.
     """
     roles = ("query", "gallery") if "gallery" in builder.info.splits else ("test",)
-    records = {split: _open(name, builder, split) for split in ("train", *roles)}
-    train = _collections(builder, class_names, {"train": records["train"]})
-    test = _collections(builder, class_names, {role: records[role] for role in roles})
+    # A folder whose classes all train, or all test, has one split.
+    only = next(iter(builder.info.splits)) if len(builder.info.splits) == 1 else None
+    records = {split: _open(name, builder, split) for split in ("train", *roles) if only in (None, split)}
+    of_roles = {role: records[role] for role in roles if role in records}
+    test = _collections(builder, class_names, of_roles) if of_roles else {}
+    train = _collections(builder, class_names, {"train": records["train"]}) if "train" in records else {}
+    validation = None
+    if "validation" in builder.info.splits:
+        records["validation"] = _open(name, builder, "validation")
+        validation = _collections(builder, class_names, {"validation": records["validation"]})["validation"]
+    nothing = next(iter({**test, **train}.values())).subset([])
     skipped = (builder.info.metadata or {}).get("skipped_images", ())
     return ImageDataset(
         name,
-        train["train"],
-        test[roles[0]],
+        train.get("train", nothing),
+        test.get(roles[0], nothing),
         test.get("gallery"),
         tuple(SkippedImage(**entry) for entry in skipped),
+        validation,
     )
 
 

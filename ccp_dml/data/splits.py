@@ -92,7 +92,8 @@ def closed_set(
     Raises:
         ValueError: if no class is large enough to be retrieved in validation and test.
     """
-    images = join([dataset.train, dataset.test, *([] if dataset.gallery is None else [dataset.gallery])])
+    others = [images for images in (dataset.validation, dataset.gallery) if images is not None]
+    images = join([dataset.train, dataset.test, *others])
     keys = None if seed is None else random_keys(seed, CLOSED_SET, images.image_ids)
     train, validation, test = (images.subset(split) for split in split_images(images.labels, keys))
     for name, found in (("validation", validation), ("test", test)):

@@ -77,6 +77,7 @@ def evaluate(config: ExperimentConfig, evaluated: ExperimentConfig) -> GroupRepo
     """
     _check_same_epochs(config)
     scorer = scorer_of(config, evaluated)
+    print(f"scored: {scorer}", flush=True)
 
     def embed(member: Member) -> Embedded:
         forget_models()

@@ -30,6 +30,7 @@ _SHOWN = ("backbone", "backbone_weights", "backbone_layer", "frozen_layers", "po
 
 
 _BEST_WEIGHTS = "best"
+_NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 _KERAS_FILES = (".h5", ".hdf5")
 _READ_ERRORS = (tf.errors.OpError, AssertionError, ValueError, IndexError, RuntimeError, OSError, KeyError)
 
@@ -43,6 +44,22 @@ def set_up_tensorflow(options: TrainingOptions, seed: int) -> None:
     tf.keras.mixed_precision.set_global_policy(options.mixed_precision)
     # A GPU would round the factors of float32 products to 10 bits, those of distances included.
     tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
+def devices_in_words() -> str:
+    """Returns the devices that TensorFlow computes on, in words; names a GPU that it cannot use."""
+    gpus = tf.config.list_physical_devices("GPU")
+    names = [tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in gpus]
+    if names:
+        return ", ".join(f"{names.count(name)} x {name}" for name in sorted(set(names)))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found = f"CPU, {cores} cores"
+    if _NVIDIA_DRIVER.exists():
+        found += (
+            "; there is a GPU of NVIDIA, but TensorFlow cannot load CUDA: "
+            "`pip install 'tensorflow[and-cuda]'` in the version that is installed"
+        )
+    return found
 
 
 def build_model(

@@ -48,6 +48,7 @@ def evaluate(run_dir: str, **changes: Any) -> dict[str, Any]:
         print(report.table(), flush=True)
         return report.to_dict()
     scorer = scorer_of(config, evaluated)
+    print(f"scored: {scorer}", flush=True)
     with reading_errors():
         embedded = FinishedRun(directory).embed(scorer)
     means = scorer.score(embedded, scorer.fit(embedded)).result.means()

@@ -80,6 +80,15 @@ class Scorer:
         self._kept: dict[str, tf.data.Dataset] = {}
         self._kept_batch_size = 0
 
+    def __str__(self) -> str:
+        """The numbers of images and classes."""
+        numbers = [
+            f"{len(images):,} {name} of {len(np.unique(images.labels)):,} classes"
+            for name, images in (("queries", self.queries), ("gallery images", self.gallery))
+            if images is not None
+        ]
+        return " in ".join(numbers)
+
     def embed(self, embedder: Embedder) -> Embedded:
         """Embeds the images, and the training images if a PCA needs them."""
         gallery = None if self.gallery is None else self._embedded(embedder, self.gallery, "gallery")

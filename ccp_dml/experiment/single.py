@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from ccp_dml import environment
+from ccp_dml.commands import warn
 from ccp_dml.config import ExperimentConfig
 from ccp_dml.distributed.cluster import is_chief
 from ccp_dml.distributed.workers import Workers
@@ -19,9 +20,10 @@ from ccp_dml.errors import Interrupted, UserError
 from ccp_dml.evaluation.report import format_table
 from ccp_dml.experiment.build import Run, build, build_trainer
 from ccp_dml.experiment.finished import export_model
-from ccp_dml.experiment.model import save_weights
+from ccp_dml.experiment.model import devices_in_words, save_weights
 from ccp_dml.experiment.monitors import Monitors
 from ccp_dml.experiment.scoring import UnusableEmbeddings, write_embeddings
+from ccp_dml.losses import registry
 from ccp_dml.run_directory import RunDirectory
 from ccp_dml.training.checkpoints import CheckpointError, Checkpoints, TrainingInterrupted
 from ccp_dml.training.finite import Diverged
@@ -53,7 +55,8 @@ def train(config: ExperimentConfig, group: RunDirectory | None = None) -> dict[s
     run = build(config)
     with resumable(group or directory, run.workers):
         is_continued = _begin(run, directory, group)
-        print(f"{directory.path}: {'continuing' if is_continued else 'new run'}; {run.task}", flush=True)
+        begun = "continuing" if is_continued else "new run"
+        print(f"{directory.path}: {begun} on {devices_in_words()}; {run.task}", flush=True)
 
         # The baseline: the features of the backbone before training.
         frozen_features = run.evaluate_frozen_features().result.means()
@@ -79,7 +82,7 @@ def train(config: ExperimentConfig, group: RunDirectory | None = None) -> dict[s
         results: dict[str, Any] = {
             "test": test.result.means(),
             "validation": None if validation is None else validation.result.means(),
-            "config": config.to_dict(),
+            "config": config.to_dict() | registry.values(config.loss.loss, run.loss),
             "versions": environment.versions(),
             "data": run.task.summary(),
             "frozen_features": frozen_features,
@@ -96,6 +99,11 @@ def train(config: ExperimentConfig, group: RunDirectory | None = None) -> dict[s
         run.workers.from_chief(None)
     print(format_table({"frozen features": frozen_features, config.loss.loss: results["test"]}))
     print(f"results: {directory.results}\nSavedModel: {directory.saved_model}", flush=True)
+    if trainer.epoch and results["test"]["map_at_r"] <= frozen_features["map_at_r"]:
+        warn(
+            "training has not improved MAP@R over the frozen features; docs/troubleshooting.md says what to "
+            f"try, such as --learning_rate={config.optimizer.learning_rate / 3:.1g} or a larger --image_size"
+        )
     return results
 
 

@@ -78,7 +78,7 @@ def open_dataset(source: SourceOptions, split: SplitOptions) -> ImageDataset:
         UserError: if the data is missing or unusable.
     """
     dataset = catalog.load(source)
-    if split.closed_set == "off":
+    if split.closed_set == "off" and len(dataset.test):
         _check_test_classes(source, dataset)
     skipped = dataset.skipped_in_words()
     if skipped is not None:
@@ -101,11 +101,26 @@ def load_task(source: SourceOptions, split: SplitOptions, batches: BatchOptions)
     if split.closed_set != "off":
         return _closed_set_task(split, batches, dataset)
     images = _with_label_noise(split, dataset.train)
-    train_classes, validation_classes = split_classes(split, batches, images.num_classes)
+    train_classes, validation_classes = split_classes(
+        split,
+        batches,
+        images.num_classes,
+        seed=source.class_order_seed,
+        has_validation=dataset.validation is not None,
+    )
     train = images.by_classes(train_classes)
-    validation = images.by_classes(validation_classes) if len(validation_classes) else None
+    validation = dataset.validation if split.validation_fraction else None
+    if len(validation_classes):
+        validation = images.by_classes(validation_classes)
     wrong_labels = int((images.labels != dataset.train.labels).sum())
-    return Task(train, validation, dataset.test, dataset.gallery, dataset, wrong_labels)
+    test = dataset.test
+    if not len(test):
+        test, name = (train, "training") if validation is None else (validation, "validation")
+        warn(
+            f"--train_fraction={source.train_fraction:g}: there are no test classes; what is called test "
+            f"below are the {name} images, whose scores are too good for a test"
+        )
+    return Task(train, validation, test, dataset.gallery, dataset, wrong_labels)
 
 
 def _check_test_classes(source: SourceOptions, dataset: ImageDataset) -> None:

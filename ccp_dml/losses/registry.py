@@ -29,6 +29,7 @@ __all__ = [
     "normalizations",
     "parameters",
     "parse",
+    "values",
 ]
 
 _SPECS: dict[str, LossSpec] = {**LOSSES, **WRAPPERS}
@@ -187,6 +188,17 @@ def build(
             raise ValueError(f"shard_proxies is True, but loss {path!r} has no proxies; expected False")
         loss.check_shards()
     return loss
+
+
+def values(path: str, loss: MetricLoss) -> dict[str, Any]:
+    """Returns the value of each parameter of a loss that `build` has made, its defaults included."""
+    found: dict[str, Any] = {}
+    inside: Any = loss
+    for taken in _parameters_by_loss(parse(path)).values():
+        config = inside.get_config()
+        found |= {name: config[name] for name in taken}
+        inside = getattr(inside, "base", None)
+    return found
 
 
 def load(target: str) -> Any:

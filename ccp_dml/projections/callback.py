@@ -27,7 +27,7 @@ class CCPCallback(tf.keras.callbacks.Callback):
         >>> loss = ccp_dml.losses.CCP(ccp_dml.losses.Contrastive(), num_classes=6, embedding_size=4)
         >>> model = tf.keras.Sequential([tf.keras.layers.Dense(4)])
         >>> model.compile(optimizer="adam", loss=loss)
-        >>> options = ProjectionOptions(ccp_monitor="loss", ccp_reset_rule="fixed")
+        >>> options = ProjectionOptions(ccp_monitor="loss")
         >>> callback = CCPCallback(loss, images, labels, options)
         >>> history = model.fit(images, labels, epochs=3, verbose=0, callbacks=[callback])
         >>> history.history["problem_instance"]
@@ -63,7 +63,7 @@ class CCPCallback(tf.keras.callbacks.Callback):
         """
         super().__init__()
         self.projections: AlternatingProjections | None = None
-        self._options = options or ProjectionOptions(ccp_reset_rule="fixed")
+        self._options = options or ProjectionOptions()
         sample_draws(loss, samples, labels, self._options, seed)  # Raises errors before training.
         self._loss, self._samples, self._labels = loss, samples, labels
         self._batch_size, self._seed = batch_size, seed

@@ -30,7 +30,7 @@ class ProjectionOptions(Options):
     )
     ccp_lambda_decay: float = option(1.0, Number(above=0), "Factor on --ccp_lambda for every new instance.")
     ccp_reset_rule: str = option(
-        "patience",
+        "fixed",
         Choice(("patience", "fixed", "staleness")),
         "An instance ends when its score stalls, after --ccp_min_iterations, or when its proxies are stale.",
     )

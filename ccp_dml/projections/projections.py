@@ -303,8 +303,8 @@ def sample_draws(
         seed: seed of the draws.
 
     Raises:
-        ValueError: if the loss has no proxies, the labels do not fit the samples or the loss, or the options
-            ask for a memory of embeddings.
+        ValueError: if the loss has no proxies, the labels do not fit the samples or the loss, the options ask
+            for a memory of embeddings, or one of them has no effect.
     """
     if loss.proxies is None:
         raise ValueError(f"{type(loss).__name__} has no proxies; expected a loss with proxies, such as CCP")
@@ -315,6 +315,12 @@ def sample_draws(
         raise ValueError(
             f"pool_memory_steps is {options.pool_memory_steps}; expected 0, as samples have no image ids"
         )
+    for name, rule in (("ccp_patience", "patience"), ("ccp_staleness_threshold", "staleness")):
+        if getattr(options, name) != getattr(ProjectionOptions, name) and options.ccp_reset_rule != rule:
+            raise ValueError(
+                f"{name} is {getattr(options, name)} with ccp_reset_rule={options.ccp_reset_rule!r}, where "
+                f"it has no effect; expected ccp_reset_rule={rule!r}"
+            )
     window = options.draws(loss.proxies.proxies_per_class)
     draws = OnePerClassSampler(numbers, seed=seed, window=window).draws
     expected, found = loss.proxies.num_classes, int(numbers.max()) + 1

@@ -7,7 +7,7 @@ import dataclasses
 import pathlib
 from collections.abc import Iterable, Sequence
 
-TRAIN, TEST, QUERY, GALLERY = SPLITS = ("train", "test", "query", "gallery")
+TRAIN, VALIDATION, TEST, QUERY, GALLERY = SPLITS = ("train", "validation", "test", "query", "gallery")
 
 _EVALUATED = ({TEST}, {QUERY, GALLERY})
 
@@ -51,12 +51,14 @@ def check_name(name: str, where: str) -> None:
         raise LayoutError(f"{where}: the name {name!r} has a NUL character")
 
 
-def check_splits(source: pathlib.Path, entries: Sequence[Entry]) -> None:
+def check_splits(source: pathlib.Path, entries: Sequence[Entry], *, may_be_alone: bool = False) -> None:
     """Checks that images make up a retrieval task.
 
-    - The splits are `train` and `test`, or `train`, `query` and `gallery`.
-    - `train` has at least two classes, and every class of `train` and `test` has at least two images, since a
-      single image has no positive.
+    - The splits are `train` and `test`, or `train`, `query` and `gallery`, and perhaps `validation`; or
+      `train` or `test` alone, if that is wanted.
+    - `train` and `validation` have at least two classes, and every class of `train`, `validation` and `test`
+      has at least two images, since a single image has no positive.
+    - No class of `validation` is in `train`.
     - Every class of `query` has an image in `gallery`. Other classes of `gallery` are distractors.
 
     A class may be in `train` and in an evaluated split (closed-set retrieval).
@@ -64,18 +66,24 @@ def check_splits(source: pathlib.Path, entries: Sequence[Entry]) -> None:
     Args:
         source: name of the folder or manifest for errors.
         entries: all images.
+        may_be_alone: accept training or test images alone.
 
     Raises:
         LayoutError: if a condition does not hold.
     """
     sizes = {split: collections.Counter(e.label for e in entries if e.split == split) for split in SPLITS}
     found = [split for split in SPLITS if sizes[split]]
-    if TRAIN not in found or set(found) - {TRAIN} not in _EVALUATED:
+    is_alone = may_be_alone and found in ([TRAIN], [TEST])
+    if not is_alone and (TRAIN not in found or set(found) - {TRAIN, VALIDATION} not in _EVALUATED):
         expected = "train and test, or train, query and gallery"
         raise LayoutError(f"{source} has the split(s) {', '.join(found) or 'none'}; expected {expected}")
-    if len(sizes[TRAIN]) < 2:
-        raise LayoutError(f"{source} has one training class, {_name(sizes[TRAIN])}; expected at least two")
-    for split in (TRAIN, TEST):
+    for split, kind in ((TRAIN, "training"), (VALIDATION, "validation")):
+        if len(sizes[split]) == 1:
+            raise LayoutError(f"{source} has one {kind} class, {_name(sizes[split])}; expected at least two")
+    common = set(sizes[TRAIN]) & set(sizes[VALIDATION])
+    if common:
+        raise LayoutError(f"{source}: class {_name(common)} is in train and in validation; expected one")
+    for split in (TRAIN, VALIDATION, TEST):
         single = [label for label, size in sizes[split].items() if size == 1]
         if single:
             raise LayoutError(

@@ -29,6 +29,7 @@ class Builder(SourceBuilder):
         *,
         source_dir: str | os.PathLike[str],
         train_fraction: float = 0.5,
+        class_order_seed: int | None = None,
         skip_bad_images: bool = False,
         **options: Any,
     ):
@@ -36,18 +37,20 @@ class Builder(SourceBuilder):
 
         Args:
             source_dir: the folder of images.
-            train_fraction: share of the sorted classes for training, above 0 and below 1.
+            train_fraction: share of the classes for training, 0 to 1.
+            class_order_seed: seed of a random order of the classes; None: the order of their names.
             skip_bad_images: leave out unusable images; the data is prepared under another name.
             **options: options of every TFDS builder; `data_dir` is the folder of prepared data.
 
         Raises:
             LayoutError: if the folder or its manifest cannot be used.
         """
-        self._layout = read_layout(source_dir, train_fraction)
+        self._layout = read_layout(source_dir, train_fraction, class_order_seed)
         folder_name = re.sub("[^A-Za-z0-9_-]+", "_", self._layout.source_dir.name) or "root"
         arguments = {
             "source_dir": source_dir,
             "train_fraction": train_fraction,
+            "class_order_seed": class_order_seed,
             "skip_bad_images": skip_bad_images,
             **options,
         }

@@ -72,24 +72,29 @@ def _listed(suffixes: Mapping[str, int]) -> str:
     return ", ".join(listed + ([f"{rest:,} others"] if rest else []))
 
 
-def read_layout(source_dir: str | os.PathLike[str], train_fraction: float = 0.5) -> Layout:
+def read_layout(
+    source_dir: str | os.PathLike[str], train_fraction: float = 0.5, class_order_seed: int | None = None
+) -> Layout:
     """Reads and checks the layout of a folder of images.
 
     If the folder has a `manifest.csv`, classes and splits are read from it (see `manifest.read`). Otherwise
-    each sub-folder is a class. Of the classes, sorted by name, the first `floor(train_fraction * classes)`
-    are for training and the others for testing. Names that begin with a dot or that systems use are ignored;
-    other files are counted. Files that are missing or not images are all reported when images are read.
+    each sub-folder is a class. Of the classes, sorted by name or in a random order, the first
+    `floor(train_fraction * classes)` are for training and the others for testing. Names that begin with a dot
+    or that systems use are ignored; other files are counted. Files that are missing or not images are all
+    reported when images are read.
 
     Args:
         source_dir: the folder.
-        train_fraction: share of the training classes, above 0 and below 1; without effect with a manifest.
+        train_fraction: share of the training classes, 0 to 1; without effect with a manifest.
+        class_order_seed: seed of the random order; the place of a class depends on its name and the seed
+            alone. None for the order of the names.
 
     Raises:
         LayoutError: if the folder cannot be used; one line that names the folder, the class, or the line of
             the manifest.
     """
-    if not 0 < train_fraction < 1:
-        raise LayoutError(f"train_fraction is {train_fraction}; expected a number above 0 and below 1")
+    if not 0 <= train_fraction <= 1:
+        raise LayoutError(f"train_fraction is {train_fraction}; expected a number from 0 to 1")
     root = pathlib.Path(source_dir).expanduser().resolve()
     if not root.is_dir():
         found = "is not a folder" if root.exists() else "does not exist"
@@ -100,13 +105,16 @@ def read_layout(source_dir: str | os.PathLike[str], train_fraction: float = 0.5)
         entries = manifest.read(root)
         check_splits(manifest_file, entries)
     else:
-        entries = _read_class_folders(root, train_fraction, passed_over)
-        check_splits(root, entries)
+        entries = _read_class_folders(root, train_fraction, class_order_seed, passed_over)
+        check_splits(root, entries, may_be_alone=train_fraction in (0, 1))
     return Layout(root, tuple(entries), _fingerprint(root, entries), passed_over)
 
 
 def _read_class_folders(
-    root: pathlib.Path, train_fraction: float, passed_over: collections.Counter[str]
+    root: pathlib.Path,
+    train_fraction: float,
+    class_order_seed: int | None,
+    passed_over: collections.Counter[str],
 ) -> list[Entry]:
     """Returns the images of the class folders, and adds the suffixes of all other files to a counter."""
     found = _list_folder(root)
@@ -115,14 +123,18 @@ def _read_class_folders(
     if not names:
         raise LayoutError(f"{root} holds no folders; expected one per class, or a {manifest.FILE_NAME}")
     num_train = math.floor(train_fraction * len(names) + 1e-9)  # 0.29 * 100 is 28.999999999999996.
-    if not 0 < num_train < len(names):
+    if 0 < train_fraction < 1 and not 0 < num_train < len(names):
         raise LayoutError(
             f"{root} holds {len(names)} class folder(s), of which {num_train} would train at train_fraction "
             f"{train_fraction}; expected at least one to train and one to test"
         )
+    order = names
+    if class_order_seed is not None:
+        order = sorted(names, key=lambda name: hashlib.sha256(f"{class_order_seed}/{name}".encode()).digest())
+    training = set(order[:num_train])
     entries = []
-    for index, name in enumerate(names):
-        split = TRAIN if index < num_train else TEST
+    for name in sorted(names, key=lambda name: (name not in training, name)):
+        split = TRAIN if name in training else TEST
         images = _read_class(root / name, passed_over)
         entries += [Entry(f"{name}/{image}", name, split) for image in images]
     return entries

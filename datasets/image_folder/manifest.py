@@ -21,8 +21,8 @@ def read(root: pathlib.Path) -> list[Entry]:
     """Reads the images that a manifest lists, and sorts them by split, class and file.
 
     The manifest is CSV in UTF-8 with a header. Of its columns, `file` (path relative to the folder, with
-    forward slashes), `label` (one line of text) and `split` (`train`, `test`, `query` or `gallery`) are read.
-    Blank lines are skipped. Files that do not exist are reported when images are read.
+    forward slashes), `label` (one line of text) and `split` (`train`, `validation`, `test`, `query` or
+    `gallery`) are read. Blank lines are skipped. Files that do not exist are reported when images are read.
 
     Args:
         root: the folder that holds the manifest and the images.

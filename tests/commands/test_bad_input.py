@@ -67,7 +67,7 @@ def files(folder: Path) -> dict[str, bytes]:
         (["--dataset=birds"], "--dataset=birds is unknown, expected one of: emoji, image_folder"),
         (["--loss=tripet"], "--loss=tripet: 'tripet'"),
         (["--loss=ccp/proxy_nca"], "--loss=ccp/proxy_nca: "),
-        (["--backbone=resnet18"], "--backbone=resnet18: expected one of efficientnet_lite0"),
+        (["--backbone=resnet18"], "--backbone=resnet18: backbone 'resnet18' is unknown; expected one of"),
         (["--backbone_weights=imagenet"], "--backbone_weights=imagenet: backbone 'cifar_resnet' has no"),
         (
             ["--temperature=2"],
@@ -114,7 +114,10 @@ def test_folders_that_cannot_be_used(data, complain, damage, expected):
         (b"", "has the columns none; expected file, label, split once each"),
         (HEADER, "lists no images"),
         (HEADER.replace(b",", b";") + ROWS, "has the columns file;label;split"),
-        (HEADER + ROWS.replace(b"test", b"val"), "line 14: unknown split 'val'; expected train, test, query"),
+        (
+            HEADER + ROWS.replace(b"test", b"val"),
+            "line 14: unknown split 'val'; expected train, validation",
+        ),
         (HEADER + ROWS.replace(b"test", b"query"), "has the split(s) train, query; expected train and test"),
         (HEADER + ROWS + b"../a.png,c0,train\n", "line 20: '../a.png' is not below"),
         (HEADER + ROWS + b"class 00/0.png,c0,train\n", "line 20: 'class 00/0.png' is already on line 2"),

@@ -119,6 +119,18 @@ def test_a_mistake_in_a_process_of_its_own(command):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "command", [["train.py"], *(["-m", f"ccp_dml.{name}"] for name in ("train", "evaluate", "export"))]
+)
+def test_without_the_requirements_a_command_names_them_in_one_line(command):
+    arguments = [sys.executable, "-S", "-E", *command, "--help"]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "lacks the packages absl, numpy, PIL, tensorflow" in done.stderr
+    assert "-m pip install -r requirements.txt" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
 def test_a_folder_that_is_not_a_run_stays_as_it_is(tmp_path, overwrite, capsys):
     (tmp_path / "results.json").write_text("a note")

@@ -53,6 +53,7 @@ def flags(data, tmp_path_factory) -> list[str]:
         "--steps_per_epoch=2",
         "--max_epochs=2",
         "--chunk_size=1",
+        "--ccp_reset_rule=patience",
         "--ccp_patience=1",
         "--recall_at=1,2",
     ]
@@ -105,8 +106,8 @@ def test_an_interrupted_run_continues_to_the_same_result(finished, flags, tmp_pa
 
     assert outcome(train.main, *command) == 0
     captured = capfd.readouterr()
-    assert captured.out.startswith(f"{directory.path}: continuing;")
-    assert captured.err == ""
+    assert captured.out.startswith(f"{directory.path}: continuing on ")
+    assert captured.err.startswith("warning: training has not improved MAP@R over the frozen features;")
     assert [row["step"] for row in rows(directory)] == ["2", "4"]
     # The rows are those of the run without interruption, even for the epoch that was interrupted.
     for name in ("loss", "problem_instance", "val_map_at_r"):
@@ -127,7 +128,7 @@ def test_evaluate_prints_the_results_again(finished, capsys):
     assert outcome(evaluate.main, f"--run_dir={finished.path}") == 0
     expected = format_table({"ccp/contrastive": finished.read_results()["test"]})
     captured = capsys.readouterr()
-    assert captured.out == f"{expected}\n"
+    assert captured.out == f"scored: 3 queries of 3 classes in 9 gallery images of 4 classes\n{expected}\n"
     assert captured.err == ""
 
 

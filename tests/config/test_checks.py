@@ -55,7 +55,7 @@ def configured(**values: Any) -> ExperimentConfig:
         (
             {"batch_size": 64},
             "--batch_size=64: has no effect with --sampler=m_per_class; "
-            "expected --sampler=random or class_uniform",
+            "expected --sampler=random or class_uniform, or --classes_per_batch and --samples_per_class",
         ),
         (
             {"sampler": "random", "representative_lifetime": 3},
@@ -209,7 +209,8 @@ def test_an_invalid_combination_is_one_line_that_names_the_flag(values, message)
         {"ccp_normalized_embeddings": True, "pool_size": 2},
         {"protocol": "mlrc", "validation_cache_mb": 9},
         {"mixed_precision": "mixed_float16"},
-        {"loss": "ccp/xbm/contrastive", "mine_pairs": True, "memory_size": 9, "ccp_patience": 2},
+        {"loss": "ccp/xbm/contrastive", "mine_pairs": True, "memory_size": 9},
+        {"ccp_reset_rule": "patience", "ccp_patience": 2},
         {"loss": "mdr/ps/virtual_softmax/proxy_nca"},
         {"closed_set": "shuffled", "data_seed": 3, "label_noise": 0.4},
         {"sampler": "random", "batch_size": 1000, "preprocessing": "mnist"},

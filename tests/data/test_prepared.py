@@ -89,8 +89,8 @@ def test_records_are_read_once_for_the_index_of_labels_and_ids(tmp_path: pathlib
 
 def test_missing_and_empty_splits_are_refused(tmp_path: pathlib.Path) -> None:
     train = FakeSource([0], [0])
-    with pytest.raises(ValueError, match="split 'test' has no images; found train"):
-        open_fake(tmp_path, train=train)
+    with pytest.raises(ValueError, match="split 'test' has no images; found train, other"):
+        open_fake(tmp_path, train=train, other=train)
     with pytest.raises(ValueError, match="split 'train' has no images"):
         open_fake(tmp_path, train=FakeSource([], []), test=train)
 

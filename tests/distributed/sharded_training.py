@@ -141,7 +141,7 @@ def _projections(model: tf.keras.Model, proxies: Proxies, workers: Workers) -> A
         return model(images.reshape(-1, INPUT)[indices]).numpy()
 
     pool = ProxyPool(draws, embed, workers=workers)
-    options = ProjectionOptions(ccp_lambda=0.1, pool_size=5, ccp_patience=2)
+    options = ProjectionOptions(ccp_lambda=0.1, pool_size=5, ccp_reset_rule="patience", ccp_patience=2)
     return AlternatingProjections(model.trainable_variables, proxies, pool, options)
 
 

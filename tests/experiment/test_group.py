@@ -167,7 +167,8 @@ def test_the_csv_holds_the_report_and_evaluation_repeats_it(finished, capsys):
     report = experiment.evaluate(str(finished.path))
     for kind in KINDS:
         assert json.loads(json.dumps(report[kind])) == results[kind]
-    table = capsys.readouterr().out
+    scored, table = capsys.readouterr().out.split("\n", 1)
+    assert scored == "scored: 18 queries of 6 classes"
     assert f"{100 * results['concatenated']['mean']['map_at_r']:.2f}" in table
     (events,) = (finished.tensorboard / "report").iterdir()
     texts = [
@@ -282,15 +283,16 @@ def test_a_run_is_scored_on_another_data_set(finished, folder, tmp_path, capsys)
     other = write_folder(tmp_path / "other", seed=1000)
     one = member(finished, 1, 1)
     means = experiment.evaluate(str(one.path), data_dir=str(other), prepared_dir=str(tmp_path / "prepared"))
-    expected = by_hand(embed_with(one.saved_model, other, range(6, 12)).tolist())
+    expected = by_hand(embed_with(one.saved_model, other, range(12)).tolist())
     assert {name: means[name] for name in expected} == pytest.approx(expected)
+    assert "scored: 36 queries of 12 classes" in capsys.readouterr().out
     assert means["map_at_r"] != one.read_results()["test"]["map_at_r"]
     # The PCA is still fitted on the training images of the run, those of all folds.
     means = experiment.evaluate(
         str(one.path), data_dir=str(other), prepared_dir=str(tmp_path / "prepared"), pca_dim=2
     )
     training = embed_with(one.saved_model, folder / "source", range(6))
-    test = embed_with(one.saved_model, other, range(6, 12))
+    test = embed_with(one.saved_model, other, range(12))
     assert means["map_at_r"] == pytest.approx(by_hand(reduced(training, test, 2).tolist())["map_at_r"])
     capsys.readouterr()
 

@@ -16,8 +16,9 @@ from tests.experiment import tiny_backbone
 from tests.reliability import launcher
 from tests.reliability.killed_runs import assert_same
 
+PATIENCE = ["--ccp_reset_rule=patience", "--ccp_patience=1"]
 CASES = {
-    "ccp": ["--loss=ccp/contrastive", "--proxies_per_class=2", "--pool_size=3", "--ccp_patience=1"],
+    "ccp": ["--loss=ccp/contrastive", "--proxies_per_class=2", "--pool_size=3", *PATIENCE],
     "schedule and memory": [
         "--loss=xbm/contrastive",
         "--learning_rate_schedule=plateau",

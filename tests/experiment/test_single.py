@@ -16,11 +16,12 @@ from ccp_dml.config import ExperimentConfig
 from ccp_dml.errors import UserError
 from ccp_dml.evaluation.embedding import Embedder, embed
 from ccp_dml.evaluation.report import format_table
+from ccp_dml.experiment import model, single
 from ccp_dml.experiment import run as experiment
-from ccp_dml.experiment import single
 from ccp_dml.experiment.build import Run, build_model
 from ccp_dml.experiment.finished import FinishedRun
 from ccp_dml.experiment.scoring import UnusableEmbeddings
+from ccp_dml.losses import Contrastive, CrossBatchMemory
 from ccp_dml.models.embedding_model import with_test_crops
 from ccp_dml.run_directory import RunDirectory
 from ccp_dml.training.chunks import ChunkRunner
@@ -35,13 +36,37 @@ def column(run_dir: Path, name: str) -> list[float]:
         return [float(row[name]) for row in csv.DictReader(file)]
 
 
+def test_results_hold_every_value_and_a_run_without_gain_says_so(configured, tmp_path, capsys):
+    flags = ("--max_epochs=1", "--steps_per_epoch=1", "--learning_rate=1e-9", "--negative_margin=0.7")
+    results = experiment.train(configured(tmp_path / "run", *flags, "--loss=ccp/xbm/contrastive"))
+    config, loss = results["config"], CrossBatchMemory(Contrastive(), embedding_size=8)
+    assert (config["negative_margin"], config["ccp_lambda"]) == (0.7, 2e-4)
+    assert config["positive_margin"] == loss.base.positive_margin
+    assert (config["memory_size"], config["memory_weight"]) == (loss.memory_size, loss.memory_weight)
+    assert config["temperature"] is None  # Not a parameter of this loss.
+    captured = capsys.readouterr()
+    assert f"{tmp_path / 'run'}: new run on {model.devices_in_words()}; train " in captured.out
+    gain = results["test"]["map_at_r"] - results["frozen_features"]["map_at_r"]
+    assert ("training has not improved MAP@R over the frozen features" in captured.err) == (gain <= 0)
+
+
+@pytest.mark.parametrize("driver, expected", [(False, ""), (True, "TensorFlow cannot load CUDA")])
+def test_a_gpu_that_tensorflow_cannot_use_is_named(tmp_path, monkeypatch, driver, expected):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setattr(model, "_NVIDIA_DRIVER", tmp_path if driver else tmp_path / "none")
+    text = model.devices_in_words()
+    assert text.startswith("CPU, ")
+    assert expected in text
+    assert ("NVIDIA" in text) == driver
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [
         ["--monitor_split=test", "--num_folds=3", "--fold=1"],
-        ["--noccp_use_representative_proxy", "--ccp_patience=1"],
-        ["--pool_memory_steps=3", "--ccp_patience=1"],
+        ["--noccp_use_representative_proxy", "--ccp_reset_rule=patience", "--ccp_patience=1"],
+        ["--pool_memory_steps=3", "--ccp_reset_rule=patience", "--ccp_patience=1"],
         ["--ccp_step_at_batch", "--ccp_min_iterations=2", "--chunk_size=10"],
         ["--image_size=32x16", "--test_crops=2"],
         ["--warm_up_epochs=1", "--warm_up_learning_rate=1e-2"],
@@ -161,7 +186,8 @@ def test_a_run_on_a_closed_set(train_on_folder, tmp_path, capsys):
     assert results["config"]["closed_set"] == "shuffled"
     assert results["validation"]["num_queries"] == results["test"]["num_queries"] == 12
     assert commands.run(lambda: evaluate.main([f"--run_dir={tmp_path / 'run'}"])) == 0
-    assert capsys.readouterr().out == format_table({"contrastive": results["test"]}) + "\n"
+    table = format_table({"contrastive": results["test"]})
+    assert capsys.readouterr().out == f"scored: 12 queries of 6 classes\n{table}\n"
 
 
 @pytest.mark.slow
@@ -207,6 +233,7 @@ def flags_with_resets(tmp_path_factory) -> tuple[str, ...]:
         "--validation_fraction=0.4",
         "--steps_per_epoch=1",
         "--max_epochs=2",
+        "--ccp_reset_rule=patience",
         "--ccp_patience=1",
         "--evaluation_batch_size=8",
         "--notensorboard",
@@ -245,8 +272,8 @@ def test_a_run_short_of_memory_continues_in_smaller_blocks(
 ):
     sizes = run_out_of_memory_once(monkeypatch, normalization, call)
     assert commands.run(lambda: train.main([*flags_with_resets, f"--run_dir={tmp_path}"])) == 0
-    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
-    assert warnings == [
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if line.startswith("warning: --")] == [
         "warning: --evaluation_batch_size=8: too little memory to embed or search; going on with 2"
     ]
     assert sizes[: len(batches)] == batches

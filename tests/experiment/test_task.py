@@ -11,7 +11,7 @@ from ccp_dml.config import command_line
 from ccp_dml.data.collection import ImageCollection
 from ccp_dml.errors import UserError
 from ccp_dml.experiment.task import Task, load_task
-from tests.data.image_folder import SMALL_RUN, write_emoji
+from tests.data.image_folder import SMALL_RUN, write_classes, write_emoji, write_manifest
 
 
 def task_of(folder: Path, *flags: str) -> Task:
@@ -89,3 +89,75 @@ def test_a_closed_set_needs_the_classes_of_a_batch(tmp_path):
         task_of(tmp_path, "--closed_set", "--classes_per_batch=5")
     task = task_of(tmp_path, "--closed_set", "--classes_per_batch=4")
     assert task.train.num_classes == 4
+
+
+def class_names(images: ImageCollection) -> set[str]:
+    return {images.class_names[label] for label in images.labels}
+
+
+def test_a_seed_orders_the_classes_of_all_splits(tmp_path):
+    write_classes(tmp_path / "data", 16)
+    sorted_task, one, again, other = (
+        task_of(tmp_path, *flags)
+        for flags in ([], ["--class_order_seed=1"], ["--class_order_seed=1"], ["--class_order_seed=2"])
+    )
+    assert class_names(sorted_task.test) == {f"class {label:02d}" for label in range(8, 16)}
+    for task in (one, again, other):
+        splits = [class_names(images) for images in (task.train, task.validation, task.test)]
+        assert [len(names) for names in splits] == [6, 2, 8]
+        assert len(set.union(*splits)) == 16
+    assert class_names(one.test) == class_names(again.test)
+    assert class_names(one.validation) == class_names(again.validation)
+    assert len({frozenset(class_names(task.test)) for task in (sorted_task, one, other)}) == 3
+    in_order = sorted(class_names(one.train) | class_names(one.validation))
+    assert class_names(one.validation) != set(in_order[-2:])
+
+
+@pytest.mark.parametrize(
+    "flags, name", [([], "validation"), (["--protocol=conventional"], "training")], ids=["held_out", "all"]
+)
+def test_all_classes_may_train(tmp_path, capsys, flags, name):
+    write_classes(tmp_path / "data", 8)
+    task = task_of(tmp_path, "--train_fraction=1", *flags)
+    assert f"--train_fraction=1: there are no test classes; what is called test below are the {name}" in (
+        capsys.readouterr().err
+    )
+    trained = class_names(task.train) | (class_names(task.validation) if task.validation else set())
+    assert len(trained) == 8
+    assert len(class_names(task.train)) == (6 if task.validation else 8)
+    assert task.test is (task.validation or task.train)
+
+
+def manifest_rows(validation: tuple[int, ...]) -> list[tuple[str, str, str]]:
+    """Rows of a manifest of six classes: two of the others train, and the last two test."""
+    split = {label: "validation" if label in validation else "train" for label in range(4)}
+    return [
+        (f"class {label:02d}/{index}.png", f"class {label:02d}", split.get(label, "test"))
+        for label in range(6)
+        for index in range(3)
+    ]
+
+
+def test_a_manifest_names_the_validation_classes(tmp_path):
+    write_manifest(write_classes(tmp_path / "data", 6), manifest_rows(validation=(0, 2)))
+    task = task_of(tmp_path)
+    splits = [class_names(images) for images in (task.train, task.validation, task.test)]
+    assert splits == [{"class 01", "class 03"}, {"class 00", "class 02"}, {"class 04", "class 05"}]
+    with pytest.raises(UserError, match="--fold=1: the manifest has validation images"):
+        task_of(tmp_path, "--fold=1", "--num_folds=2")
+
+
+@pytest.mark.parametrize(
+    "validation, extra, expected",
+    [
+        ((1, 2), "class 00", "class 'class 00' is in train and in validation"),
+        ((1,), None, "has one validation class, 'class 01'"),
+    ],
+)
+def test_impossible_validation_splits_are_refused(tmp_path, validation, extra, expected):
+    rows = manifest_rows(validation)
+    if extra is not None:
+        rows[0] = (f"{extra}/0.png", extra, "validation")
+    write_manifest(write_classes(tmp_path / "data", 6), rows)
+    with pytest.raises(UserError, match=expected):
+        task_of(tmp_path)

@@ -15,7 +15,7 @@ from ccp_dml.training.options import GradientOptions, OptimizerOptions, Training
 from ccp_dml.training.trainer import Trainer
 from tests.training import tiny
 
-OPTIONS = ProjectionOptions(ccp_lambda=0.05, pool_size=4, ccp_patience=1)
+OPTIONS = ProjectionOptions(ccp_lambda=0.05, pool_size=4, ccp_reset_rule="patience", ccp_patience=1)
 STEPS, EPOCHS = 4, 12
 
 
@@ -129,3 +129,5 @@ def test_losses_without_proxies_and_labels_of_another_length_are_refused():
         CCPCallback(tiny.ccp_loss(), values, np.arange(20) % 5)
     with pytest.raises(ValueError, match="pool_memory_steps is 3; expected 0"):
         CCPCallback(tiny.ccp_loss(), values, labels, ProjectionOptions(pool_memory_steps=3))
+    with pytest.raises(ValueError, match="ccp_patience is 2 with ccp_reset_rule='fixed', where it has no"):
+        CCPCallback(tiny.ccp_loss(), values, labels, ProjectionOptions(ccp_patience=2))

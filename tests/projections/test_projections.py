@@ -144,7 +144,7 @@ def _machine(moved_by=lambda: 0.0, **options) -> tuple[AlternatingProjections, t
     """Makes projections with a patience of 1, of one weight and two proxies for each of three classes."""
     weight, proxies = tf.Variable([3.0, 4.0]), Proxies(CLASSES, 2, SIZE)
     embeddings = np.random.default_rng(0).normal(size=[DRAWS, CLASSES, SIZE]).astype(np.float32)
-    chosen = ProjectionOptions(**{"ccp_patience": 1, **options})
+    chosen = ProjectionOptions(**{"ccp_reset_rule": "patience", "ccp_patience": 1, **options})
     pool = _pool_of(embeddings, moved_by)
     return AlternatingProjections([weight], proxies, pool, chosen), weight, proxies
 
@@ -208,7 +208,7 @@ def test_a_second_beginning_continues_the_draws():
 
 def test_without_chosen_proxies_staleness_is_not_measured():
     weight = tf.Variable([1.0, 2.0])
-    options = ProjectionOptions(ccp_use_representative_proxy=False)
+    options = ProjectionOptions(ccp_reset_rule="patience", ccp_use_representative_proxy=False)
     machine = AlternatingProjections([weight], Proxies(2, 1, 2), None, options)
     machine.begin()
     assert [machine.update(score) for score in (0.5, 0.4, 0.3, 0.2)] == [False, False, False, True]
@@ -217,7 +217,9 @@ def test_without_chosen_proxies_staleness_is_not_measured():
 
 
 def test_an_improvement_of_less_than_1e_5_does_not_count():
-    machine = AlternatingProjections([], None, None, ProjectionOptions(ccp_patience=9))
+    machine = AlternatingProjections(
+        [], None, None, ProjectionOptions(ccp_reset_rule="patience", ccp_patience=9)
+    )
     machine.begin()
     for score, stale in ((0.5, 0), (0.500005, 1), (0.500009, 2), (0.500011, 0)):
         machine.update(score)

@@ -33,7 +33,7 @@ SHORT_RUN = (
     "--learning_rate=1e-3",
     "--recall_at=1",
 )
-SHORT_CCP = ("--proxies_per_class=2", "--pool_size=3", "--ccp_patience=1")
+SHORT_CCP = ("--proxies_per_class=2", "--pool_size=3", "--ccp_reset_rule=patience", "--ccp_patience=1")
 _TIMED = ("images_per_second", "data_wait_share")
 # Imports TensorFlow once; then runs each line of standard input as a command, in a process of its own.
 _SERVER = """

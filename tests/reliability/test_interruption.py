@@ -48,6 +48,7 @@ def flags(tmp_path) -> tuple[str, ...]:
         "--steps_per_epoch=2",
         "--max_epochs=2",
         "--chunk_size=1",
+        "--ccp_reset_rule=patience",
         "--ccp_patience=1",
         "--recall_at=1",
     )

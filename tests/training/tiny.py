@@ -140,7 +140,7 @@ def trainer(
     """
     network, loss = model(), ccp_loss()
     memory = PoolMemory(119 - np.arange(CLASSES * PER_CLASS), SIZE, memory_steps) if memory_steps else None
-    defaults = {"ccp_lambda": 0.05, "pool_size": 4, "ccp_patience": 1}
+    defaults = {"ccp_lambda": 0.05, "pool_size": 4, "ccp_reset_rule": "patience", "ccp_patience": 1}
     instances = AlternatingProjections(
         network.trainable_variables,
         loss.proxies,
