@@ -15,9 +15,10 @@ STUDIES := emoji methods
 RUN_TIME := $(VENV)/.installed
 DEVELOPMENT := $(VENV)/.installed-dev
 COMPARISON := $(VENV)/.installed-bench
+NOTEBOOKS := $(VENV)/.installed-notebooks
 LOCKING := build/lock
 
-.PHONY: help train test test-all lint lock bench study clean
+.PHONY: help train test test-all lint lock bench study notebooks clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +56,9 @@ study: $(DEVELOPMENT)  ## Repeat the studies of docs/results.md (hours; they con
 	@for name in $(STUDIES); do $(BIN)/python -m "studies.$$name.run" --jobs 2 --threads 1 $(ARGS) && \
 		$(BIN)/python -m "studies.$$name.report" || exit 1; done
 
+notebooks: $(NOTEBOOKS)  ## Run the tutorials and write notebooks/ (ten minutes; one: ARGS=keras)
+	$(BIN)/python docs/notebooks.py $(ARGS)
+
 clean:  ## Delete the virtual environment and caches, not runs
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -70,6 +74,10 @@ $(RUN_TIME): requirements.txt
 
 $(DEVELOPMENT): requirements-dev.txt $(RUN_TIME)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(NOTEBOOKS): requirements-notebooks.txt $(DEVELOPMENT)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-notebooks.txt
 	@touch $@
 
 $(COMPARISON): requirements-bench.txt $(DEVELOPMENT)

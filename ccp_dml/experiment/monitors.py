@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +53,7 @@ class Monitors:
     def __init__(self, run: Run, directory: RunDirectory) -> None:
         """Makes the callbacks."""
         self._run, self._options = run, run.config.monitoring
+        self._name = _run_name(directory.path)
         self._events = EventLog(str(directory.tensorboard), self._global_step)
         every = run.config.evaluation.track_test
         self.callbacks: list[tf.keras.callbacks.Callback] = [TestTracker(run, every)] if every else []
@@ -92,7 +95,10 @@ class Monitors:
         # Runs are compared by the settings that change their results.
         free = [declared.name for declared, _ in run.config.items() if declared.change is Change.FREE]
         settings = {name: value for name, value in run.config.to_dict().items() if name not in free}
-        callbacks.append(HParamsLogger(self._events, settings))
+        defaults = {declared.name: declared.default for declared, _ in run.config.items()}
+        # What is not at its default is what runs differ in: it comes first.
+        ordered = dict(sorted(settings.items(), key=lambda item: item[1] == defaults[item[0]]))
+        callbacks.append(HParamsLogger(self._events, ordered, self._name))
         return callbacks
 
     def _coverage_monitor(self) -> CoverageMonitor:
@@ -158,6 +164,12 @@ class TestTracker(tf.keras.callbacks.Callback):
         if logs is not None and (epoch + 1) % self._every == 0:
             scores = self._run.test.evaluate(self._run.embedder).result.scalars()
             logs.update({f"test_{name}": value for name, value in scores.items()})
+
+
+def _run_name(path: Path) -> str:
+    """The name of a run directory; of a member of a group, after that of the group."""
+    members = [part for part in path.parts if re.fullmatch(r"(fold|repeat)_\d+", part)]
+    return "/".join(path.parts[-1 - len(members) :])
 
 
 def _pixels(batches: InferenceBatches, indices: IntArray) -> list[npt.NDArray[np.uint8]]:

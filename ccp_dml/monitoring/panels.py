@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from ccp_dml.evaluation.search import nearest_neighbors
 from ccp_dml.monitoring.events import EventCallback, EventLog
 
-TAG = "retrieval/nearest_neighbors"
+TAG = "Retrieval/nearest_neighbors"
 DESCRIPTION = (
     "One query per row, then its nearest neighbours: green if they are of its class, else red and dashed."
 )

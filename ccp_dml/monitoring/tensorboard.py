@@ -17,6 +17,8 @@ from ccp_dml.monitoring.events import EventCallback, EventLog
 _RUNS = {"val_": "validation", "test_": "test_during_training"}
 # The axis of every chart, so not a chart itself.
 _STEP = "step"
+# TensorBoard sorts groups, upper case first: a page opens on the scores.
+_RETRIEVAL = "Retrieval"
 _ALIASES = {"loss": "total_loss"}
 
 # Name in the epoch logs -> (group, description). Groups are the foldable sections of TensorBoard.
@@ -46,13 +48,13 @@ _DESCRIPTIONS: dict[str, tuple[str, str]] = {
     "mean_cosine": ("embedding", "Mean cosine between two embeddings; 1 means that all are alike."),
     "images_per_second": ("speed", "Training images per second, without validation."),
     "data_wait_share": ("speed", "Share of the training time in which steps waited for their batches."),
-    "precision_at_1": ("retrieval", "P@1: share of queries whose nearest neighbour is of their class."),
+    "precision_at_1": (_RETRIEVAL, "P@1: share of queries whose nearest neighbour is of their class."),
     "r_precision": (
-        "retrieval",
+        _RETRIEVAL,
         "P@R: precision among the first R neighbours, where R is the number of positives of the query.",
     ),
     "map_at_r": (
-        "retrieval",
+        _RETRIEVAL,
         "MAP@R: mean over the first R places of the precision at places with a positive, else 0.",
     ),
 }
@@ -60,11 +62,11 @@ _DESCRIPTIONS: dict[str, tuple[str, str]] = {
 _FAMILIES = (
     (
         r"recall_at_\d+",
-        "retrieval",
+        _RETRIEVAL,
         "Share of queries with an image of their class among the first k neighbours.",
     ),
-    (r"precision_at_\d+", "retrieval", "Precision among the first k neighbours."),
-    (r"map_at_\d+", "retrieval", "Mean average precision among the first k neighbours, over min(R, k)."),
+    (r"precision_at_\d+", _RETRIEVAL, "Precision among the first k neighbours."),
+    (r"map_at_\d+", _RETRIEVAL, "Mean average precision among the first k neighbours, over min(R, k)."),
     (r".*_loss", "loss", "A weighted term of the loss."),
 )
 
@@ -134,9 +136,17 @@ class HParamsLogger(EventCallback):
     'validation' and 'test' beside it. It averages the scores of runs with equal settings.
     """
 
-    def __init__(self, events: EventLog, settings: Mapping[str, Any]) -> None:
-        """Takes the settings by name; None is left out, and lists become text separated by commas."""
+    def __init__(self, events: EventLog, settings: Mapping[str, Any], run_name: str | None = None) -> None:
+        """Creates the callback.
+
+        Args:
+            events: the event log of the run.
+            settings: values by name, in the order of the columns; None is left out, and lists become text
+                separated by commas.
+            run_name: name of the row; None for a hash of the settings.
+        """
         super().__init__(events)
+        self._run_name = run_name
         self._values = {
             name: ",".join(map(str, value)) if isinstance(value, list) else value
             for name, value in settings.items()
@@ -154,7 +164,7 @@ class HParamsLogger(EventCallback):
         writer = self.events.writer("")
         with writer.as_default():
             hp.hparams_config([hp.HParam(name) for name in self._values], metrics)
-        self._session = hp.KerasCallback(writer, self._values)
+        self._session = hp.KerasCallback(writer, self._values, trial_id=self._run_name)
         self._session.on_train_begin()
         self.events.flush()
 

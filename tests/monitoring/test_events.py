@@ -25,7 +25,7 @@ def run_epochs(directory, first: int, last: int, offset: float = 0.0) -> None:
 def test_scalars_go_to_their_runs_at_the_global_step(tmp_path):
     run_epochs(tmp_path, 0, 3)
     assert points(tmp_path / "train", "loss/total_loss") == [(10, 0.0), (20, 1.0), (30, 2.0)]
-    validation = points(tmp_path / "validation", "retrieval/map_at_r")
+    validation = points(tmp_path / "validation", "Retrieval/map_at_r")
     np.testing.assert_allclose(validation, [(10, 0.0), (20, 0.1), (30, 0.2)], rtol=1e-6)
     assert accumulator(tmp_path / "train").Tags()["tensors"] == ["loss/total_loss"]
 

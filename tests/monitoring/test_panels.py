@@ -95,7 +95,7 @@ class PanelRun:
             self.step += 10
             self.panels.on_epoch_end(epoch)
         self.panels.on_train_end()
-        events = accumulator(self.directory / "validation").Tensors("retrieval/nearest_neighbors")
+        events = accumulator(self.directory / "validation").Tensors("Retrieval/nearest_neighbors")
         return [event.step for event in events]
 
 
@@ -112,10 +112,10 @@ def test_the_last_panel_is_on_the_disk_before_the_checkpoint(tmp_path, stopped):
         run.step += 10
         run.panels.on_epoch_end(epoch)
     # The process may be killed here, with all files open.
-    events = accumulator(tmp_path / "validation").Tensors("retrieval/nearest_neighbors")
+    events = accumulator(tmp_path / "validation").Tensors("Retrieval/nearest_neighbors")
     assert [event.step for event in events] == [10, 20]
     run.panels.on_train_end()
-    assert len(accumulator(tmp_path / "validation").Tensors("retrieval/nearest_neighbors")) == 2
+    assert len(accumulator(tmp_path / "validation").Tensors("Retrieval/nearest_neighbors")) == 2
 
 
 def test_panels_show_queries_and_their_neighbours_in_order(tmp_path, monkeypatch):

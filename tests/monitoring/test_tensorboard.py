@@ -16,8 +16,8 @@ def test_test_scores_during_training_stay_beside_the_final_ones(tmp_path):
     events = EventLog(str(tmp_path), Clock(10))
     ScalarLogger(events).on_epoch_end(0, {"test_map_at_r": 0.25})
     write_results(events, {"map_at_r": 0.5})
-    assert points(tmp_path / "test_during_training", "retrieval/map_at_r") == [(10, 0.25)]
-    assert points(tmp_path / "test", "retrieval/map_at_r") == [(10, 0.5)]
+    assert points(tmp_path / "test_during_training", "Retrieval/map_at_r") == [(10, 0.25)]
+    assert points(tmp_path / "test", "Retrieval/map_at_r") == [(10, 0.5)]
 
 
 def test_added_scalars_reach_a_later_logger_in_the_list_of_callbacks(tmp_path):
@@ -37,9 +37,9 @@ def test_added_scalars_reach_a_later_logger_in_the_list_of_callbacks(tmp_path):
         ("pair_loss", "loss/pair_loss"),
         ("margin_loss", "loss/margin_loss"),
         ("proximal_coefficient", "projections/proximal_coefficient"),
-        ("recall_at_8", "retrieval/recall_at_8"),
-        ("precision_at_1", "retrieval/precision_at_1"),
-        ("map_at_10", "retrieval/map_at_10"),
+        ("recall_at_8", "Retrieval/recall_at_8"),
+        ("precision_at_1", "Retrieval/precision_at_1"),
+        ("map_at_10", "Retrieval/map_at_10"),
         ("novelty", "other/novelty"),
     ],
 )
@@ -51,8 +51,8 @@ def test_results_become_points_of_the_test_run(tmp_path):
     events = EventLog(str(tmp_path), Clock(40))
     write_results(events, {"map_at_r": 0.9, "r_precision": 0.9})  # an earlier evaluation
     write_results(events, {"map_at_r": 0.25, "recall_at_k": {"1": 0.5, "4": 0.75}})
-    assert points(tmp_path / "test", "retrieval/map_at_r") == [(40, 0.25)]
-    assert points(tmp_path / "test", "retrieval/recall_at_4") == [(40, 0.75)]
+    assert points(tmp_path / "test", "Retrieval/map_at_r") == [(40, 0.25)]
+    assert points(tmp_path / "test", "Retrieval/recall_at_4") == [(40, 0.75)]
     assert len(accumulator(tmp_path / "test").Tags()["tensors"]) == 3
 
 
@@ -62,7 +62,8 @@ def plugin_content(directory, tag: str) -> bytes:
 
 def test_hyper_parameters_hold_the_settings_and_name_the_scores(tmp_path):
     for events in (EventLog(str(tmp_path), lambda: 0), EventLog(str(tmp_path), lambda: 30)):
-        logger = HParamsLogger(events, {"seed": 3, "loss": "triplet", "recall_at": [1, 2], "data_dir": None})
+        settings = {"seed": 3, "loss": "triplet", "recall_at": [1, 2], "data_dir": None}
+        logger = HParamsLogger(events, settings, "photos/fold_1")
         logger.on_train_begin()  # the second is a process that continues the run
     started = metadata.parse_session_start_info_plugin_data(
         plugin_content(tmp_path, metadata.SESSION_START_INFO_TAG)
@@ -71,9 +72,11 @@ def test_hyper_parameters_hold_the_settings_and_name_the_scores(tmp_path):
     assert started.hparams["loss"].string_value == "triplet"
     assert started.hparams["recall_at"].string_value == "1,2"
     assert "data_dir" not in started.hparams
+    assert started.group_name == "photos/fold_1"
     experiment = metadata.parse_experiment_plugin_data(plugin_content(tmp_path, metadata.EXPERIMENT_TAG))
+    assert [info.name for info in experiment.hparam_infos] == ["seed", "loss", "recall_at"]
     assert [(info.name.group, info.name.tag) for info in experiment.metric_infos] == [
-        (run, f"retrieval/{metric}")
+        (run, f"Retrieval/{metric}")
         for run in ("test", "validation")
         for metric in ("map_at_r", "r_precision", "precision_at_1")
     ]
