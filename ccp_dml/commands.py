@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from ccp_dml import environment
 from ccp_dml.errors import Interrupted, UserError
-from ccp_dml.options import PathText
+from ccp_dml.kinds import PathText
 
 BAD_INPUT = 2
 INTERRUPTED = 130

@@ -8,8 +8,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ccp_dml.config import ExperimentConfig
+from ccp_dml.kinds import LARGEST_INTEGER, LARGEST_NUMBER
 from ccp_dml.losses.registry import LOSSES, WRAPPERS
-from ccp_dml.options import LARGEST_INTEGER, LARGEST_NUMBER, Change, Option, options_of
+from ccp_dml.options import Change, Option, options_of
 
 PAGE = Path(__file__).with_name("flags.md")
 _INTRODUCTION = """\

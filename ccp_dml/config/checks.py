@@ -16,9 +16,10 @@ from ccp_dml.data.options import CONVENTIONAL
 from ccp_dml.distributed.cluster import check_tf_config
 from ccp_dml.errors import ConfigError, as_user_errors
 from ccp_dml.evaluation.options import METRIC_AT_K, METRICS
+from ccp_dml.kinds import Kind, PathText, format_size, height_and_width
 from ccp_dml.losses import registry as losses
 from ccp_dml.models.backbones import registry as backbones
-from ccp_dml.options import Condition, Kind, Option, PathText, format_size, height_and_width, options_of
+from ccp_dml.options import Condition, Option, options_of
 from ccp_dml.training.options import OPTIMIZERS_OF_WHOLE_VARIABLES, GradientOptions
 
 

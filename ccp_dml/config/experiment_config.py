@@ -12,21 +12,11 @@ from ccp_dml.data.options import BatchOptions, ImageOptions, SourceOptions, Spli
 from ccp_dml.distributed.options import DeviceOptions
 from ccp_dml.errors import ConfigError
 from ccp_dml.evaluation.options import EvaluationOptions
+from ccp_dml.kinds import LARGEST_INTEGER, Integer, PathText, Switch
 from ccp_dml.losses.registry import LossOptions, loss_options
 from ccp_dml.models.options import ModelOptions
 from ccp_dml.monitoring.options import MonitoringOptions
-from ccp_dml.options import (
-    LARGEST_INTEGER,
-    Change,
-    Integer,
-    Option,
-    OptionError,
-    Options,
-    PathText,
-    Switch,
-    option,
-    options_of,
-)
+from ccp_dml.options import Change, Option, OptionError, Options, option, options_of
 from ccp_dml.projections.options import ProjectionOptions
 from ccp_dml.training.options import CheckpointOptions, GradientOptions, OptimizerOptions, TrainingOptions
 

@@ -14,9 +14,9 @@ from ccp_dml.data.options import ABLATION, ALL_FOLDS, CONVENTIONAL, MLRC, BatchO
 from ccp_dml.data.random_streams import CLASS_SPLIT, IntArray, random_permutation
 from ccp_dml.data.splits import class_fold, hold_out_classes
 from ccp_dml.errors import ConfigError, UserError
+from ccp_dml.kinds import LARGEST_INTEGER
 from ccp_dml.losses import registry as losses
 from ccp_dml.models.backbones import registry as backbones
-from ccp_dml.options import LARGEST_INTEGER
 from ccp_dml.projections.options import ProjectionOptions
 
 _DEFAULT_NUM_FOLDS = 4

@@ -15,7 +15,7 @@ import tensorflow as tf
 from ccp_dml.data.images import MID_GRAY, TestPreprocessing, decode_rgb, test_preprocessing
 from ccp_dml.data.options import ImageOptions
 from ccp_dml.data.resizing import central_crop_or_pad, either, resize
-from ccp_dml.options import ImageSize, height_and_width
+from ccp_dml.kinds import ImageSize, height_and_width
 
 WINDOW_ATTEMPTS = 10
 # CIFAR images of 32 pixels are shifted by up to 4 in each direction: windows of a square of 40.

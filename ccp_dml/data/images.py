@@ -18,7 +18,7 @@ from ccp_dml.data.resizing import (
     resized_size,
     resized_window,
 )
-from ccp_dml.options import ImageSize, height_and_width
+from ccp_dml.kinds import ImageSize, height_and_width
 
 MID_GRAY = 127.5
 

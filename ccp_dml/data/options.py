@@ -4,20 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from ccp_dml.options import (
-    Change,
-    Choice,
-    ImageSize,
-    Integer,
-    Number,
-    Options,
-    PathText,
-    Size,
-    Switch,
-    Text,
-    height_and_width,
-    option,
-)
+from ccp_dml.kinds import Choice, ImageSize, Integer, Number, PathText, Size, Switch, Text, height_and_width
+from ccp_dml.options import Change, Options, option
 
 # After A Metric Learning Reality Check (Musgrave et al. 2020), arXiv 2003.08505.
 MLRC = "mlrc"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from ccp_dml.options import ImageSize, height_and_width
+from ccp_dml.kinds import ImageSize, height_and_width
 
 # An image is resized before it is cropped up to this ratio of its longer side to that of the crop.
 _MOST_WASTE = 8

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from ccp_dml.options import Change, Choice, Integer, Options, Switch, option
+from ccp_dml.kinds import Choice, Integer, Switch
+from ccp_dml.options import Change, Options, option
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from ccp_dml.options import Change, Integer, Integers, Number, Options, option
+from ccp_dml.kinds import Integer, Integers, Number
+from ccp_dml.options import Change, Options, option
 
 METRICS = ("map_at_r", "r_precision", "precision_at_1")
 # Names of metrics at a cut-off, such as recall_at_4: the option that lists the cut-offs, and the cut-off.

@@ -41,6 +41,7 @@ from ccp_dml.experiment.model import (
 from ccp_dml.experiment.scoring import Scorer
 from ccp_dml.experiment.task import Task, load_task
 from ccp_dml.geometry import mean_cosine
+from ccp_dml.kinds import format_size
 from ccp_dml.losses import registry as losses
 from ccp_dml.losses.base import MetricLoss
 from ccp_dml.models.embedding_model import (
@@ -49,7 +50,6 @@ from ccp_dml.models.embedding_model import (
     synchronize_batch_norm,
     with_test_crops,
 )
-from ccp_dml.options import format_size
 from ccp_dml.projections.options import ProjectionOptions
 from ccp_dml.projections.pool import PoolMemory, ProxyPool
 from ccp_dml.projections.projections import AlternatingProjections

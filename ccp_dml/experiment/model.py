@@ -14,11 +14,12 @@ from ccp_dml import files
 from ccp_dml.distributed.tables import gathered_tables
 from ccp_dml.distributed.workers import Workers
 from ccp_dml.errors import UserError
+from ccp_dml.kinds import ImageSize, height_and_width
 from ccp_dml.losses.base import MetricLoss
 from ccp_dml.models.backbones.keras_applications import load_keras_h5
 from ccp_dml.models.embedding_model import build_embedding_model
 from ccp_dml.models.options import ModelOptions
-from ccp_dml.options import ImageSize, height_and_width, options_of
+from ccp_dml.options import options_of
 from ccp_dml.run_directory import RunDirectory
 from ccp_dml.training.options import TrainingOptions
 

@@ -21,7 +21,7 @@ from ccp_dml.evaluation.embedding import Embedded, Embedder, Evaluation, Project
 from ccp_dml.evaluation.inputs import Floats, NotFiniteError, UnscorableError
 from ccp_dml.evaluation.metrics import RetrievalResult, evaluate_retrieval
 from ccp_dml.evaluation.options import EvaluationOptions
-from ccp_dml.options import height_and_width
+from ccp_dml.kinds import height_and_width
 from ccp_dml.run_directory import EMBEDDED_SETS, RunDirectory, State
 
 # Three channels in float32.

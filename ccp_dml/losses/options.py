@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from ccp_dml.options import Choice, Integer, Number, Options, Switch, option
+from ccp_dml.kinds import Choice, Integer, Number, Switch
+from ccp_dml.options import Options, option
 
 # The names in `ccp_dml.geometry`, which imports TensorFlow.
 NORMALIZATIONS = ("lipschitz", "unit", "l1", "none")

@@ -12,9 +12,10 @@ import importlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from ccp_dml.kinds import Text
 from ccp_dml.losses.options import NORMALIZATIONS
 from ccp_dml.losses.specs import LOSSES, WRAPPERS, LossSpec
-from ccp_dml.options import Option, Options, Text, option
+from ccp_dml.options import Option, Options, option
 
 if TYPE_CHECKING:
     from ccp_dml.losses.base import MetricLoss

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from ccp_dml.kinds import Choice, Integer, Kind, Number, Switch
 from ccp_dml.losses.options import NORMALIZATIONS, PairOptions
-from ccp_dml.options import Choice, Integer, Kind, Number, Option, Switch, options_of
+from ccp_dml.options import Option, options_of
 
 
 def _parameter(name: str, kind: Kind, help: str) -> Option:

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from ccp_dml.kinds import ImageSize
 from ccp_dml.models.backbones import registry
 from ccp_dml.models.backbones.layers import FrozenNormConvolution, layer_seeds
 from ccp_dml.models.layers import GlobalPooling
-from ccp_dml.options import ImageSize
 
 _FEATURES = "features"
 _EMBEDDING = "embedding"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from ccp_dml.options import Choice, Integer, Options, PathText, Patterns, Switch, Text, option
+from ccp_dml.kinds import Choice, Integer, PathText, Patterns, Switch, Text
+from ccp_dml.options import Options, option
 
 POOLINGS = ("average", "max", "both", "none", "gem")
 

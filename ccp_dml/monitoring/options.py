@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from ccp_dml.options import Change, Integer, Options, StepRange, Switch, option
+from ccp_dml.kinds import Integer, StepRange, Switch
+from ccp_dml.options import Change, Options, option
 
 _WITH_TENSORBOARD = {"tensorboard": (True,)}
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from ccp_dml.options import Choice, Integer, Number, Options, Switch, Text, option
+from ccp_dml.kinds import Choice, Integer, Number, Switch, Text
+from ccp_dml.options import Options, option
 
 _WITH_PROXIES = {"ccp_use_representative_proxy": (True,)}
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 from ccp_dml import files
 from ccp_dml.data.images import TestPreprocessing, test_image
 from ccp_dml.geometry import check_normalization, normalize
-from ccp_dml.options import height_and_width
+from ccp_dml.kinds import height_and_width
 from ccp_dml.serving.images import decode_upright_rgb
 
 # Images of a call that are decoded at the same time.

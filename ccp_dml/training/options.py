@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from ccp_dml.options import Change, Choice, Integer, Number, Options, Switch, Text, option
+from ccp_dml.kinds import Choice, Integer, Number, Switch, Text
+from ccp_dml.options import Change, Options, option
 
 OPTIMIZERS_WITH_MOMENTUM = ("rmsprop", "sgd")
 OPTIMIZERS_WITH_MOMENTS = ("adam", "adamax", "adamw", "lamb", "lion", "nadam", "radam")

@@ -10,20 +10,10 @@ import pytest
 
 from ccp_dml.config import ExperimentConfig
 from ccp_dml.data import catalog
+from ccp_dml.kinds import Choice, Integer, Integers, Kind, Number, Patterns, StepRange, Switch, Text
 from ccp_dml.losses import registry as losses
 from ccp_dml.models.backbones import registry as backbones
-from ccp_dml.options import (
-    Choice,
-    Integer,
-    Integers,
-    Kind,
-    Number,
-    Option,
-    Patterns,
-    StepRange,
-    Switch,
-    Text,
-)
+from ccp_dml.options import Option
 from tests import ROOT
 from tests.data.image_folder import write_classes
 

@@ -8,25 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccp_dml.options import (
+from ccp_dml.kinds import (
     LARGEST_INTEGER,
     LARGEST_NUMBER,
-    Change,
     Choice,
     Integer,
     Integers,
     Kind,
     Number,
-    OptionError,
-    Options,
     Patterns,
     Size,
     StepRange,
     Switch,
     Text,
-    option,
-    options_of,
 )
+from ccp_dml.options import Change, OptionError, Options, option, options_of
 
 
 @dataclasses.dataclass(frozen=True)

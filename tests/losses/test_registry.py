@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from ccp_dml import geometry
+from ccp_dml.kinds import Choice
 from ccp_dml.losses import options as loss_options
 from ccp_dml.losses import registry
 from ccp_dml.losses.pair_loss import PairLoss
-from ccp_dml.options import Choice
 from tests.losses.cases import arguments_of
 
 _SPECS = {**registry.LOSSES, **registry.WRAPPERS}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ccp_dml.options import Choice, Integer, Kind, Options, Switch, option, options_of
+from ccp_dml.kinds import Choice, Integer, Kind, Switch
+from ccp_dml.options import Options, option, options_of
 
 _ACTIVATIONS = ("bn", "ln", "relu", "softplus", "softmax")
 _NO_ACTIVATION = "none"

@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ccp_dml.kinds import ImageSize, format_size, height_and_width
 from ccp_dml.models.backbones import applications, user_models
 from ccp_dml.models.backbones.options import parse_options
 from ccp_dml.models.backbones.specs import BACKBONES, H5, IMAGENET, OWN, RANDOM, BackboneSpec
-from ccp_dml.options import ImageSize, format_size, height_and_width
 
 if TYPE_CHECKING:
     import tensorflow as tf
