@@ -141,7 +141,7 @@ def pool(features: tf.Tensor, kind: str, power: tf.Tensor | float = _GEM_START) 
     """Pools a feature map over its positions.
 
     Args:
-        features: [B, H, W, F], any float dtype; for `'none'` [B, F] too.
+        features: [B, H, W, F], any float dtype; or [B, F], which stay as they are.
         kind: `'average'`, `'max'`, `'both'`, which is the sum of the two, `'gem'`, the generalised mean, or
             `'none'`, which keeps all positions: [B, H, W, F] becomes [B, H * W * F].
         power: power of the generalised mean, a float32 scalar; values below 1 count as 1.
@@ -154,6 +154,8 @@ def pool(features: tf.Tensor, kind: str, power: tf.Tensor | float = _GEM_START) 
     """
     _check_pooling(kind)
     features = tf.cast(features, tf.float32)
+    if features.shape.rank == 2:
+        return features
     if kind == "none":
         return _flatten(features)
     if kind == "gem":

@@ -208,7 +208,11 @@ def make_optimizer_groups(
         for variable in (*model.trainable_variables, *loss.trainable_variables)
         if variable.ref() not in grouped
     ]
-    groups = [VariableGroup(backbone), VariableGroup(others), VariableGroup(proxies, multiplier)]
+    groups = [
+        VariableGroup(backbone, options.backbone_learning_rate_multiplier),
+        VariableGroup(others),
+        VariableGroup(proxies, multiplier),
+    ]
     make = functools.partial(make_optimizer, options.optimizer, **chosen)
     return OptimizerGroups(make, groups, options.learning_rate)
 

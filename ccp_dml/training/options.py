@@ -30,6 +30,9 @@ class OptimizerOptions(Options):
         "adam", Choice(OPTIMIZERS), "Optimizer: those of Keras, lamb, and radam (rectified Adam)."
     )
     learning_rate: float = option(1e-4, Number(above=0), "Learning rate.")
+    backbone_learning_rate_multiplier: float = option(
+        1.0, Number(low=0), "Factor on the learning rate of the backbone; 0 keeps it as it is."
+    )
     momentum: float = option(
         0.9, _DECAY, "Momentum of sgd and rmsprop.", only_with={"optimizer": OPTIMIZERS_WITH_MOMENTUM}
     )

@@ -4,14 +4,17 @@ In an environment with PyTorch, which needs no TensorFlow:
 
     python -m ccp_dml.models.backbones.convert bn_inception bn_inception-52deb4733.pth OUT.npz
     python -m ccp_dml.models.backbones.convert efficientnet_lite0 IN.pth OUT.npz --dtype=float16
+    python -m ccp_dml.models.backbones.convert vit_small_16 dino_deitsmall16_pretrain.pth OUT.npz
 
-Unknown arrays are refused and, for BN-Inception, arrays of another shape than the published one.
+The input is a state dict in a .pth, .safetensors or .npz file; the last two need no PyTorch. Unknown arrays
+are refused and, except for EfficientNet, arrays of another shape than the published one.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccp_dml.models.backbones.bn_inception_layout import CLASSES, convolutions, feature_channels
+from ccp_dml.models.backbones.vit_layout import VARIANTS, convert_vit
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 _CLASSIFIER = "last_linear"
@@ -143,21 +147,36 @@ def save(arrays: Mapping[str, npt.NDArray[Any]], path: Path, dtype: str = "float
 
 
 def read_state(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Reads a PyTorch state dict as arrays."""
+    """Reads a PyTorch state dict as arrays.
+
+    Raises:
+        ModuleNotFoundError: if the package that reads such a file is not installed.
+    """
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    if path.suffix == ".safetensors":
+        from safetensors.numpy import load_file
+
+        return dict(load_file(path))
     import torch
 
     state = torch.load(path, map_location="cpu", weights_only=True)
     return {name: tensor.numpy() for name, tensor in state.items()}
 
 
-CONVERTERS = {"bn_inception": convert_bn_inception, "efficientnet_lite0": convert_efficientnet_lite0}
+CONVERTERS: dict[str, Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]]] = {
+    "bn_inception": convert_bn_inception,
+    "efficientnet_lite0": convert_efficientnet_lite0,
+    **{name: functools.partial(convert_vit, name) for name in VARIANTS},
+}
 
 
 def main() -> None:
     """Converts a file, as the command line says."""
     parser = argparse.ArgumentParser(description="Converts PyTorch weights of a backbone.")
     parser.add_argument("backbone", choices=CONVERTERS)
-    parser.add_argument("input", type=Path, help="state dict to read, .pth")
+    parser.add_argument("input", type=Path, help="state dict to read: .pth, .safetensors or .npz")
     parser.add_argument("output", type=Path, help="weights file to write, .npz")
     parser.add_argument("--dtype", choices=("float16", "float32"), default="float32", help="of the kernels")
     arguments = parser.parse_args()
@@ -165,10 +184,12 @@ def main() -> None:
         parser.error(f"{arguments.output}: expected a name that ends in .npz")
     try:
         state = read_state(arguments.input)
+    except ModuleNotFoundError as error:
+        parser.error(f"{arguments.input}: reading it needs a package: pip install {error.name}")
     except Exception as error:
         # Only the first line: PyTorch explains at length why it runs no code of a file.
         reason = str(error).strip().split("\n", 1)[0]
-        parser.error(f"{arguments.input} cannot be read by PyTorch ({type(error).__name__}: {reason})")
+        parser.error(f"{arguments.input} cannot be read ({type(error).__name__}: {reason})")
     try:
         arrays = CONVERTERS[arguments.backbone](state)
     except ValueError as error:

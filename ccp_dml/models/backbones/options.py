@@ -69,6 +69,15 @@ class CifarResNetOptions(Options):
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class VitOptions(Options):
+    """The vision transformers."""
+
+    pooling: str = option(
+        "cls", Choice(("cls", "mean")), "The class token, or the mean of the patches, as features."
+    )
+
+
 def parse_options(text: str, kind: type[Options]) -> Options:
     """Reads the options of a backbone from text.
 

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ccp_dml.models.backbones.options import CifarResNetOptions
+from ccp_dml.models.backbones.options import CifarResNetOptions, VitOptions
+from ccp_dml.models.backbones.vit_layout import VARIANTS
 from ccp_dml.options import Options
 
 IMAGENET, RANDOM, OWN = "imagenet", "random", "own"
 NPZ, H5 = ".npz", ".h5"
 
+_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -225,4 +227,17 @@ BACKBONES: dict[str, BackboneSpec] = {
         pixel_scaling={"mean": IMAGENET_MEAN},
         options=CifarResNetOptions,
     ),
+    **{
+        name: BackboneSpec(
+            target=f"{_HERE}vit:vit",
+            default_image_size=224,
+            pixel_scaling={"mean": _CLIP_MEAN, "std": _CLIP_STD}
+            if variant.clip
+            else {"mean": IMAGENET_MEAN, "std": IMAGENET_STD},
+            min_image_size=variant.patch,
+            options=VitOptions,
+            arguments={"variant": name},
+        )
+        for name, variant in VARIANTS.items()
+    },
 }

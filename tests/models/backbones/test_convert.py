@@ -71,7 +71,7 @@ def test_a_file_that_is_refused_is_named_in_one_line(tmp_path, monkeypatch, caps
     with pytest.raises(SystemExit):
         convert.main()
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.endswith("in.pth cannot be read by PyTorch (ValueError: Weights only load failed.)")
+    assert last.endswith("in.pth cannot be read (ValueError: Weights only load failed.)")
 
 
 def _efficientnet_state() -> dict[str, np.ndarray]:
