@@ -181,9 +181,19 @@ def _attach(model: tf.keras.Model, loss: MetricLoss, place: str) -> None:
         setattr(model, place, loss.proxies)
 
 
-@pytest.mark.parametrize("place", ["proxies", "a_name_before_the_loss", "list", "layer"])
-@pytest.mark.parametrize("make", [_linear_model, _Subclass], ids=["functional", "subclass"])
-@pytest.mark.parametrize("path", ["proxy_nca", "ccp/contrastive", "mdr/proxy_nca", "ccp/mdr/contrastive"])
+@pytest.mark.parametrize(
+    "path, make, place",
+    [
+        ("proxy_nca", _linear_model, "proxies"),
+        ("ccp/contrastive", _linear_model, "proxies"),
+        ("mdr/proxy_nca", _linear_model, "a_name_before_the_loss"),
+        ("ccp/mdr/contrastive", _linear_model, "list"),
+        ("mdr/proxy_nca", _linear_model, "layer"),
+        ("ccp/contrastive", _Subclass, "list"),
+        ("mdr/proxy_nca", _Subclass, "proxies"),
+        ("ccp/mdr/contrastive", _Subclass, "layer"),
+    ],
+)
 def test_proxies_attached_to_a_model_are_saved_once(
     path: str, make: Callable[[], tf.keras.Model], place: str, tmp_path: Path
 ) -> None:

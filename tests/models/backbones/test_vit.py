@@ -24,6 +24,12 @@ TINY = {
     "dinov2": VitVariant(8, 4, 4, 3, depth=2, layer_scale=True),
     "clip": VitVariant(8, 2, 4, 3, depth=2, clip=True, projected=5),
 }
+# In place of the published dimensions, which take seconds to build.
+SMALL = {
+    "vit_small_16": VitVariant(16, 2, 16, 14, depth=2),
+    "vit_small_14": VitVariant(16, 2, 14, 37, depth=2, layer_scale=True),
+    "clip_vit_base_16": VitVariant(16, 2, 16, 14, depth=2, clip=True, projected=4),
+}
 IN_TIMM = {
     "vit_small_16": "vit_small_patch16_224",
     "vit_base_16": "vit_base_patch16_224",
@@ -31,6 +37,13 @@ IN_TIMM = {
     "vit_base_14": "vit_base_patch14_dinov2",
     "clip_vit_base_16": "vit_base_patch16_clip_quickgelu_224",
 }
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the networks small."""
+    for name, variant in SMALL.items():
+        monkeypatch.setitem(VARIANTS, name, variant)
 
 
 def network(variant: VitVariant, pooling: str = "cls", sides: tuple[int, int] = (12, 12)) -> tf.keras.Model:
@@ -128,7 +141,7 @@ def test_the_rows_of_an_interpolation_sum_to_one_and_the_same_size_changes_nothi
     np.testing.assert_allclose(cubic_matrix(tf.constant(7), 7), np.eye(7), atol=1e-6)
 
 
-def state_of(name: str, width: int = 3) -> dict[str, Array]:
+def state_of(name: str) -> dict[str, Array]:
     """A state dict with the names of timm and the shapes of a variant; values tell arrays apart."""
     variant, state = VARIANTS[name], {}
     d, generator = variant.width, np.random.default_rng(0)
@@ -155,26 +168,28 @@ def state_of(name: str, width: int = 3) -> dict[str, Array]:
     return state
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("name", ["vit_small_16", "vit_small_14"])
 def test_a_state_dict_is_converted_and_loaded(name: str, tmp_path: Path) -> None:
     state = state_of(name)
-    np.savez(tmp_path / "in.npz", **state, mask_token=np.zeros([1, 384], np.float32))
+    np.savez(tmp_path / "in.npz", **state, mask_token=np.zeros([1, 16], np.float32))
     arrays = convert_vit(name, convert.read_state(tmp_path / "in.npz"))
     model = registry.build(name, "random", image_size=28)
     assign_arrays(model, arrays, "converted")
     found = {variable.name: variable.numpy() for variable in model.weights}
-    np.testing.assert_array_equal(found["block3_qkv/kernel:0"], state["blocks.3.attn.qkv.weight"].T)
+    np.testing.assert_array_equal(found["block1_qkv/kernel:0"], state["blocks.1.attn.qkv.weight"].T)
     np.testing.assert_array_equal(
         found["patches/kernel:0"], state["patch_embed.proj.weight"].transpose(2, 3, 1, 0)
     )
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     "change, expected",
     [
-        ({"blocks.2.mlp.fc1.weight": None}, "block2_mlp1/kernel is missing"),
-        ({"register_tokens": np.zeros([1, 4, 384])}, "register_tokens is unknown"),
-        ({"norm.weight": np.zeros([7])}, r"norm/gamma has the shape \(7,\), expected \(384,\)"),
+        ({"blocks.1.mlp.fc1.weight": None}, "block1_mlp1/kernel is missing"),
+        ({"register_tokens": np.zeros([1, 4, 16])}, "register_tokens is unknown"),
+        ({"norm.weight": np.zeros([7])}, r"norm/gamma has the shape \(7,\), expected \(16,\)"),
     ],
 )
 def test_other_state_dicts_are_refused(change: dict[str, Array | None], expected: str) -> None:
@@ -184,13 +199,14 @@ def test_other_state_dicts_are_refused(change: dict[str, Array | None], expected
         convert_vit("vit_small_16", kept)
 
 
+@pytest.mark.usefixtures("small")
 def test_the_names_of_openai_and_hugging_face_are_those_of_one_tower() -> None:
-    generator, d = np.random.default_rng(0), 768
+    generator, d = np.random.default_rng(0), 16
     openai: dict[str, Array] = {
         "visual.class_embedding": generator.normal(size=d),
         "visual.positional_embedding": generator.normal(size=(197, d)),
         "visual.conv1.weight": generator.normal(size=(d, 3, 16, 16)),
-        "visual.proj": generator.normal(size=(d, 512)),
+        "visual.proj": generator.normal(size=(d, 4)),
         "text_projection": np.zeros(3),
     }
     hugging: dict[str, Array] = {
@@ -204,7 +220,7 @@ def test_the_names_of_openai_and_hugging_face_are_those_of_one_tower() -> None:
     layers = {("ln_pre", "pre_layrnorm"): (d,), ("ln_post", "post_layernorm"): (d,)}
     names = {f"visual.{one}": f"vision_model.{two}" for one, two in layers}
     shapes = {f"visual.{one}": shape for (one, _), shape in layers.items()}
-    for block in range(12):
+    for block in range(2):
         here, there = f"visual.transformer.resblocks.{block}", f"vision_model.encoder.layers.{block}"
         for one, two, shape in (
             ("ln_1", "layer_norm1", (d,)),
@@ -255,6 +271,7 @@ def test_features_are_those_of_timm(name: str) -> None:
     np.testing.assert_allclose(model(images), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("options", [None, "pooling=mean"])
 def test_an_embedding_model_trains_exports_and_loads(options: str | None, tmp_path: Path) -> None:
     model = build_embedding_model(
